@@ -1,0 +1,87 @@
+"""flamezmq: a ZeroMQ message-bus engine for very many short tasks.
+
+    import flamezmq as flm
+
+    with flm.Client() as client:
+        print(sum(client.map(pow, range(1000), range(1000))))
+
+Importing this package is cheap; what needs ZeroMQ is loaded when it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flamezmq.version import __version__
+
+if TYPE_CHECKING:
+    from flamezmq.client.api import Client, Session
+    from flamezmq.client.future import Future
+    from flamezmq.client.waiting import as_completed, wait
+    from flamezmq.errors import (
+        Certificate,
+        ClientClosed,
+        FlameError,
+        MissingModule,
+        ProtocolError,
+        Refused,
+        RouterLost,
+        StartFailed,
+        TaskError,
+        TaskLost,
+        Unpicklable,
+    )
+
+_HOMES = {
+    "Client": "flamezmq.client.api",
+    "Session": "flamezmq.client.api",
+    "Future": "flamezmq.client.future",
+    "as_completed": "flamezmq.client.waiting",
+    "wait": "flamezmq.client.waiting",
+    "Certificate": "flamezmq.errors",
+    "ClientClosed": "flamezmq.errors",
+    "FlameError": "flamezmq.errors",
+    "MissingModule": "flamezmq.errors",
+    "ProtocolError": "flamezmq.errors",
+    "Refused": "flamezmq.errors",
+    "RouterLost": "flamezmq.errors",
+    "StartFailed": "flamezmq.errors",
+    "TaskError": "flamezmq.errors",
+    "TaskLost": "flamezmq.errors",
+    "Unpicklable": "flamezmq.errors",
+}
+
+__all__ = [
+    "Certificate",
+    "Client",
+    "ClientClosed",
+    "FlameError",
+    "Future",
+    "MissingModule",
+    "ProtocolError",
+    "Refused",
+    "RouterLost",
+    "Session",
+    "StartFailed",
+    "TaskError",
+    "TaskLost",
+    "Unpicklable",
+    "__version__",
+    "as_completed",
+    "wait",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'flamezmq' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

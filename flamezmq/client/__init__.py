@@ -1,0 +1,1 @@
+"""The client: a library in the user's process."""

@@ -1,0 +1,570 @@
+"""Client and Session: what a user holds in the hand.
+
+A Client is a connection to a router, or, without an address, a private cluster
+that lives and dies with it.  A Session is the unit of work.  `Session.submit`
+is the client's hot path and stands here whole: name the function, pickle the
+arguments, append to the outbox.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import socket
+import string
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from flamezmq.client.future import Future
+from flamezmq.client.mapping import Mapped
+from flamezmq.client.pump import Pump
+from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, PENDING, RUNNING, Calls
+from flamezmq.errors import ClientClosed, FlameError, Refused, RouterLost, Unpicklable
+from flamezmq.net.line import Line
+from flamezmq.serialize.functions import FunctionTable
+from flamezmq.serialize.values import dump_call
+from flamezmq.wire import messages as m
+
+#: An outbox of so many tasks is sent without waiting for more.
+FULL_TASKS = 256
+#: Tasks that a client may have unfinished before `submit` blocks.
+MOST_TASKS = 1 << 20
+#: Bytes of arguments that may wait in the client, beside those that the router has, before `submit` blocks.
+MOST_BYTES = 1 << 30
+#: Payloads below it are not counted one by one.
+HEAVY_BYTES = 1 << 10
+#: How long `cancel` waits for the router's word.
+CANCEL_SECONDS = 1.0
+#: How long opening and closing may take.
+OPEN_SECONDS = 15.0
+CLOSE_SECONDS = 1.5
+
+if TYPE_CHECKING:
+    from flamezmq.client.embedded import Embedded
+
+_LETTERS = string.ascii_letters + string.digits
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+class Status:
+    """How many tasks of a session are in which state."""
+
+    __slots__ = ("cancelled", "failed", "pending", "running", "succeed")
+
+    def __init__(self, pending: int, running: int, succeed: int, failed: int, cancelled: int) -> None:
+        self.pending, self.running, self.succeed = pending, running, succeed
+        self.failed, self.cancelled = failed, cancelled
+
+    def __repr__(self) -> str:
+        return "Status(" + ", ".join(f"{name}={getattr(self, name)}" for name in self.__slots__) + ")"
+
+
+class Client:
+    """A connection to a router.
+
+    Args:
+        address: "tcp://host:port" or "ipc://path"; None takes $FLAMEZMQ_ADDRESS, and without
+            that starts an embedded cluster, which ends with this client.
+        executors: of an embedded cluster; None means the usable cores (affinity and cgroup).
+        forward_output: print here what tasks print there, each line with its executor's name.
+
+    Raises:
+        StartFailed: the embedded cluster did not come up.
+        RouterLost: nobody answers at the address.
+        Refused: the router does not want us, and says why.
+
+    Usable by many threads at a time, not across a fork.
+    """
+
+    def __init__(
+        self, address: str | None = None, *, executors: int | None = None, forward_output: bool = True
+    ) -> None:
+        self._closed = ""
+        self._cluster: Embedded | None = None
+        self._forward_output = forward_output
+        self._functions = FunctionTable()
+        self._calls: dict[int, Calls] = {}
+        self._sessions: dict[int, Session] = {}
+        self._dirty: dict[int, Calls] = {}  # sessions with something in the outbox
+        self._submit_lock = threading.Lock()
+        self._apply_lock = threading.Lock()
+        self._own_lock = threading.Lock()
+        self._orders: list[Any] = []  # messages of control, behind what the outboxes hold
+        self._executors = executors or 4
+        self._cancels: dict[int, set[int]] = {}  # session -> indices whose cancel was refused
+        self._last_alias = 0
+        self._default: Session | None = None
+        self._outbox_bytes = 0
+        address = address or os.environ.get("FLAMEZMQ_ADDRESS") or None
+        if address is None:
+            from flamezmq.client.embedded import Embedded
+
+            self._cluster = Embedded(executors)
+            self._cluster.spawn()
+            try:
+                address = self._cluster.wait(timeout=OPEN_SECONDS)
+            except BaseException:
+                self._cluster.stop()
+                raise
+        elif executors is not None:
+            raise ValueError("`executors` is for an embedded cluster; this one has an address")
+        self.address = address
+        patience = 1.5 if address.startswith(("ipc:", "tcp://127.", "tcp://localhost")) else 30.0
+        self._line = Line(address, "client", self._apply, patience_seconds=patience)
+        if self._cluster is not None:
+            self._line.guard(self._cluster.pidfd, self._how_the_cluster_ended)
+        self._pump = Pump(self._line, self._stage, self._unsent, self._fail)
+        _clients.add(self)
+        try:
+            self._connect()
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> None:
+        self._line.open()
+        with self._line.lock:
+            deadline = monotonic() + OPEN_SECONDS
+            while not self._line.link.up:
+                self._line.turn(100)
+                if monotonic() > deadline:
+                    raise RouterLost(f"no router answers at {self.address}; is the address right?")
+        self._pump.start()
+
+    # --- what the user calls
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Run `fn(*args, **kwargs)` on an executor; returns its Future at once.
+
+        See `Session.submit`; this one uses the client's default session.
+        """
+        return self._own().submit(fn, *args, **kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        chunksize: int | None = None,
+        timeout: float | None = None,
+    ) -> Mapped:
+        """`fn` over the iterables, streamed; see `Session.map`."""
+        return self._own().map(fn, *iterables, ordered=ordered, chunksize=chunksize, timeout=timeout)
+
+    def session(self, name: str = "session", *, max_retries: int = 3) -> Session:
+        """Open a session: the unit of work, with its share of the executors.
+
+        Args:
+            name: the beginning of its id.
+            max_retries: how many executors one of its tasks may take down before it fails;
+                0 means that no task is ever started twice.
+        """
+        if not isinstance(max_retries, int) or max_retries < 0:
+            raise ValueError(f"max_retries is {max_retries!r}; it must be an integer from 0")
+        self._check_open()
+        with self._submit_lock:
+            self._last_alias += 1
+            alias = self._last_alias
+        id = f"{name}-{''.join(secrets.choice(_LETTERS) for _ in range(6))}"
+        calls = Calls(alias, id)
+        session = Session(self, calls)
+        self._calls[alias] = calls
+        self._sessions[alias] = session
+        spec = m.SessionSpec(
+            name=name,
+            max_retries=max_retries,
+            forward_output=self._forward_output,
+            environment=m.Environment(socket.gethostname(), _cwd(), _search_path()),
+        )
+        self._tell(m.Open(alias, id, spec))
+        self._drive(lambda: calls.opened or calls.closed, monotonic() + OPEN_SECONDS)
+        if calls.error or not calls.opened:
+            raise Refused(calls.error or f"the router did not open session {id} in time")
+        return session
+
+    def processes(self) -> dict[str, list[int]]:
+        """Process ids of an embedded cluster, by role; empty for a cluster that is not ours."""
+        return self._cluster.processes() if self._cluster is not None else {}
+
+    def close(self) -> None:
+        """Cancel what is pending and hang up; an embedded cluster ends.  Idempotent, bounded in time."""
+        if self._closed:
+            return
+        self._closed = "this client was closed"
+        _clients.discard(self)
+        pump = getattr(self, "_pump", None)
+        if pump is not None:
+            self._cancel_everything()
+            pump.stop(CLOSE_SECONDS)
+            if not pump.keeper.is_alive() or threading.current_thread() is pump.keeper:
+                if self._line.lock.acquire(timeout=CLOSE_SECONDS):
+                    self._line.close(bye=self._cluster is None)
+                    self._line.lock.release()
+            pump._run_errands()
+        if self._cluster is not None:
+            self._cluster.stop()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        try:
+            if kind is None and not self._closed:
+                for session in list(self._sessions.values()):
+                    session.close()
+        finally:
+            self.close()
+
+    def statistics(self) -> dict[str, int]:
+        """Counts for people who look for a leak or a stall."""
+        return {
+            **self._line.statistics(),
+            "unfinished": sum(calls.unfinished for calls in self._calls.values()),
+            "hand_offs": self._pump.hand_offs,
+        }
+
+    # --- towards the router
+
+    def _own(self) -> Session:
+        session = self._default
+        if session is None:
+            with self._own_lock:
+                session = self._default
+                if session is None:
+                    session = self._default = self.session("client")
+        return session
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosed(f"{self._closed}; open a new one")
+        if self._line.lost is not None:
+            raise self._line.lost
+
+    def _tell(self, message: Any) -> None:
+        """Send a message of control, in order with what the outboxes hold."""
+        self._orders.append(message)
+        self._pump.push()
+
+    def _unsent(self) -> bool:
+        return bool(self._dirty or self._orders)
+
+    def _stage(self) -> None:
+        """Move outboxes and orders into the link, as far as the credit goes.  Under the line's lock."""
+        if not self._dirty and not self._orders:
+            return
+        link = self._line.link
+        most_tasks, most_bytes = self._line.limits
+        for alias, calls in list(self._dirty.items()):
+            while calls.outbox or calls.staged:
+                room = most_tasks - sum(len(other.pending) for other in self._calls.values())
+                if room <= 0 or sum(sum(c.heavy.values()) for c in self._calls.values() if c.heavy) > most_bytes:
+                    return
+                if not calls.stage(link, room):
+                    break
+            if not calls.outbox:
+                self._dirty.pop(alias, None)
+                if calls.outbox:  # a submit came in between
+                    self._dirty[alias] = calls
+        while self._orders:
+            self._line.enqueue(self._orders[0])
+            del self._orders[0]
+
+    def _drive(self, done: Callable[[], bool], deadline: float | None) -> bool:
+        return self._pump.drive(done, deadline)
+
+    # --- from the router (under the line's lock)
+
+    def _apply(self, message: Any, frames: list[Any]) -> None:
+        calls = self._calls.get(message.session)
+        if calls is None:
+            return
+        kind = type(message)
+        with self._apply_lock:
+            if kind is m.Results:
+                calls.on_results(message, frames, self._on_end)
+            elif kind is m.Cancelled:
+                calls.on_cancelled(message, self._on_end)
+                self._cancels.setdefault(calls.alias, set()).update(message.refused)
+            elif kind is m.Begun:
+                future = calls.pending.get(message.index)
+                if future is not None and future._state is PENDING:
+                    future._state = RUNNING
+            elif kind is m.Lost:
+                calls.on_lost(message, self._on_end)
+            elif kind is m.Counts:
+                calls.counts = message
+            elif kind is m.Opened:
+                calls.opened, calls.error = not message.error, message.error
+            elif kind is m.Closed:
+                calls.closed = True
+        if kind is m.Output:
+            self._pump.errand(_print, message)
+
+    def _on_end(self, future: Any, state: str) -> None:
+        callbacks = future._end(state)
+        for callback in callbacks:
+            self._pump.errand(future._call, callback)
+
+    def _fail(self, error: Exception) -> None:
+        """The line is lost: so is everything that has not ended."""
+        with self._apply_lock:
+            for calls in list(self._calls.values()):
+                calls.fail_all(error, self._on_end)
+        self._dirty.clear()
+
+    def _how_the_cluster_ended(self) -> str:
+        return "the embedded cluster has ended (its router or its launcher died); open a new Client"
+
+    def _cancel_everything(self) -> None:
+        with self._apply_lock:
+            for calls in list(self._calls.values()):
+                calls.cancel_all(self._on_end)
+        self._dirty.clear()
+
+    def _forked(self) -> None:
+        """In the child of a fork: the line belongs to the parent."""
+        self._closed = "this client belongs to the parent process: it can't be used after a fork"
+        self._line.abandon()
+        if self._cluster is not None:
+            self._cluster.abandon()
+
+
+class Session:
+    """Tasks that belong together; made by `Client.session`.
+
+    As a context manager it waits for its tasks at the end of the block, and
+    cancels them when the block is left by an exception.
+    """
+
+    def __init__(self, client: Client, calls: Calls) -> None:
+        self._client = client
+        self._calls = calls
+        self._outbox = calls.outbox
+        self._apply_lock = client._apply_lock
+        self._name = client._functions.name
+        self._drive = client._drive
+
+    @property
+    def id(self) -> str:
+        """Its name in logs and in flmctl."""
+        return self._calls.id
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Run `fn(*args, **kwargs)` on an executor; returns its Future at once.
+
+        The function and the arguments are pickled here and now: what happens
+        to them afterwards does not reach the task.  Blocks while the client
+        has 1,048,576 unfinished tasks.
+
+        Raises:
+            Unpicklable: never here; the Future carries it, so that one bad task fails alone.
+            ClientClosed, RouterLost: there is nobody to run it.
+        """
+        client = self._client
+        if client._closed or self._calls.closed or client._line.lost is not None:
+            self._refuse()
+        future = Future(self)
+        try:
+            function = self._name(fn)
+            payload = dump_call(args, kwargs, fn)
+        except Unpicklable as error:
+            return self._stillborn(future, error)
+        outbox = self._outbox
+        outbox.append((future, function, payload))
+        waiting = len(outbox)
+        if waiting == 1:
+            client._dirty[self._calls.alias] = self._calls
+            if self._calls.pending:
+                client._pump.arm()
+            else:
+                client._pump.push(look=False)  # nothing is on its way: company may never come
+        elif waiting >= FULL_TASKS and not waiting % FULL_TASKS:
+            self._full()
+        elif type(payload) is list or len(payload) > HEAVY_BYTES:
+            self._heavy(payload)
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        chunksize: int | None = None,
+        timeout: float | None = None,
+    ) -> Mapped:
+        """`fn(*items)` for the items of the iterables, in parallel; returns an iterator of results.
+
+        Items travel in slices of a few milliseconds of work; inputs are pulled as results are
+        taken, so endless iterables are fine.  The first error is raised where its result would
+        have come; `next()` may be called again for the rest.  Closing the iterator cancels what
+        is left.
+
+        Args:
+            ordered: results in the order of the inputs; False gives them as they come.
+            chunksize: items per slice; None measures.
+            timeout: seconds from now until the last result; TimeoutError when it is over.
+        """
+        if not iterables:
+            raise TypeError("map needs at least one iterable")
+        if chunksize is not None and chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        return Mapped(self, fn, iterables, ordered, chunksize, timeout)
+
+    def status(self) -> Status:
+        """How many of the session's tasks are pending, running, succeed, failed, cancelled."""
+        calls = self._calls
+        calls.counts = None
+        self._client._check_open()
+        self._client._tell(m.Query(calls.alias, 0))
+        self._drive(lambda: calls.counts is not None or calls.closed, monotonic() + CANCEL_SECONDS * 5)
+        counts = calls.counts
+        if counts is None:
+            raise ClientClosed(f"session {self.id} is closed; its tasks are not counted any more")
+        waiting = len(calls.outbox)
+        return Status(counts.pending + waiting, counts.running, counts.succeed, counts.failed, counts.cancelled)
+
+    def close(self, cancel: bool = False) -> None:
+        """Wait for the tasks (or cancel those that have not ended) and close the session.  Idempotent."""
+        calls, client = self._calls, self._client
+        if client._sessions.pop(calls.alias, None) is None:
+            return
+        if not cancel:
+            self._drive(lambda: not calls.unfinished, None)
+        self._cancel_rest()
+        try:
+            client._tell(m.Close(calls.alias))
+            self._drive(lambda: calls.closed, monotonic() + CLOSE_SECONDS)
+        except FlameError:
+            pass  # nobody is left to close it
+        finally:
+            calls.closed = True
+            client._calls.pop(calls.alias, None)
+            client._dirty.pop(calls.alias, None)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(cancel=kind is not None)
+
+    def __repr__(self) -> str:
+        return f"<flamezmq.Session {self.id}: {self._calls.unfinished} unfinished>"
+
+    # --- how
+
+    def _refuse(self) -> None:
+        self._client._check_open()
+        raise ClientClosed(f"session {self.id} is closed; open a new one")
+
+    def _stillborn(self, future: Future, error: BaseException) -> Future:
+        future._form, future._value, future._state = ERROR, error, FINISHED
+        return future
+
+    def _flush(self) -> None:
+        self._client._pump.push()
+
+    def _full(self) -> None:
+        """The outbox is due; and if the client has all that it may have, wait for room."""
+        client = self._client
+        client._pump.push()
+        if len(self._outbox) + len(self._calls.pending) >= MOST_TASKS:
+            self._wait_for_room()
+
+    def _heavy(self, payload: Any) -> None:
+        """Large arguments go out at once, and count."""
+        client = self._client
+        client._pump.push()
+        if self._outbox:
+            held = sum(
+                sum(map(len, p)) if type(p) is list else len(p) for _, _, p in self._outbox[-4096:]
+            )
+            if held > MOST_BYTES:
+                self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        if threading.current_thread() is self._client._pump.keeper:
+            return  # a submit in a callback never blocks
+        calls = self._calls
+        low = MOST_TASKS - FULL_TASKS * 4
+        self._drive(lambda: not calls.outbox or calls.unfinished < low and not calls.heavy, None)
+
+    def _cancel(self, future: Future) -> bool:
+        """Cancel one task; True when it is certain that it never runs."""
+        client, calls = self._client, self._calls
+        with client._apply_lock:
+            if calls.take_from_outbox(future):
+                for callback in future._end_quietly(CANCELLED):
+                    client._pump.errand(future._call, callback)
+                return True
+        index = future._index
+        refused = client._cancels.setdefault(calls.alias, set())
+        refused.discard(index)
+        client._tell(m.Cancel(calls.alias, [index]))
+        self._drive(lambda: future.done() or index in refused, monotonic() + CANCEL_SECONDS)
+        refused.discard(index)
+        return future.cancelled()
+
+    def _abandon(self, future: Future) -> None:
+        """Cancel without waiting for an answer."""
+        client, calls = self._client, self._calls
+        if future.done() or client._closed or calls.closed:
+            return
+        with client._apply_lock:
+            if calls.take_from_outbox(future):
+                future._end_quietly(CANCELLED)
+                return
+        try:
+            client._tell(m.Cancel(calls.alias, [future._index]))
+        except FlameError:
+            pass  # the router is gone, and the task with it
+
+    def _cancel_rest(self) -> None:
+        with self._apply_lock:
+            self._calls.cancel_all(self._client._on_end)
+
+
+def _print(message: m.Output) -> None:
+    """What a task printed, on the user's own streams."""
+    stream = sys.stderr if message.stream == 2 else sys.stdout
+    for line in message.text.splitlines():
+        print(f"({message.executor}) {line}", file=stream)
+    if message.dropped:
+        print(f"({message.executor}) ... {message.dropped} bytes more than can be shown", file=stream)
+    stream.flush()
+
+
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
+
+
+def _search_path() -> tuple[str, ...]:
+    here = _cwd()
+    return tuple(os.path.abspath(os.path.join(here, entry)) for entry in sys.path)
+
+
+@atexit.register
+def _close_all() -> None:
+    """The interpreter ends: pending tasks are cancelled, clusters of ours end."""
+    for client in list(_clients):
+        client.close()
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)

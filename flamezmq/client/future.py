@@ -1,0 +1,227 @@
+"""The light Future: a `concurrent.futures.Future` that costs a tenth of one.
+
+A standard future makes a condition, two lists and a dict when it is born.  This
+one has six slots; whoever needs more (a callback, the standard library's
+`wait`) makes `_more` appear.  Results stay pickled until somebody looks.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, PENDING, RAW, RAW_ERROR, RUNNING, VALUE
+from flamezmq.serialize.failures import load_error
+from flamezmq.serialize.values import load_value
+
+if TYPE_CHECKING:
+    from flamezmq.client.api import Session
+
+_DONE = frozenset((FINISHED, CANCELLED, "CANCELLED"))
+
+
+class More:
+    """What a future has only when somebody waits for it in a standard way."""
+
+    __slots__ = ("callbacks", "condition", "waiters")
+
+    def __init__(self) -> None:
+        self.condition = threading.Condition()
+        self.waiters: list[Any] = []
+        self.callbacks: list[Callable[[Any], Any]] = []
+
+
+class Future(cf.Future):  # type: ignore[type-arg]
+    """The result of one task, now or later.
+
+    As `concurrent.futures.Future`, with two differences: `result()` drives the
+    client's I/O in the calling thread, and `cancel()` of a task that was sent
+    asks the router and waits (at most a second) for its answer.
+    """
+
+    __slots__ = ("_form", "_index", "_more", "_session", "_state", "_value")
+
+    _session: Session
+    _index: int
+    _form: int
+    _value: Any
+    _state: str
+    _more: More | None
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._index = -1
+        self._state = PENDING
+        self._form = RAW
+        self._value = None
+        self._more = None
+
+    # --- what the user calls
+
+    @property
+    def task_id(self) -> str:
+        """`<session id>/<index>`, the task's name in logs and in flmctl."""
+        if self._index < 0 and self._state is PENDING:
+            self._session._flush()
+        return f"{self._session.id}/{self._index}"
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The task's value.
+
+        Args:
+            timeout: seconds; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: not done in time; the task goes on.
+            CancelledError: it was cancelled.
+            the task's own exception, its remote traceback as `__cause__`;
+            TaskLost, RouterLost, TaskError: see `flamezmq.errors`.
+        """
+        if self._state not in _DONE:
+            self._await(timeout)
+        if self._form == VALUE:
+            return self._value
+        error = self._settle()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                self = error = None  # type: ignore[assignment]  # break the cycle through the traceback
+        return self._value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The task's exception, None if it returned; raises as `result` does when it can't tell."""
+        if self._state not in _DONE:
+            self._await(timeout)
+        if self._state is not FINISHED:
+            raise cf.CancelledError
+        return self._settle()
+
+    def done(self) -> bool:
+        return self._state in _DONE
+
+    def cancelled(self) -> bool:
+        return self._state in (CANCELLED, "CANCELLED")
+
+    def running(self) -> bool:
+        """Whether the task is known to have begun (tasks of some milliseconds are not announced)."""
+        return self._state is RUNNING
+
+    def cancel(self) -> bool:
+        """Cancel the task unless it has begun; True when it is certain that it never will."""
+        if self._state in _DONE:
+            return self._state is not FINISHED
+        return self._session._cancel(self)
+
+    def add_done_callback(self, fn: Callable[[Any], Any]) -> None:
+        """Call `fn(future)` when it is done: on the client's own thread, at once if it is done already."""
+        more = self._ensure_more()
+        with more.condition:
+            if self._state not in _DONE:
+                more.callbacks.append(fn)
+                return
+        self._call(fn)
+
+    # --- how
+
+    def _await(self, timeout: float | None) -> None:
+        deadline = None if timeout is None else monotonic() + timeout
+        if not self._session._drive(self.done, deadline):
+            raise cf.TimeoutError
+
+    def _settle(self) -> BaseException | None:
+        """Unpickle what came, once; returns the error if it is one."""
+        form, value = self._form, self._value
+        if form == RAW:
+            try:
+                self._value = load_value(value)
+                self._form = VALUE
+                return None
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                return error
+        if form == RAW_ERROR:
+            value = load_error(value if type(value) is bytes else value[0])
+            self._value, self._form = value, ERROR
+            return value  # type: ignore[no-any-return]
+        if form == ERROR:
+            return cf.CancelledError() if value is None else value
+        return None
+
+    def _ensure_more(self) -> More:
+        more = self._more
+        if more is None:
+            with self._session._apply_lock:  # no batch of results is being applied right now
+                more = self._more
+                if more is None:
+                    more = self._more = More()
+        return more
+
+    def _end(self, state: str) -> list[Callable[[Any], Any]]:
+        """Become done, tell the standard library's waiters; returns the callbacks that are due."""
+        more = self._more
+        assert more is not None
+        with more.condition:
+            if self._state in _DONE:
+                return []
+            self._state = state
+            for waiter in more.waiters:
+                if state is CANCELLED:
+                    waiter.add_cancelled(self)
+                elif self._form in (RAW_ERROR, ERROR):
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            more.condition.notify_all()
+            callbacks, more.callbacks = more.callbacks, []
+        return callbacks
+
+    def _end_quietly(self, state: str) -> list[Callable[[Any], Any]]:
+        """Become done without the router's help; returns the callbacks that are due."""
+        self._form, self._value = ERROR, None
+        if self._more is not None:
+            return self._end(state)
+        self._state = state
+        return []
+
+    def _call(self, fn: Callable[[Any], Any]) -> None:
+        try:
+            fn(self)
+        except Exception:
+            cf._base.LOGGER.exception("exception calling callback for %r", self)
+
+    # --- what the standard library's functions touch
+
+    @property
+    def _condition(self) -> threading.Condition:
+        return self._ensure_more().condition
+
+    @property
+    def _waiters(self) -> list[Any]:
+        return self._ensure_more().waiters
+
+    @property
+    def _result(self) -> Any:
+        return self._value if self._settle() is None else None
+
+    @property
+    def _exception(self) -> BaseException | None:
+        return self._settle() if self._state is FINISHED else None
+
+    def set_running_or_notify_cancel(self) -> bool:
+        raise RuntimeError("the state of a flamezmq Future is set by its client only")
+
+    def set_result(self, result: Any) -> None:
+        raise RuntimeError("the result of a flamezmq Future is set by its client only")
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        raise RuntimeError("the result of a flamezmq Future is set by its client only")
+
+    def __repr__(self) -> str:
+        name = f"{self._session.id}/{self._index}" if self._index >= 0 else f"{self._session.id}/unsent"
+        state = "CANCELLED" if self.cancelled() else self._state
+        return f"<flamezmq.Future {name} {state.lower()}>"

@@ -1,0 +1,166 @@
+"""map: slices out, results in, streamed.
+
+The iterator pulls its inputs with a bounded look-ahead, cuts them into slices
+of a few milliseconds at the run time that came back with earlier slices, and
+never so large that executors would idle at the end of a sized input.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from operator import length_hint
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from flamezmq.serialize.failures import load_error
+from flamezmq.shims.slices import Slicer
+
+if TYPE_CHECKING:
+    from flamezmq.client.api import Session
+    from flamezmq.client.future import Future
+
+#: A slice is so much work.
+SLICE_SECONDS = 0.005
+#: From one slice to the next, sizes grow at most so fast.
+GROWTH = 16
+#: Slices on their way at a time; grows with the executors that are known.
+AHEAD = 8
+#: The largest slice.
+MOST_ITEMS = 1 << 17
+
+
+class Mapped:
+    """The results of a `map`: an iterator that can be closed."""
+
+    def __init__(
+        self,
+        session: Session,
+        fn: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        ordered: bool,
+        chunksize: int | None,
+        timeout: float | None,
+    ) -> None:
+        self._slices = _Slices(session, fn, iterables, ordered, chunksize, timeout)
+        self._slices.fill()
+        self._stream = self._slices.run()
+        self._items = chain.from_iterable(self._stream)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._items  # runs in C, from slice to slice
+
+    def __next__(self) -> Any:
+        return next(self._items)
+
+    def close(self) -> None:
+        """Stop: what has not begun is cancelled, nothing more is pulled from the inputs."""
+        self._slices.cancel()
+        self._stream.close()
+
+
+class _Slices:
+    def __init__(
+        self,
+        session: Session,
+        fn: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        ordered: bool,
+        chunksize: int | None,
+        timeout: float | None,
+    ) -> None:
+        self._session, self._ordered, self._chunksize = session, ordered, chunksize
+        self._deadline = None if timeout is None else monotonic() + timeout
+        spread = len(iterables) > 1
+        self._slicer = Slicer(fn, spread)
+        self._left = min(length_hint(it, 1 << 62) for it in iterables)
+        self._inputs: Iterator[Any] = zip(*iterables, strict=False) if spread else iter(iterables[0])
+        self._on_way: deque[Future] = deque()
+        self._dry = False
+        self._size = 1
+        self._seconds = -1.0  # per item
+        self._workers = max(session._client._executors, 1)
+
+    def fill(self) -> None:
+        """Keep enough slices on their way."""
+        ahead = AHEAD if self._chunksize is None else max(AHEAD, 64)
+        ahead = max(ahead, 3 * self._workers)
+        while not self._dry and len(self._on_way) < ahead:
+            items = list(islice(self._inputs, self._next_size()))
+            if not items:
+                self._dry = True
+                break
+            self._left -= len(items)
+            self._on_way.append(self._session.submit(self._slicer, items))
+
+    def _next_size(self) -> int:
+        if self._chunksize is not None:
+            return self._chunksize
+        if self._seconds < 0:
+            return 1
+        fair = max(self._left // (2 * self._workers), 1)  # the end is for all executors
+        return max(1, min(self._size, fair, MOST_ITEMS))
+
+    def _learn(self, seconds: float, count: int) -> None:
+        per_item = max(seconds / count, 2e-8)
+        self._seconds = per_item if self._seconds < 0 else 0.5 * (self._seconds + per_item)
+        self._size = max(1, min(int(SLICE_SECONDS / self._seconds), self._size * GROWTH))
+
+    def run(self) -> Iterator[Iterable[Any]]:
+        """One iterable of results after the other."""
+        try:
+            while self._on_way:
+                future = self._next_future()
+                try:
+                    result = future.result()
+                except Exception as error:  # the slice as a whole: lost, or not to be pickled
+                    self.fill()
+                    yield _Faulty([error], {0: error})
+                    continue
+                self._learn(result.seconds, max(len(result.values), 1))
+                self.fill()
+                yield _Faulty(result.values, result.errors) if result.errors else result.values
+        finally:
+            self.cancel()
+
+    def _next_future(self) -> Future:
+        """The next slice that is done: the oldest, or any."""
+        waiting = self._on_way
+        if self._ordered:
+            future = waiting[0]
+            if not self._session._drive(future.done, self._deadline):
+                raise TimeoutError("the map was not done in time")
+            return waiting.popleft()
+        if not self._session._drive(lambda: any(f.done() for f in waiting), self._deadline):
+            raise TimeoutError("the map was not done in time")
+        future = next(f for f in waiting if f.done())
+        waiting.remove(future)
+        return future
+
+    def cancel(self) -> None:
+        self._dry = True
+        on_way, self._on_way = self._on_way, deque()
+        for future in on_way:
+            future._session._abandon(future)
+
+
+class _Faulty:
+    """Results of a slice with errors in it: raises each in its place, and goes on when asked again."""
+
+    def __init__(self, values: list[Any], errors: dict[int, Any]) -> None:
+        self._values, self._errors, self._position = values, errors, 0
+
+    def __iter__(self) -> _Faulty:
+        return self
+
+    def __next__(self) -> Any:
+        position = self._position
+        if position >= len(self._values):
+            raise StopIteration
+        self._position = position + 1
+        error = self._errors.get(position)
+        if error is None:
+            return self._values[position]
+        raise error if isinstance(error, BaseException) else load_error(error)
+

@@ -1,0 +1,128 @@
+"""`wait` and `as_completed`: the standard library's contract, driving the I/O themselves.
+
+No condition is made per future: the calling thread drives the client until
+what it waits for has come.  Futures of other makers, and of several clients at
+once, are handed to the standard library.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import Any, NamedTuple
+
+from flamezmq.client.future import Future
+from flamezmq.core.caller import FINISHED
+
+FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED = cf.FIRST_COMPLETED, cf.FIRST_EXCEPTION, cf.ALL_COMPLETED
+
+
+class DoneAndNotDone(NamedTuple):
+    done: set[Any]
+    not_done: set[Any]
+
+
+def wait(
+    fs: Iterable[Any], timeout: float | None = None, return_when: str = ALL_COMPLETED
+) -> DoneAndNotDone:
+    """As `concurrent.futures.wait`: returns (done, not_done) sets.
+
+    Args:
+        timeout: seconds; None waits as long as it takes.
+        return_when: ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION.
+    """
+    futures = list(dict.fromkeys(fs))
+    if return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
+        raise ValueError(f"Invalid return condition: {return_when!r}")
+    client = _common_client(futures)
+    if client is None:
+        done, not_done = cf.wait(futures, timeout, return_when)
+        return DoneAndNotDone(done, not_done)
+    deadline = None if timeout is None else monotonic() + timeout
+    if return_when == ALL_COMPLETED:
+        for future in futures:
+            if not future.done() and not client._drive(future.done, deadline):
+                break
+    else:
+        watch = _Watch(futures)
+        enough = watch.any_done if return_when == FIRST_COMPLETED else watch.any_failed
+        client._drive(enough, deadline)
+    done = {future for future in futures if future.done()}
+    return DoneAndNotDone(done, set(futures) - done)
+
+
+def as_completed(fs: Iterable[Any], timeout: float | None = None) -> Iterator[Any]:
+    """As `concurrent.futures.as_completed`: yields futures as they end, those that have ended first."""
+    futures = list(dict.fromkeys(fs))
+    client = _common_client(futures)
+    if client is None:
+        return cf.as_completed(futures, timeout)
+    return _as_completed(client, futures, timeout)
+
+
+def _as_completed(client: Any, futures: list[Future], timeout: float | None) -> Iterator[Future]:
+    deadline = None if timeout is None else monotonic() + timeout
+    total = len(futures)
+    watch = _Watch(futures)
+    while watch.left:
+        ended = watch.take()
+        if not ended:
+            if not client._drive(watch.any_done, deadline):
+                raise cf.TimeoutError(f"{len(watch.left)} (of {total}) futures unfinished")
+            continue
+        yield from ended
+
+
+class _Watch:
+    """Which futures of a crowd have ended?
+
+    Tasks end nearly in the order of submission, so it looks at a window at the
+    front, and at everything only when the window is quiet.
+    """
+
+    WINDOW = 64
+
+    def __init__(self, futures: list[Future]) -> None:
+        self.left = dict.fromkeys(futures)
+
+    def any_done(self) -> bool:
+        return any(future.done() for future in self.left)
+
+    def any_failed(self) -> bool:
+        """One has failed, or all have ended."""
+        waiting = False
+        for future in self.left:
+            if not future.done():
+                waiting = True
+            elif future._state is FINISHED and future.exception() is not None:
+                return True
+        return not waiting
+
+    def take(self) -> list[Future]:
+        ended: list[Future] = []
+        quiet = 0
+        for future in self.left:
+            if future.done():
+                ended.append(future)
+                quiet = 0
+            else:
+                quiet += 1
+                if quiet > self.WINDOW and ended:
+                    break
+        for future in ended:
+            del self.left[future]
+        return ended
+
+
+def _common_client(futures: list[Any]) -> Any:
+    """The one client of all these futures, or None."""
+    client = None
+    for future in futures:
+        if type(future) is not Future:
+            return None
+        mine = future._session._client
+        if client is not None and mine is not client:
+            return None
+        client = mine
+    return client

@@ -1,0 +1,300 @@
+"""The worker's mind: how many executors, which are alive, what is said about those that died.
+
+Time comes in as `now`, effects go out for the host to carry out in their order.
+Every number that was ever asked to be forked gets exactly one `Died`, and no
+number is used twice.
+
+Replacements are made at once, unless executors die young time after time: then
+the next ones wait, longer and longer.  The same holds for the zygote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from flamezmq.core.chatter import Chatter
+from flamezmq.wire import messages as m
+
+#: Forks that the zygote has been asked for and has not answered; more would fill its socket.
+FORKS_AT_A_TIME = 16
+#: Who dies earlier, without having been given a task, died young.
+YOUNG_SECONDS = 1.0
+#: So many young deaths in a row are an accident; more are a rule, and the next start waits.
+ACCIDENTS = 3
+FIRST_DELAY_SECONDS = 0.1
+LONGEST_DELAY_SECONDS = 5.0
+#: After so long without another one, young deaths are forgotten.
+FORGET_SECONDS = 10.0
+#: What executors get to end in by themselves when the worker is stopped.
+GRACE_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Ask the zygote for executor `number`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL for executor `number`."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartZygote:
+    """Start a fresh one; `Fork`s may follow at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopZygote:
+    """Let it end its executors, within `grace` seconds, and then itself."""
+
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message for the router."""
+
+    message: m.Register | m.Died | m.Printed
+
+
+Effect: TypeAlias = Fork | Kill | StartZygote | StopZygote | Send
+Effects: TypeAlias = list[Effect]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a process ended.  `signal` is a name, "" if it exited by itself with `exit_code`."""
+
+    signal: str = ""
+    exit_code: int = 0
+    oom: bool = False
+    rss_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a dead executor's page says.  `running` is -1 if no task ran."""
+
+    session: int = 0
+    running: int = -1
+    finished: int = 0
+
+
+@dataclass(slots=True)
+class Backoff:
+    """When may the next one start?  At once, unless too many in a row died young.
+
+    Those that lived side by side count once.  `until` is 0 while nothing waits.
+    """
+
+    young: int = 0
+    until: float = 0.0
+    last: float = 0.0
+
+    def died(self, young: bool, born: float, now: float) -> None:
+        if not young or now - self.last > FORGET_SECONDS:
+            self.young = 0
+        if young and (born >= self.last or not self.young):
+            self.young += 1
+            self.last = now
+            if self.young >= ACCIDENTS:
+                delay = FIRST_DELAY_SECONDS * 2.0 ** min(self.young - ACCIDENTS, 10)
+                self.until = now + min(delay, LONGEST_DELAY_SECONDS)
+
+
+@dataclass(slots=True)
+class Executor:
+    """`pid` is 0 until the zygote has forked it; `expected`: it was told to go."""
+
+    number: int
+    asked: float
+    pid: int = 0
+    expected: bool = False
+    chatter: Chatter = field(default_factory=Chatter)
+
+
+class Agent:
+    """A node's executors, as its worker sees them."""
+
+    def __init__(self, register: m.Register) -> None:
+        self.register = register
+        self.desired = register.executors
+        self.executors: dict[int, Executor] = {}
+        self.stopping = False
+        self.zygote_up = False
+        self._zygote_since = 0.0
+        self._backoff = Backoff()  # of executors
+        self._zygote_backoff = Backoff()
+        self._forking: dict[int, Executor] = {}  # asked for, without a pid yet
+        self._talking: dict[int, Executor] = {}  # what they said waits for company
+        self._last_number = 0
+        self._died = 0
+        self._zygotes = 0
+
+    # --- what the host calls
+
+    def on_start(self, now: float) -> Effects:
+        """The host has a zygote and is about to dial the router."""
+        self._zygote_is_up(now)
+        return [*self._fill(now), Send(self.register)]
+
+    def on_forked(self, number: int, pid: int, now: float) -> Effects:
+        executor = self._forking.pop(number, None)
+        if executor is None:
+            return []
+        executor.pid = pid
+        effects: Effects = [Kill(number)] if executor.expected else []
+        return effects + self._fill(now)
+
+    def on_exited(self, number: int, end: End, words: Words, now: float) -> Effects:
+        """An executor is dead, all that it printed has been passed on; report it, replace it."""
+        executor = self.executors.get(number)
+        if executor is None:
+            return []  # its zygote and its pidfd may both tell
+        quick = now - executor.asked < YOUNG_SECONDS and not words.finished and words.running < 0
+        if not executor.expected:
+            self._backoff.died(quick, executor.asked, now)
+        return [*self._bury(executor, end, words, now), *self._fill(now)]
+
+    def on_zygote_lost(self, now: float) -> Effects:
+        """The zygote is dead, and its executors die with it: each end is told by `on_exited`.
+
+        Those that were asked for and not reported have no one else to tell of them.
+        """
+        if not self.zygote_up:
+            return []
+        self.zygote_up = False
+        effects: Effects = []
+        for executor in list(self._forking.values()):
+            effects += self._bury(executor, End(signal="SIGKILL"), Words(), now)
+        self._zygote_backoff.died(now - self._zygote_since < YOUNG_SECONDS, self._zygote_since, now)
+        return effects + self.on_time(now)
+
+    def on_output(self, number: int, stream: int, data: bytes, now: float) -> Effects:
+        """Executor `number` printed `data` on `stream` (1 or 2)."""
+        executor = self.executors.get(number)
+        if executor is None:
+            return []
+        executor.chatter.hear(stream, data, now)
+        self._talking[number] = executor
+        return self._pass_on([executor], now)
+
+    def on_kill_order(self, number: int, now: float) -> Effects:
+        """The router wants an executor dead; what is gone already stays so."""
+        executor = self.executors.get(number)
+        if executor is None:
+            return []
+        executor.expected = True
+        return [Kill(number)] if executor.pid else []  # else when it is there
+
+    def on_stop(self, now: float) -> Effects:
+        """End everything; the host goes on until `ended`, or until it loses patience."""
+        if self.stopping:
+            return []
+        self.stopping = True
+        for executor in self.executors.values():
+            executor.expected = True
+        return [StopZygote(GRACE_SECONDS)] if self.zygote_up else []
+
+    def on_time(self, now: float) -> Effects:
+        """What is due: a zygote, executors, what they printed."""
+        effects: Effects = []
+        if not self.zygote_up and not self.stopping and now >= self._zygote_backoff.until:
+            self._zygote_is_up(now)
+            effects.append(StartZygote())
+        return effects + self._fill(now) + self._pass_on(list(self._talking.values()), now)
+
+    def next_deadline(self) -> float | None:
+        """When `on_time` must be called even if nothing happens."""
+        due = [executor.chatter.due() for executor in self._talking.values()]
+        if not self.stopping:
+            if not self.zygote_up:
+                due.append(self._zygote_backoff.until)
+            elif len(self.executors) < self.desired and len(self._forking) < FORKS_AT_A_TIME:
+                due.append(self._backoff.until)
+        return min(due, default=None)
+
+    @property
+    def ended(self) -> bool:
+        """It was stopped, and no executor is left."""
+        return self.stopping and not self.executors
+
+    # --- parts
+
+    def _zygote_is_up(self, now: float) -> None:
+        self.zygote_up = True
+        self._zygote_since = now
+        self._zygotes += 1
+
+    def _fill(self, now: float) -> Effects:
+        effects: Effects = []
+        if self.zygote_up and not self.stopping and now >= self._backoff.until:
+            while len(self.executors) < self.desired and len(self._forking) < FORKS_AT_A_TIME:
+                self._last_number += 1
+                executor = Executor(self._last_number, now)
+                self.executors[executor.number] = self._forking[executor.number] = executor
+                effects.append(Fork(executor.number))
+        return effects
+
+    def _bury(self, executor: Executor, end: End, words: Words, now: float) -> Effects:
+        del self.executors[executor.number]
+        self._forking.pop(executor.number, None)
+        self._talking.pop(executor.number, None)
+        self._died += 1
+        # It left by itself and in order: the router had told it to.
+        left = not end.signal and not end.exit_code and words.running < 0
+        died = m.Died(
+            executor.number,
+            executor.pid,
+            self.register.node,
+            words.session,
+            words.running,
+            words.finished,
+            end.signal,
+            end.exit_code,
+            end.oom and not executor.expected,
+            end.rss_bytes,
+            executor.chatter.last_words(),
+            executor.expected or left,
+        )
+        printed = executor.chatter.say(executor.number, now, last=True)
+        return [*map(Send, printed), Send(died)]
+
+    def _pass_on(self, executors: Iterable[Executor], now: float) -> Effects:
+        effects: Effects = []
+        for executor in executors:
+            effects += map(Send, executor.chatter.say(executor.number, now))
+            if not executor.chatter.waiting():
+                self._talking.pop(executor.number, None)
+        return effects
+
+    def statistics(self) -> dict[str, int]:
+        return {
+            "desired": self.desired,
+            "executors": len(self.executors),
+            "forking": len(self._forking),
+            "died": self._died,
+            "zygotes": self._zygotes,
+            "young_deaths": self._backoff.young,
+            "dropped_bytes": sum(e.chatter.dropped_bytes for e in self.executors.values()),
+        }
+
+    def check(self) -> None:
+        """Compare every index with every other."""
+        assert len(self.executors) <= self.desired
+        assert len(self._forking) <= FORKS_AT_A_TIME
+        for number, executor in self.executors.items():
+            assert executor.number == number <= self._last_number
+            assert (number in self._forking) == (executor.pid == 0)
+            assert (number in self._talking) == executor.chatter.waiting()
+        assert self._forking.keys() <= self.executors.keys()
+        assert self._talking.keys() <= self.executors.keys()
+        assert self.zygote_up or not self._forking, "nobody is there to fork them"
+        assert self._died + len(self.executors) == self._last_number, "each number dies once"

@@ -1,0 +1,459 @@
+"""The router's mind: sessions, queues, executors, and who gets which tasks.
+
+Messages and time come in, effects go out through the list that each call is
+given.  Work is per run of tasks, not per task.  `on_turn_end` follows every
+batch of messages: it asks the scheduler and hands out tasks, once for all.
+
+A peer's mistake raises `ProtocolError`, and the host refuses that peer; what
+comes late or twice changes nothing.  Nothing here unpickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakValueDictionary
+
+from flamezmq.core import dispatch
+from flamezmq.core.members import Client, Effects, Executor, Limits, Session, Worker
+from flamezmq.core.tasks import Function, Run, extract
+from flamezmq.errors import ProtocolError
+from flamezmq.scheduler import Scheduler
+from flamezmq.wire import messages as m
+from flamezmq.wire.codec import split_payloads
+
+
+class Broker:
+    """All state of the router but its sockets.  Peers are integers that the host gives."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.clients: dict[int, Client] = {}
+        self.executors: dict[int, Executor] = {}
+        self.workers: dict[int, Worker] = {}
+        self.sessions: dict[int, Session] = {}
+        self.scheduler = Scheduler()
+        self.fed: dict[int, Executor] = {}  # executors that may take more, looked at when the turn ends
+        self.laden: dict[int, Executor] = {}  # executors with more than one task
+        self._functions: WeakValueDictionary[bytes, Function] = WeakValueDictionary()
+        self._by_name: dict[tuple[str, int], int] = {}  # (worker's token, number) -> peer
+        self._dead: dict[tuple[str, int], m.Died] = {}  # died before its Ready came
+        self._mourned: dict[int, tuple[float, m.Died | None]] = {}  # peer -> when to bury it
+        self._orphans: dict[int, float] = {}  # executors that run a task of a client that is gone
+        self._last_function = 0
+        self._last_session = 0
+        self._handlers: dict[type, Callable[[int, Any, list[Any], float, Effects], None]] = {
+            m.RoutedResults: self._on_results,
+            m.Submit: self._on_submit,
+            m.Open: self._on_open,
+            m.Cancel: self._on_cancel,
+            m.Close: self._on_close,
+            m.Query: self._on_query,
+            m.Ready: self._on_ready,
+            m.Begun: self._on_begun,
+            m.Retracted: self._on_retracted,
+            m.Register: self._on_register,
+            m.Died: self._on_died,
+            m.Printed: self._on_printed,
+        }
+
+    # --- what the host calls
+
+    def on_client(self, peer: int) -> None:
+        """A client has said HELLO; executors and workers introduce themselves by a message."""
+        self.clients[peer] = Client(peer)
+
+    def on_message(self, peer: int, message: Any, frames: list[Any], now: float, out: Effects) -> None:
+        """Apply one message of a peer.
+
+        Raises:
+            ProtocolError: the peer said what it must not; nothing was changed.
+        """
+        self._handlers[type(message)](peer, message, frames, now, out)
+
+    def on_turn_end(self, now: float, out: Effects) -> None:
+        """Deadlines, the scheduler's moves, and the grants that follow from all that came in."""
+        if self._mourned:
+            for peer, (due, died) in list(self._mourned.items()):
+                if now >= due:
+                    self._bury(peer, died, now, out)
+        if self._orphans:
+            dispatch.kill_orphans(self, self._orphans, now, out)
+        dispatch.balance(self, now, out)
+
+    def next_deadline(self, now: float) -> float | None:
+        """When `on_turn_end` must be called even if nothing comes in."""
+        due = [when for when, _ in self._mourned.values()]
+        due += self._orphans.values()
+        turn = self.scheduler.next_turn()
+        if turn is not None:
+            due.append(max(turn, now + 0.001))
+        if self.laden and self.scheduler.idle and not self.scheduler.waiting:
+            due.append(now + self.limits.overdue_seconds)
+        return min(due, default=None)
+
+    def on_backlog(self, peer: int, held_back: bool) -> None:
+        """A client takes its results too slowly (or again fast enough): stop (start) running for it."""
+        client = self.clients.get(peer)
+        if client is not None and client.held_back != held_back:
+            client.held_back = held_back
+            for session in client.sessions.values():
+                self.demand(session)
+                self.fed.update(session.executors)
+
+    def on_peer_lost(self, peer: int, now: float, out: Effects) -> None:
+        """A peer is gone for good.  Calling it again changes nothing."""
+        client = self.clients.pop(peer, None)
+        if client is not None:
+            for session in list(client.sessions.values()):
+                self._end(session, now, out)
+                for executor in session.executors.values():
+                    self._orphans[executor.peer] = now + self.limits.orphan_seconds
+        worker = self.workers.pop(peer, None)
+        if worker is not None:
+            for executor in [e for e in self.executors.values() if e.token == worker.token]:
+                self._bury(executor.peer, None, now, out)
+        self._bury(peer, None, now, out)
+
+    # --- clients
+
+    def _client(self, peer: int) -> Client:
+        client = self.clients.get(peer)
+        if client is None:
+            raise ProtocolError("this is a client's message")
+        return client
+
+    def _session(self, peer: int, alias: int) -> Session | None:
+        """The client's open session, or None when it was closed (the message came late)."""
+        return self._client(peer).sessions.get(alias)
+
+    def _on_open(self, peer: int, message: m.Open, _frames: list[Any], now: float, out: Effects) -> None:
+        client = self._client(peer)
+        if message.session in client.sessions:
+            raise ProtocolError(f"session {message.session} is open already")
+        self._last_session += 1
+        session = Session(self._last_session, message.session, message.id, message.spec, client)
+        self.sessions[session.number] = client.sessions[session.alias] = session
+        self.scheduler.add_session(session.number, now)
+        out.append((peer, m.Opened(session.alias), []))
+
+    def _on_submit(self, peer: int, message: m.Submit, frames: list[Any], _now: float, _out: Effects) -> None:
+        session = self._session(peer, message.session)
+        if session is None:
+            return
+        payloads = split_payloads(message.inputs, message.parts, frames)
+        functions = dict(session.functions)
+        for new in message.functions:
+            functions[new.number] = self._function(new)
+        runs, used = [], 0
+        for part in message.slices:
+            function = functions.get(part.function)
+            if function is None or part.count < 1 or part.first != session.next_index + used:
+                raise ProtocolError(f"a slice that does not follow: {part}")
+            runs.append(Run(function, part.first, 1, payloads[used : used + part.count], bool(frames)))
+            used += part.count
+        if used != len(payloads):
+            raise ProtocolError(f"{used} tasks with {len(payloads)} inputs")
+        if session.queued + used > 2 * self.limits.max_tasks:
+            raise ProtocolError(f"more than {self.limits.max_tasks} tasks without credit")
+        for number in message.forget:
+            functions.pop(number, None)
+        session.functions = functions
+        session.queue.extend(runs)
+        session.next_index += used
+        session.queued += used
+        self.demand(session)
+        self.fed.update(session.executors)
+
+    def _function(self, new: m.NewFunction) -> Function:
+        digest = hashlib.blake2b(new.blob, digest_size=16).digest()
+        function = self._functions.get(digest)
+        if function is None:
+            self._last_function += 1
+            function = self._functions[digest] = Function(self._last_function, new.blob, new.label)
+        return function
+
+    def _on_cancel(self, peer: int, message: m.Cancel, _frames: list[Any], now: float, out: Effects) -> None:
+        session = self._session(peer, message.session)
+        if session is None:
+            return
+        wanted = set(message.indices)
+        gone = extract(session.queue, wanted)
+        session.queued -= len(gone)
+        session.cancelled += len(gone)
+        wanted.difference_update(gone)
+        refused = self._ask_back(session, wanted, out)
+        if gone or refused:
+            out.append((peer, m.Cancelled(session.alias, gone, refused), []))
+        self.demand(session)
+
+    def _ask_back(self, session: Session, wanted: set[int], out: Effects) -> list[int]:
+        """Drop what executors hold of `wanted`; returns the indices that nobody holds."""
+        for executor in session.executors.values():
+            if not wanted:
+                break
+            held = sorted(i for i in wanted if any(run.start <= i < run.end for run in executor.held))
+            if held:
+                executor.asked.append(held)
+                out.append((executor.peer, m.Drop(session.number, held), []))
+                wanted.difference_update(held)
+        return sorted(wanted)
+
+    def _on_close(self, peer: int, message: m.Close, _frames: list[Any], now: float, out: Effects) -> None:
+        session = self._session(peer, message.session)
+        if session is not None:
+            self._end(session, now, out)
+        out.append((peer, m.Closed(message.session), []))
+
+    def _end(self, session: Session, now: float, out: Effects) -> None:
+        """Close it: what waits is dropped, what executors hold is asked back, what runs may end."""
+        session.closed = True
+        session.cancelled += session.queued
+        session.queued = 0
+        session.queue.clear()
+        session.functions.clear()
+        session.client.sessions.pop(session.alias, None)
+        for executor in list(session.executors.values()):
+            if executor.tasks:
+                executor.asked.append(None)
+                out.append((executor.peer, m.Retract(session.number, 0), []))
+        self.demand(session)
+        self._forget_if_over(session)
+
+    def _forget_if_over(self, session: Session) -> None:
+        if session.closed and not session.executors and session.number in self.sessions:
+            del self.sessions[session.number]
+            self.scheduler.remove_session(session.number)
+
+    def _on_query(self, peer: int, message: m.Query, _frames: list[Any], now: float, out: Effects) -> None:
+        s = self._session(peer, message.session)
+        if s is not None:
+            running = sum(1 for executor in s.executors.values() if executor.tasks)
+            counts = (s.queued + s.held - running, running, s.succeed, s.failed, s.cancelled)
+            out.append((peer, m.Counts(s.alias, message.request, *counts), []))
+
+    # --- executors
+
+    def _executor(self, peer: int) -> Executor:
+        executor = self.executors.get(peer)
+        if executor is None:
+            raise ProtocolError("this is an executor's message")
+        return executor
+
+    def _on_ready(self, peer: int, message: m.Ready, _frames: list[Any], now: float, _out: Effects) -> None:
+        if peer in self.executors or peer in self.clients or peer in self.workers:
+            raise ProtocolError("this peer has introduced itself already")
+        name = (message.token, message.number)
+        if self._dead.pop(name, None) is not None:
+            return
+        executor = Executor(peer, message.node, message.token, message.number, message.pid, now)
+        self.executors[peer] = executor
+        self._by_name[name] = peer
+        self.scheduler.add_executor(peer)
+
+    def _on_results(self, peer: int, message: m.RoutedResults, frames: list[Any], now: float, out: Effects) -> None:
+        executor = self._executor(peer)
+        executor.heard = now
+        session = executor.session
+        if session is None or session.number != message.session:
+            return  # it answers a session that it does not serve any more
+        if len(message.seconds) != len(message.slices):
+            raise ProtocolError("one run time is due for each slice")
+        ended = 0
+        for part, seconds in zip(message.slices, message.seconds, strict=True):
+            ended += self._settle(executor, session, part, seconds)
+        if not ended:
+            return
+        executor.finished += ended
+        failed = min(len(message.failed), ended)
+        session.failed += failed
+        session.succeed += ended - failed
+        if not session.closed:
+            message.session = session.alias
+            out.append((session.client.peer, message, frames))
+        self._took_from(executor, session)
+
+    def _settle(self, executor: Executor, session: Session, part: m.Slice, seconds: float) -> int:
+        """Take the tasks of one slice out of what the executor holds; returns how many there were.
+
+        A slice that quotes tasks that it does not hold is stale: its attempt
+        becomes 0, which tells the client to pass over it.
+        """
+        held = executor.held
+        index, left = part.first, part.count
+        while left > 0:
+            run = held[0] if held else None
+            if run is None or run.start != index or run.attempt != part.attempt:
+                if not dispatch.bring_to_front(held, index, part.attempt):
+                    break
+                run = held[0]
+            count = min(left, len(run))
+            run.function.learn(seconds / part.count * count, count)
+            executor.load -= count * run.estimate
+            run.done += count
+            if not len(run):
+                held.popleft()
+            index += count
+            left -= count
+        settled = index - part.first
+        if not settled:
+            part.attempt = 0
+            return 0
+        session.learn(seconds, part.count)
+        executor.tasks -= settled
+        session.held -= settled
+        if session.begun:
+            for index in range(part.first, part.first + part.count):
+                session.begun.pop(index, None)
+        if session.charges:
+            for index in range(part.first, part.first + part.count):
+                session.charges.pop(index, None)
+        return settled
+
+    def _took_from(self, executor: Executor, session: Session) -> None:
+        """An executor holds less than before: it may take more, or is free."""
+        if executor.tasks < 2:
+            self.laden.pop(executor.peer, None)
+        if not executor.tasks:
+            executor.load = 0.0
+            session.busy -= 1
+            self.demand(session)
+        self.fed[executor.peer] = executor
+
+    def _on_begun(self, peer: int, message: m.Begun, _frames: list[Any], now: float, out: Effects) -> None:
+        executor = self._executor(peer)
+        executor.heard = now
+        session = executor.session
+        if session is None or session.number != message.session or session.closed:
+            return
+        if any(run.start <= message.index < run.end and run.attempt == message.attempt for run in executor.held):
+            session.begun[message.index] = peer
+            message.session = session.alias
+            out.append((session.client.peer, message, []))
+
+    def _on_retracted(self, peer: int, message: m.Retracted, _frames: list[Any], now: float, out: Effects) -> None:
+        executor = self._executor(peer)
+        executor.heard = now
+        if not executor.asked:
+            raise ProtocolError("an answer to a question that was not asked")
+        dropped = executor.asked.popleft()
+        session = executor.session
+        if session is None or session.number != message.session:
+            return
+        back = {i for part in message.slices for i in range(part.first, part.first + part.count)}
+        runs = dispatch.take_back(executor, session, back)
+        if dropped is not None:
+            gone = [i for run in runs for i in range(run.start, run.end)]
+            session.cancelled += len(gone)
+            refused = sorted(set(dropped).difference(gone))
+            if not session.closed:
+                out.append((session.client.peer, m.Cancelled(session.alias, gone, refused), []))
+        elif not session.closed:
+            dispatch.requeue(session, runs)
+        else:
+            session.cancelled += sum(map(len, runs))
+        if runs:
+            self._took_from(executor, session)
+        self.fed[peer] = executor  # it may be free now that it has answered
+        self.demand(session)
+
+    # --- deaths
+
+    def _on_register(self, peer: int, message: m.Register, _frames: list[Any], now: float, out: Effects) -> None:
+        if peer in self.clients or peer in self.executors:
+            raise ProtocolError("this peer has introduced itself as something else")
+        for other in [w for w in self.workers.values() if w.node == message.node and w.peer != peer]:
+            self.on_peer_lost(other.peer, now, out)  # its successor is here
+        self.workers[peer] = Worker(peer, message.node, message.token, message.executors)
+
+    def _on_died(self, peer: int, message: m.Died, _frames: list[Any], now: float, out: Effects) -> None:
+        """An executor's worker saw it die; what it had sent may still be on its way."""
+        worker = self.workers.get(peer)
+        if worker is None:
+            raise ProtocolError("this is a worker's message")
+        name = (worker.token, message.number)
+        dead = self._by_name.get(name)
+        if dead is None:
+            self._dead[name] = message
+        elif self.executors[dead].finished >= message.finished:
+            self._bury(dead, message, now, out)
+        else:
+            self._mourned[dead] = (now + self.limits.drain_seconds, message)
+
+    def _bury(self, peer: int, died: m.Died | None, now: float, out: Effects) -> None:
+        """Take back what a dead executor held; charge a retry to the task that ran, to no other."""
+        executor = self.executors.pop(peer, None)
+        self._mourned.pop(peer, None)
+        if executor is None:
+            return
+        self._by_name.pop((executor.token, executor.number), None)
+        self._orphans.pop(peer, None)
+        self.laden.pop(peer, None)
+        self.fed.pop(peer, None)
+        self.scheduler.remove_executor(peer, now)
+        session, executor.session = executor.session, None
+        if session is None:
+            return
+        session.executors.pop(peer, None)
+        if executor.tasks:
+            session.busy -= 1
+            session.held -= executor.tasks
+            if not session.closed:
+                dispatch.mourn(executor, session, died, out)
+        for index in [i for i, holder in session.begun.items() if holder == peer]:
+            del session.begun[index]
+        self.demand(session)
+        self._forget_if_over(session)
+
+    def _on_printed(self, peer: int, message: m.Printed, _frames: list[Any], now: float, out: Effects) -> None:
+        worker = self.workers.get(peer)
+        if worker is None:
+            raise ProtocolError("this is a worker's message")
+        executor = self.executors.get(self._by_name.get((worker.token, message.number), -1))
+        session = executor.session if executor else None
+        if executor is None or session is None:
+            return
+        if not session.closed and session.spec.forward_output:
+            text = m.Output(session.alias, executor.name, message.stream, message.text, message.dropped)
+            out.append((session.client.peer, text, []))
+
+    # --- what the parts share
+
+    def demand(self, session: Session) -> None:
+        """Tell the scheduler how many executors the session could use."""
+        if session.number in self.sessions:
+            queued = 0 if session.closed or session.client.held_back else session.queued
+            self.scheduler.want(session.number, session.busy + queued)
+
+    def statistics(self) -> dict[str, int]:
+        return {
+            "clients": len(self.clients),
+            "workers": len(self.workers),
+            "executors": len(self.executors),
+            "sessions": len(self.sessions),
+            "queued": sum(s.queued for s in self.sessions.values()),
+            "held": sum(s.held for s in self.sessions.values()),
+            "functions": len(self._functions),
+        }
+
+    def check(self) -> None:
+        """Compare every index with every other."""
+        self.scheduler.check()
+        for session in self.sessions.values():
+            assert session.queued == sum(map(len, session.queue)), "queued"
+            assert session.held == sum(e.tasks for e in session.executors.values()), "held"
+            assert session.busy == sum(1 for e in session.executors.values() if e.tasks), "busy"
+            assert (session.client.sessions.get(session.alias) is session) != session.closed
+            indices = [i for runs in (session.queue, *(e.held for e in session.executors.values()))
+                       for run in runs for i in range(run.start, run.end)]
+            assert len(indices) == len(set(indices)), "a task is in two places"
+        for peer, executor in self.executors.items():
+            assert executor.peer == peer and self._by_name[executor.token, executor.number] == peer
+            assert executor.tasks == sum(map(len, executor.held))
+            assert (peer in self.laden) == (executor.tasks > 1)
+            assert executor.session is None or executor.session.executors[peer] is executor
+        assert set(self._mourned) <= set(self.executors)
+
+

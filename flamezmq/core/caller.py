@@ -1,0 +1,260 @@
+"""The client's mind: what was submitted, what is on its way, what came back.
+
+A submit is one append to a session's outbox; `stage` turns the outbox into
+messages, `on_results` turns messages into finished futures.
+
+Restartable: an exception (Ctrl-C) may land between any two steps.  Each change
+commits by one assignment or one append, and what is found half done is finished
+by the next call.  A message that is applied twice changes nothing the second
+time.
+
+Futures are opaque here but for their slots: `_index`, `_state`, `_form`,
+`_value`, and `_more`, which is None unless somebody must be told.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from itertools import repeat
+from typing import Any
+
+from flamezmq.core.link import Link
+from flamezmq.errors import Certificate, TaskLost
+from flamezmq.wire import codec
+from flamezmq.wire import messages as m
+from flamezmq.wire.codec import join_payloads, split_payloads
+
+# The standard library's words, because its wait() compares them.
+PENDING = "PENDING"
+RUNNING = "RUNNING"
+CANCELLED = "CANCELLED_AND_NOTIFIED"
+FINISHED = "FINISHED"
+
+# What a finished future's `_value` is.
+RAW, RAW_ERROR, VALUE, ERROR = 0, 1, 2, 3
+
+#: Tasks in one Submit.
+SUBMIT_TASKS = 1024
+#: Bytes of payload in one Submit, about.
+SUBMIT_BYTES = 1 << 20
+#: Payloads below it are not counted one by one.
+HEAVY_BYTES = 1 << 10
+
+Tell = Callable[[Any, str], None]  # (future, its new state): set it, and tell those who wait
+Record = tuple[Any, Any, Any]  # future, function name (number, blob, label), payload
+
+
+class Staged:
+    """A message that is about to be committed; `number` is the one that the link will give it."""
+
+    __slots__ = ("after", "first_record", "frames", "number", "records", "size")
+
+    def __init__(self, number: int, frames: list[Any], size: int, records: int, first_record: Any, after: int) -> None:
+        self.number, self.frames, self.size = number, frames, size
+        self.records, self.first_record, self.after = records, first_record, after
+
+
+class Calls:
+    """One session's tasks, seen from the client.
+
+    outbox     submitted, not yet in a message
+    pending    index -> future: in a message, not ended
+    committed  indices below it are in messages
+    """
+
+    def __init__(self, alias: int, id: str) -> None:
+        self.alias, self.id = alias, id
+        self.outbox: list[Record] = []
+        self.pending: dict[int, Any] = {}
+        self.committed = 0
+        self.shipped: dict[int, None] = {}  # numbers of the functions that the router has
+        self.heavy: dict[int, int] = {}  # index -> bytes, of large payloads on their way
+        self.forget: list[int] = []  # numbers that will not be used again
+        self.opened = False
+        self.closed = False
+        self.error = ""
+        self.counts: m.Counts | None = None
+        self.succeed = self.failed = self.cancelled = 0
+        self.staged: Staged | None = None
+
+    @property
+    def unfinished(self) -> int:
+        return len(self.outbox) + len(self.pending)
+
+    # --- towards the router
+
+    def stage(self, link: Link, room: int) -> bool:
+        """Commit up to `room` tasks of the outbox to the link; False when there is nothing to do."""
+        if self.staged is not None:
+            self._complete(link, self.staged)
+        records = self.outbox[: min(room, SUBMIT_TASKS)]
+        if not records:
+            return False
+        self.staged = self._prepare(link, records)
+        self._complete(link, self.staged)
+        return True
+
+    def _prepare(self, link: Link, records: list[Record]) -> Staged:
+        first = self.committed
+        functions: list[m.NewFunction] = []
+        slices: list[m.Slice] = []
+        inputs: list[Any] = []
+        big = False
+        last = None
+        size = 0
+        index = first
+        for future, function, payload in records:
+            if function is not last:
+                last = function
+                number = function.number
+                slices.append(m.Slice(number, index, 0, 1))
+                begun = index
+                if number not in self.shipped and not any(new.number == number for new in functions):
+                    functions.append(m.NewFunction(number, function.blob, function.label))
+            future._index = index
+            if type(payload) is list:
+                big = True
+                size += self._weigh(index, sum(map(len, payload)))
+            elif len(payload) > HEAVY_BYTES:
+                size += self._weigh(index, len(payload))
+            inputs.append(payload)
+            index += 1
+            slices[-1].count = index - begun
+            if size > SUBMIT_BYTES:
+                break
+        count = index - first
+        self.pending.update(zip(range(first, index), [record[0] for record in records], strict=False))
+        parts: list[int] = []
+        frames: list[Any] = []
+        if big:
+            inputs, parts, frames = join_payloads(inputs)
+        body = codec.encode(m.Submit(self.alias, functions, self.forget, slices, inputs, parts))
+        size = len(body) + sum(map(len, frames))
+        return Staged(link.sent + 1, [body, *frames], size, count, records[0], index)
+
+    def _weigh(self, index: int, size: int) -> int:
+        self.heavy[index] = size
+        return size
+
+    def _complete(self, link: Link, staged: Staged) -> None:
+        """Finish what was staged; every step may have been done before."""
+        if link.sent < staged.number:
+            link.enqueue(staged.frames, staged.size)
+        if self.outbox and self.outbox[0] is staged.first_record:
+            for _, function, _ in self.outbox[: staged.records]:
+                self.shipped[function.number] = None
+            self.committed = staged.after
+            del self.outbox[: staged.records]
+            self.forget = []
+        self.staged = None
+
+    # --- from the router
+
+    def on_results(self, message: m.Results, frames: list[Any], tell: Tell) -> int:
+        """Finish futures; `tell` is called for each that somebody must be told of."""
+        outputs = split_payloads(message.outputs, message.parts, frames) if frames else message.outputs
+        pending = self.pending
+        get = pending.get
+        failed = set(message.failed) if message.failed else None
+        position = 0
+        ended = 0
+        for part in message.slices:
+            first, count = part.first, part.count
+            if not part.attempt:  # stale: the router has passed over it
+                position += count
+                continue
+            indices = range(first, first + count)
+            if failed is None:
+                here = outputs if count == len(outputs) else outputs[position : position + count]
+                for future, output in zip(map(get, indices), here, strict=False):
+                    if future is not None:
+                        future._value = output
+                        if future._more is None:
+                            future._state = FINISHED
+                        else:
+                            tell(future, FINISHED)
+            else:
+                for offset, future in enumerate(map(get, indices), position):
+                    if future is not None:
+                        future._value = outputs[offset]
+                        future._form = RAW_ERROR if offset in failed else RAW
+                        if future._more is None:
+                            future._state = FINISHED
+                        else:
+                            tell(future, FINISHED)
+            position += count
+            ended += count
+            self._remove(indices)
+        return ended
+
+    def _remove(self, indices: Iterable[int]) -> None:
+        deque(map(self.pending.pop, indices, repeat(None)), 0)
+        if self.heavy:
+            deque(map(self.heavy.pop, indices, repeat(None)), 0)
+
+    def on_lost(self, message: m.Lost, tell: Tell) -> None:
+        died = message.certificate
+        certificate = Certificate(
+            f"{died.node}/{died.number}",
+            died.node,
+            died.pid,
+            died.signal,
+            died.exit_code,
+            died.oom,
+            died.rss_bytes,
+            died.stderr,
+        )
+        error = TaskLost(f"{self.id}/{message.index}", message.attempts, certificate)
+        self._end([message.index], ERROR, error, FINISHED, tell)
+
+    def on_cancelled(self, message: m.Cancelled, tell: Tell) -> None:
+        self._end(message.indices, ERROR, None, CANCELLED, tell)
+
+    def fail_all(self, error: Exception, tell: Tell) -> None:
+        """The router is gone: everything that has not ended fails."""
+        while self.outbox:
+            self._finish(self.outbox[-1][0], ERROR, error, FINISHED, tell)
+            self.outbox.pop()
+        self._end(list(self.pending), ERROR, error, FINISHED, tell)
+
+    def cancel_all(self, tell: Tell) -> None:
+        """The session was closed: what has not ended never will."""
+        while self.outbox:
+            self._finish(self.outbox[-1][0], ERROR, None, CANCELLED, tell)
+            self.outbox.pop()
+        self._end(list(self.pending), ERROR, None, CANCELLED, tell)
+
+    def take_from_outbox(self, future: Any) -> bool:
+        """Remove a task that no message has yet; False when it is too late."""
+        if self.staged is None:
+            for position, record in enumerate(self.outbox):
+                if record[0] is future:
+                    del self.outbox[position]
+                    return True
+        return False
+
+    def _end(
+        self, indices: Iterable[int], form: int, value: Any, state: str, tell: Tell
+    ) -> None:
+        for index in indices:
+            future = self.pending.get(index)
+            if future is not None:
+                self._finish(future, form, value, state, tell)
+                self._remove((index,))
+
+    @staticmethod
+    def _finish(future: Any, form: int, value: Any, state: str, tell: Tell) -> None:
+        if future._state in (FINISHED, CANCELLED):
+            return
+        future._form, future._value = form, value
+        if future._more is None:
+            future._state = state
+        else:
+            tell(future, state)
+
+    def check(self) -> None:
+        """Compare every index with every other."""
+        assert all(index < self.committed for index in self.pending)
+        assert all(future._index == index for index, future in self.pending.items())
+        assert set(self.heavy) <= set(self.pending)

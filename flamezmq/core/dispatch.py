@@ -1,0 +1,326 @@
+"""Credit: how many tasks each executor is given, and how they are taken back.
+
+Credit is time.  An executor holds as many tasks as fill `horizon_seconds` at
+the run time learned for their function, and one more while tasks are short,
+to hide the round trip.  A function that nobody has run yet goes out one task
+at a time.  What is held but has not begun can be retracted for an idle one.
+
+The second half of the broker, as functions over its state; same rules.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from flamezmq.core.members import Effects, Executor, Session
+from flamezmq.core.tasks import Function, Run, merge
+from flamezmq.wire import messages as m
+from flamezmq.wire.codec import join_payloads
+
+if TYPE_CHECKING:
+    from flamezmq.core.broker import Broker
+
+#: What a function that was never run is taken for where its session has run others.
+UNKNOWN_SECONDS = 1e-4
+
+
+def balance(broker: Broker, now: float, out: Effects) -> None:
+    """Feed those that may take more, hand out idle executors, ask back what is unfairly held."""
+    scheduler = broker.scheduler
+    fed, broker.fed = broker.fed, {}
+    for executor in fed.values():
+        session = executor.session
+        if session is None:
+            continue
+        if session.queued and not executor.leaving and not session.client.held_back and not session.closed:
+            _feed(broker, executor, session, out)
+        if not executor.tasks and not executor.asked:
+            _unbind(broker, executor, session, now)
+    if scheduler.waiting:
+        moves = scheduler.decide(now)
+        for peer, number in moves.assign:
+            _bind(broker, broker.executors[peer], broker.sessions[number], now, out)
+        for peer in moves.reclaim:
+            _reclaim(broker, broker.executors[peer], now, out)
+    elif scheduler.idle and broker.laden:
+        _retract_for_idle(broker, now, out)
+
+
+# --- giving
+
+
+def _bind(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:
+    executor.session = session
+    executor.leaving = False
+    session.executors[executor.peer] = executor
+    environment = session.spec.environment
+    if executor.environment not in (None, environment) and executor.owner != session.client.peer:
+        # Another program's modules are loaded in there: a fresh fork must serve this one.
+        executor.exiting = executor.leaving = True
+        out.append((executor.peer, m.Exit(), []))
+        return
+    if executor.bound_to != session.number:
+        executor.environment, executor.owner = environment, session.client.peer
+        executor.bound_to = session.number
+        out.append((executor.peer, m.Bind(session.number, environment), []))
+    executor.heard = now
+    _feed(broker, executor, session, out)
+
+
+def _unbind(broker: Broker, executor: Executor, session: Session, now: float) -> None:
+    if executor.exiting:
+        return  # its worker will report the end
+    executor.session, executor.leaving = None, False
+    del session.executors[executor.peer]
+    broker.scheduler.release(executor.peer, now)
+    broker._forget_if_over(session)
+
+
+def _feed(broker: Broker, executor: Executor, session: Session, out: Effects) -> None:
+    """Grant what fits under the executor's credit, as one message."""
+    runs: list[Run] = []
+    count = 0
+    queue = session.queue
+    before = executor.tasks
+    while queue:
+        run = queue[0]
+        estimate = _estimate(run.function, session)
+        n = _credit(broker, executor, session, estimate, before + count)
+        n = min(n, len(run), broker.limits.max_grant - count)
+        if n <= 0:
+            break
+        if n == len(run):
+            queue.popleft()
+        else:
+            run = run.take(n)
+        run.estimate = estimate
+        executor.load += n * estimate
+        session.queued -= n
+        count += n
+        runs.append(run)
+        executor.tasks = before + count
+    if count:
+        _grant(broker, executor, session, runs, count, out)
+        if not before:
+            session.busy += 1
+        session.held += count
+        if executor.tasks > 1:
+            broker.laden[executor.peer] = executor
+        broker.demand(session)
+
+
+def _estimate(function: Function, session: Session) -> float:
+    """Seconds that one task of this function will take; -1.0 when nobody can tell."""
+    if function.seconds >= 0:
+        return function.seconds
+    return max(session.seconds, UNKNOWN_SECONDS) if session.seconds >= 0 else -1.0
+
+
+def _credit(broker: Broker, executor: Executor, session: Session, estimate: float, holds: int) -> int:
+    """How many more tasks of this run time the executor may be given."""
+    limits = broker.limits
+    if estimate < 0 or estimate >= limits.short_seconds:
+        return 0 if holds else 1
+    room = limits.horizon_seconds - executor.load
+    if holds > 1 and room < limits.horizon_seconds / 2:
+        return 0  # refill by halves: larger messages
+    n = max(int(room / estimate), 2 - holds)
+    share = -(-session.queued // len(session.executors))  # the tail is for all of them
+    return min(n, max(share, 1))
+
+
+def _grant(
+    broker: Broker, executor: Executor, session: Session, runs: list[Run], count: int, out: Effects
+) -> None:
+    functions: list[m.NewFunction] = []
+    known = executor.known
+    for run in runs:
+        function = run.function
+        if function.number not in known:
+            known[function.number] = None
+            functions.append(m.NewFunction(function.number, function.blob, function.label))
+    forget: list[int] = []
+    if len(known) > broker.limits.known_functions:
+        forget = _forget(broker, executor, runs)
+    slices = [m.Slice(run.function.number, run.start, len(run), run.attempt) for run in runs]
+    if len(runs) == 1 and not runs[0].done:
+        inputs = runs[0].inputs
+    else:
+        inputs = [payload for run in runs for payload in run.inputs[run.done :]]
+    parts: list[int] = []
+    frames: list[object] = []
+    if any(run.big for run in runs):
+        inputs, parts, frames = join_payloads(inputs)
+    executor.held.extend(runs)
+    out.append((executor.peer, m.Grant(session.number, functions, forget, slices, inputs, parts), frames))
+
+
+def _forget(broker: Broker, executor: Executor, runs: list[Run]) -> list[int]:
+    """Functions that the executor may throw away: the oldest ones, none that it still needs."""
+    needed = {run.function.number for held in (executor.held, runs) for run in held}
+    surplus = len(executor.known) - broker.limits.known_functions // 2
+    forget = [number for number in executor.known if number not in needed][:surplus]
+    for number in forget:
+        del executor.known[number]
+    return forget
+
+
+# --- taking back
+
+
+def _reclaim(broker: Broker, executor: Executor, now: float, out: Effects) -> None:
+    """The executor is to serve another session as soon as it holds nothing."""
+    executor.leaving = True
+    session = executor.session
+    assert session is not None
+    if not executor.tasks and not executor.asked:
+        _unbind(broker, executor, session, now)
+        broker.fed[executor.peer] = executor
+    elif executor.tasks > 1 and not executor.asked and executor.load > broker.limits.horizon_seconds:
+        _ask(executor, session, 1, out)
+
+
+def _retract_for_idle(broker: Broker, now: float, out: Effects) -> None:
+    """Idle executors get what others hold and have not begun, where it would wait for long."""
+    limits = broker.limits
+    idle = broker.scheduler.idle
+    for executor in list(broker.laden.values()):
+        session = executor.session
+        if idle <= 0:
+            return
+        if executor.asked or session is None or session.closed:
+            continue
+        silent = now - executor.heard
+        if silent < limits.overdue_seconds or silent < 2 * executor.load / executor.tasks:
+            continue
+        _ask(executor, session, 1, out)
+        idle -= executor.tasks - 1
+
+
+def _ask(executor: Executor, session: Session, keep: int, out: Effects) -> None:
+    executor.asked.append(None)
+    out.append((executor.peer, m.Retract(session.number, keep), []))
+
+
+def take_back(executor: Executor, session: Session, indices: set[int]) -> list[Run]:
+    """Remove these tasks from what the executor holds; returns them as runs, in their order."""
+    kept: deque[Run] = deque()
+    back: list[Run] = []
+    for run in executor.held:
+        here = {i for i in range(run.start, run.end) if i in indices}
+        if not here:
+            kept.append(run)
+            continue
+        kept.extend(run.without(here))
+        back.extend(run.without(set(range(run.start, run.end)) - here))
+        executor.load -= len(here) * max(run.estimate, 0.0)
+        executor.tasks -= len(here)
+        session.held -= len(here)
+    executor.held = kept
+    return back
+
+
+def bring_to_front(held: deque[Run], index: int, attempt: int) -> bool:
+    """Arrange that task `index` is the first one held; False when it is not held (at that attempt)."""
+    for position, run in enumerate(held):
+        if run.attempt == attempt and run.start <= index < run.end:
+            del held[position]
+            if run.start < index:
+                held.insert(position, run.between(run.start, index))
+                run = run.between(index, run.end)
+            held.appendleft(run)
+            return True
+    return False
+
+
+def requeue(session: Session, runs: Iterable[Run]) -> None:
+    """Back to the front of the queue, in the order of their indices."""
+    for run in reversed(merge(list(runs))):
+        session.queue.appendleft(run)
+        session.queued += len(run)
+
+
+def mourn(executor: Executor, session: Session, died: m.Died | None, out: Effects) -> None:
+    """What a dead executor held goes back, or is lost if it can't be run again.
+
+    Executors run what they hold in order.  The worker's report tells which task
+    ran; those before it had finished, but their results died with it: they run
+    again without a charge, and so do those that had not begun.  Without a report
+    the oldest is taken for the one that ran.
+    """
+    running, executed = _last_moments(executor, session, died)
+    again: list[Run] = []
+    position = 0
+    for run in executor.held:
+        for index in range(run.start, run.end):
+            began = position <= executed
+            position += 1
+            piece = run.between(index, index + 1)
+            if index == running:
+                session.charges[index] = session.charges.get(index, 0) + 1
+            charged = session.charges.get(index, 0)
+            if (began and session.spec.max_retries == 0) or charged > session.spec.max_retries:
+                session.failed += 1
+                session.charges.pop(index, None)
+                out.append((session.client.peer, _lost(executor, session, index, run.attempt, died), []))
+                continue
+            if began:
+                piece.attempt += 1
+            again.append(piece)
+    executor.held.clear()
+    executor.tasks = 0
+    requeue(session, _rejoin(again))
+
+
+def _last_moments(executor: Executor, session: Session, died: m.Died | None) -> tuple[int, int]:
+    """(index of the task that ran or -1, position of the last task that had begun or -1)."""
+    order = [i for run in executor.held for i in range(run.start, run.end)]
+    if died is None:
+        # Nobody saw the end: any of them may have begun.
+        return order[0], len(order) - 1 if session.spec.max_retries == 0 else 0
+    finished = max(died.finished - executor.finished, 0)
+    if died.session == session.number and died.running in order:
+        return (-1 if died.expected else died.running), order.index(died.running)
+    return -1, min(finished, len(order)) - 1
+
+
+def _rejoin(pieces: list[Run]) -> list[Run]:
+    """Neighbours of one attempt become one run again."""
+    joined: list[Run] = []
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and last.function is piece.function
+            and last.attempt == piece.attempt
+            and last.end == piece.start
+        ):
+            last.inputs.extend(piece.inputs)
+            last.big = last.big or piece.big
+        else:
+            joined.append(piece)
+    return joined
+
+
+def _lost(executor: Executor, session: Session, index: int, attempts: int, died: m.Died | None) -> m.Lost:
+    if died is None:
+        died = m.Died(
+            executor.number, executor.pid, executor.node, session.number, index, executor.finished,
+            "", 0, False, 0, (f"its node {executor.node} is gone",),
+        )  # fmt: skip
+    return m.Lost(session.alias, index, attempts, died)
+
+
+def kill_orphans(broker: Broker, orphans: dict[int, float], now: float, out: Effects) -> None:
+    """End executors that still run a task whose client is gone."""
+    for peer, due in list(orphans.items()):
+        executor = broker.executors.get(peer)
+        if executor is None or not executor.tasks:
+            del orphans[peer]
+        elif now >= due:
+            del orphans[peer]
+            for worker in broker.workers.values():
+                if worker.token == executor.token:
+                    out.append((worker.peer, m.Kill(executor.number), []))

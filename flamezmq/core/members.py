@@ -1,0 +1,120 @@
+"""Who takes part: clients, sessions, workers, executors, as the broker sees them.
+
+Data only, and the counts that go with it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from flamezmq.core.tasks import Function, Run
+from flamezmq.wire import messages as m
+
+Effects = list[tuple[int, Any, list[Any]]]  # (peer, message, buffer frames), in the order of sending
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """A user's process.  `held_back`: it has not taken its results, so it gets no more run."""
+
+    peer: int
+    sessions: dict[int, Session] = field(default_factory=dict)
+    held_back: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """The unit of work.  `number` is the router's, `alias` the client's."""
+
+    number: int
+    alias: int
+    id: str
+    spec: m.SessionSpec
+    client: Client
+    functions: dict[int, Function] = field(default_factory=dict)  # the client's number -> function
+    queue: deque[Run] = field(default_factory=deque)
+    queued: int = 0
+    next_index: int = 0  # tasks below it have been submitted
+    executors: dict[int, Executor] = field(default_factory=dict)  # bound to it
+    busy: int = 0  # of them, those that hold tasks
+    held: int = 0  # tasks on executors
+    begun: dict[int, int] = field(default_factory=dict)  # index -> executor: those that said so
+    charges: dict[int, int] = field(default_factory=dict)  # index -> executors it took down
+    succeed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    seconds: float = -1.0  # average run time over all functions; -1.0 while unknown
+    closed: bool = False
+
+    def learn(self, seconds: float, count: int) -> None:
+        mean = max(seconds / count, 1e-7)
+        self.seconds = mean if self.seconds < 0 else self.seconds + 0.3 * (mean - self.seconds)
+
+
+@dataclass(slots=True, eq=False)
+class Executor:
+    """A process that runs tasks.
+
+    load      seconds of work it is believed to hold
+    finished  tasks whose results have come from it, in all its life
+    asked     what it still has to answer: None for a Retract, indices for a Drop
+    heard     when it last said something
+    """
+
+    peer: int
+    node: str
+    token: str
+    number: int
+    pid: int
+    heard: float
+    session: Session | None = None
+    held: deque[Run] = field(default_factory=deque)
+    tasks: int = 0
+    load: float = 0.0
+    finished: int = 0
+    known: dict[int, None] = field(default_factory=dict)  # functions it has, oldest first
+    asked: deque[list[int] | None] = field(default_factory=deque)
+    leaving: bool = False  # to be unbound once it holds nothing
+    exiting: bool = False  # told to exit
+    environment: m.Environment | None = None
+    owner: int = -1  # peer of the client whose environment it has
+    bound_to: int = 0  # session number of the last Bind that was sent
+
+    @property
+    def name(self) -> str:
+        return f"{self.node}/{self.number}"
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A node's agent."""
+
+    peer: int
+    node: str
+    token: str
+    executors: int
+
+
+@dataclass(slots=True)
+class Limits:
+    """What the broker allows itself.
+
+    horizon_seconds   work that an executor may hold
+    short_seconds     tasks below it get one more, to hide the round trip
+    max_grant         tasks in one message
+    drain_seconds     after a death, how long its last messages may still arrive
+    overdue_seconds   an executor that was not heard for so long gives back what it holds
+    orphan_seconds    a task whose client is gone may run on for so long
+    """
+
+    horizon_seconds: float = 0.002
+    short_seconds: float = 0.005
+    max_grant: int = 4096
+    drain_seconds: float = 0.02
+    overdue_seconds: float = 0.005
+    orphan_seconds: float = 1.0
+    max_tasks: int = 1 << 17
+    max_bytes: int = 256 << 20
+    known_functions: int = 512

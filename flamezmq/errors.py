@@ -1,0 +1,131 @@
+"""Every error of flamezmq, in one place.
+
+An error says what happened, to what, and what to do next.  Errors cross
+processes, so `args` equals the fields and each one pickles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class FlameError(Exception):
+    """Base of all errors that flamezmq raises itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """How an executor died.
+
+    `signal` is a name such as "SIGKILL", or "" if it exited by itself with
+    `exit_code`.  `oom` is True when the kernel counted an out-of-memory kill
+    while it died.  `rss_bytes` is its largest resident size.  `stderr` holds
+    its last lines.
+    """
+
+    executor: str
+    node: str
+    pid: int
+    signal: str = ""
+    exit_code: int = 0
+    oom: bool = False
+    rss_bytes: int = 0
+    stderr: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        how = f"killed by {self.signal}" if self.signal else f"exited with code {self.exit_code}"
+        memory = " (out of memory)" if self.oom else ""
+        words = f"executor {self.executor} (pid {self.pid}) on {self.node} {how}{memory}"
+        if self.rss_bytes:
+            words += f", at most {self.rss_bytes / 2**20:.0f} MiB resident"
+        if self.stderr:
+            words += "; its last words: " + " | ".join(self.stderr[-3:])
+        return words
+
+
+class TaskError(FlameError):
+    """A task raised what could not travel: its type, text and traceback came instead.
+
+    Fields: `type_name`, the remote exception's type; `text`, its str;
+    `traceback`, the remote traceback as text.
+    """
+
+    def __init__(self, type_name: str, text: str, traceback: str = "") -> None:
+        super().__init__(type_name, text, traceback)
+        self.type_name, self.text, self.traceback = type_name, text, traceback
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.text}" + (f"\n\n{self.traceback}" if self.traceback else "")
+
+
+class TaskLost(FlameError):
+    """Every attempt of a task took its executor down.
+
+    Fields: `task_id`; `attempts`, how many were started; `certificate`, how the
+    last executor died.  Not retryable: the input may be what kills executors.
+    """
+
+    def __init__(self, task_id: str, attempts: int, certificate: Certificate) -> None:
+        super().__init__(task_id, attempts, certificate)
+        self.task_id, self.attempts, self.certificate = task_id, attempts, certificate
+
+    def __str__(self) -> str:
+        times = "an executor" if self.attempts == 1 else f"{self.attempts} executors"
+        return (
+            f"task {self.task_id} took down {times}: {self.certificate}; "
+            "run it alone to see why, or raise max_retries if the node is to blame"
+        )
+
+
+class Unpicklable(FlameError, TypeError):
+    """An argument, a result or a function can't be pickled.
+
+    Fields: `what`, the thing that was to travel ("argument 2 of f"); `path`,
+    where in it the culprit sits ("['a'][3]", or "" for the thing itself);
+    `reason`, the pickler's own words.
+    """
+
+    def __init__(self, what: str, path: str, reason: str) -> None:
+        super().__init__(what, path, reason)
+        self.what, self.path, self.reason = what, path, reason
+
+    def __str__(self) -> str:
+        where = f" at {self.path}" if self.path else ""
+        return f"{self.what} can't be pickled{where}: {self.reason}; make it inside the task, or pass what it is made of"
+
+
+class MissingModule(FlameError, ModuleNotFoundError):
+    """A function needs a module that the executor can't import.
+
+    Fields: `module`; `searched`, the executor's sys.path.
+    """
+
+    def __init__(self, module: str, searched: tuple[str, ...]) -> None:
+        super().__init__(module, searched)
+        self.module, self.searched = module, searched
+
+    def __str__(self) -> str:
+        return (
+            f"the executor has no module {self.module!r} (searched: {', '.join(self.searched)}); "
+            "install it there, or put its folder on sys.path before the client is opened"
+        )
+
+
+class ProtocolError(FlameError):
+    """A peer sent what the protocol does not allow; the text says what."""
+
+
+class Refused(FlameError):
+    """The router refused this process; the text is its reason."""
+
+
+class RouterLost(FlameError, ConnectionError):
+    """The router is gone, and with it what was pending.  Open a new Client."""
+
+
+class ClientClosed(FlameError, RuntimeError):
+    """The client, or the session, was closed (or this process was forked from its owner)."""
+
+
+class StartFailed(FlameError, RuntimeError):
+    """The embedded cluster did not come up; the text has the reason and the log's last lines."""

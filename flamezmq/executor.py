@@ -1,0 +1,378 @@
+"""The executor: a process that runs tasks, one session at a time.
+
+The main thread runs what the router has granted and does its own I/O between
+tasks.  Results leave in batches, but never wait for a task that is not known to
+be short: they are sent before it starts.  While a task runs for long, the
+attendant thread answers the router, as far as the GIL lets it.
+
+Rules: only `_apply` adds tasks and only the end of a task adds results; both
+happen in plain appends, so that the two threads need no lock but the line's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from itertools import repeat
+from time import perf_counter
+from typing import Any
+
+from flamezmq import page
+from flamezmq.errors import FlameError
+from flamezmq.executor_config import ExecutorConfig
+from flamezmq.net.line import Line
+from flamezmq.serialize.failures import dump_error
+from flamezmq.serialize.functions import load_function
+from flamezmq.serialize.values import dump_value, load_call
+from flamezmq.wire import messages as m
+from flamezmq.wire.codec import join_payloads, split_payloads
+
+#: Finished results wait at most so long for company, and only while the next task is known to be short.
+FLUSH_SECONDS = 0.002
+#: A task below it is short.
+SHORT_SECONDS = 0.005
+#: After a task that was not short, its function must show so many short ones before it is trusted again.
+DISTRUST = 100
+#: Results of so many bytes go out at once.
+FLUSH_BYTES = 1 << 16
+#: How often the attendant looks whether the same task is still running.
+ATTEND_SECONDS = 0.02
+
+
+class Function:
+    """A function that was shipped here; unpickled when it is first called.
+
+    trust  how many short tasks in a row it has run; what is not above 0 is not known to be short
+    """
+
+    __slots__ = ("_blob", "call", "number", "trust")
+
+    def __init__(self, number: int, blob: bytes) -> None:
+        self.number, self._blob = number, blob
+        self.trust = 0
+        self.call: Callable[..., Any] = self._first_call
+
+    def _first_call(self, *args: Any, **kwargs: Any) -> Any:
+        self.call = load_function(self._blob)  # fails each task that needs it, with the reason
+        self._blob = b""
+        return self.call(*args, **kwargs)
+
+
+class Ended:
+    """A run of finished tasks that were not sent yet: consecutive indices of one function.
+
+    first    index of the first; moved on by whoever sends, under the line's lock
+    since    when the first of them began (or the last before it ended)
+    """
+
+    __slots__ = ("attempt", "failed", "first", "function", "outputs", "since")
+
+    def __init__(self, function: Function, first: int, attempt: int, since: float) -> None:
+        self.function, self.first, self.attempt, self.since = function, first, attempt, since
+        self.outputs: list[Any] = []
+        self.failed: list[int] = []  # indices
+
+
+class Executor:
+    """The two threads and what they share."""
+
+    def __init__(self, config: ExecutorConfig) -> None:
+        self.config = config
+        self.line = Line(config.address, "executor", self._apply)
+        self.words = page.open_words(config.page_fd)
+        self.session = 0
+        self.tasks: deque[tuple[Function, int, int, Any]] = deque()
+        self.functions: dict[int, Function] = {}
+        self.ended: list[Ended] = []
+        self.forked = False
+        self._last_end = 0.0
+        self._exit = False
+        self._attending = False
+        self._parked = False
+        self._unpark = threading.Lock()
+        self._environment: m.Environment | None = None
+        self._home = (os.getcwd(), list(sys.path))
+
+    # --- main thread
+
+    def serve(self) -> None:
+        """Introduce itself, then run tasks until told to exit."""
+        self.line.open()
+        self.line.enqueue(m.Ready(self.config.node, self.config.token, self.config.number, os.getpid()))
+        self._unpark.acquire()
+        threading.Thread(target=self._attend, name="flm-attendant", daemon=True).start()
+        while True:
+            if self.tasks:
+                self._work()
+            self._flush(wait=not self._exit)
+            if self._exit and not self.tasks:
+                return
+
+    def _work(self) -> None:
+        """Run what is held.  The hot loop: about 3 us a task beside the user's function."""
+        words, tasks = self.words, self.tasks
+        popleft = tasks.popleft
+        if self._parked:
+            self._parked = False
+            self._unpark.release()
+        words[page.SESSION] = self.session
+        finished = words[page.FINISHED]
+        now = self._last_end = perf_counter()
+        flush_at = now + FLUSH_SECONDS
+        ended: Ended | None = None
+        while True:
+            try:
+                function, index, attempt, payload = popleft()
+            except IndexError:
+                return
+            words[page.RUNNING] = index + 1
+            if function.trust <= 0:
+                self._begin(function, index, attempt)
+            if (
+                ended is None
+                or ended.function is not function
+                or index != ended.first + len(ended.outputs)
+                or attempt != ended.attempt
+            ):
+                with self.line.lock:
+                    ended = Ended(function, index, attempt, now)
+                    self.ended.append(ended)
+            try:
+                args, kwargs = load_call(payload)
+                output = dump_value(function.call(*args, **kwargs))
+            except BaseException as error:
+                output = self._failure(error)
+                ended.failed.append(index)
+            if self.forked:
+                leave_fork()
+            finished += 1
+            words[page.FINISHED] = finished
+            words[page.RUNNING] = 0
+            before, now = now, perf_counter()
+            self._last_end = now
+            ended.outputs.append(output)
+            if now - before < SHORT_SECONDS:
+                function.trust += 1
+            else:
+                function.trust = -DISTRUST
+            args = kwargs = payload = None  # type: ignore[assignment]  # the user's memory is the user's
+            if now > flush_at or type(output) is list or len(output) > FLUSH_BYTES:
+                self._flush()
+                now = self._last_end = perf_counter()
+                flush_at = now + FLUSH_SECONDS
+                ended = None
+            output = None
+
+    def _begin(self, function: Function, index: int, attempt: int) -> None:
+        """Before a task that may be long: send what is finished, and say that it has begun.
+
+        The very first task of a function is not announced: most are short, and
+        the attendant does it if this one is not.
+        """
+        if function.trust < 0:
+            self._flush(begun=m.Begun(self.session, index, attempt))
+        elif self.ended:
+            self._flush()
+
+    @staticmethod
+    def _failure(error: BaseException) -> bytes:
+        try:
+            return dump_error(error)
+        except BaseException as worse:  # an exception whose own methods fail
+            return dump_error(RuntimeError(f"{type(error).__qualname__} that can't be reported: {worse!r}"))
+
+    def _flush(self, wait: bool = False, begun: m.Begun | None = None) -> None:
+        """Send what has ended (and that a task has begun); `wait` for the next message."""
+        if self._attending:
+            self.line.wake()
+        with self.line.lock:
+            self._commit(keep_open=self.words[page.RUNNING] != 0)
+            if begun is not None:
+                self.line.enqueue(begun)
+            self.line.turn(-1 if wait and not self.tasks else 0)
+
+    # --- both threads, under the line's lock
+
+    def _commit(self, keep_open: bool) -> None:
+        """Move finished results into the link, as one message.
+
+        keep_open: the main thread may still add to the last run.
+        """
+        runs = self.ended
+        if not runs:
+            return
+        slices: list[m.Slice] = []
+        seconds: list[float] = []
+        outputs: list[Any] = []
+        failed: list[int] = []
+        ends = [run.since for run in runs[1:]]
+        ends.append(self._last_end)
+        for run, until in zip(runs, ends, strict=True):
+            count = len(run.outputs)
+            if not count:
+                continue
+            for index in [index for index in run.failed if index < run.first + count]:
+                failed.append(len(outputs) + index - run.first)
+                run.failed.remove(index)
+            outputs += run.outputs[:count]
+            slices.append(m.Slice(run.function.number, run.first, count, run.attempt))
+            seconds.append(until - run.since)
+            del run.outputs[:count]
+            run.first += count
+            run.since = until
+        self.ended = runs[-1:] if keep_open else []
+        if slices:
+            column, parts, frames = join_payloads(outputs)
+            self.line.enqueue(m.Results(self.session, slices, failed, seconds, parts, column), frames)
+
+    def _apply(self, message: Any, frames: list[Any]) -> None:
+        kind = type(message)
+        if kind is m.Grant:
+            self._on_grant(message, frames)
+        elif kind is m.Bind:
+            self.session = message.session
+            self._enter(message.environment)
+        elif kind is m.Retract:
+            self._give_back(message.keep, None)
+        elif kind is m.Drop:
+            self._give_back(0, set(message.indices))
+        elif kind is m.Exit:
+            self._exit = True
+
+    def _on_grant(self, message: m.Grant, frames: list[Any]) -> None:
+        for number in message.forget:
+            self.functions.pop(number, None)
+        for new in message.functions:
+            self.functions[new.number] = Function(new.number, new.blob)
+        inputs = split_payloads(message.inputs, message.parts, frames) if frames else message.inputs
+        used = 0
+        for part in message.slices:
+            here = inputs if part.count == len(inputs) else inputs[used : used + part.count]
+            indices = range(part.first, part.first + part.count)
+            self.tasks.extend(
+                zip(repeat(self.functions[part.function]), indices, repeat(part.attempt), here, strict=False)
+            )
+            used += part.count
+
+    def _give_back(self, keep: int, wanted: set[int] | None) -> None:
+        """Answer Retract (all but the `keep` oldest, the running one counted) or Drop (those `wanted`).
+
+        Everything is taken out first: the main thread may take its next task
+        at any moment, and either it gets one or we do.
+        """
+        taken: list[tuple[Function, int, int, Any]] = []
+        while self.tasks:
+            try:
+                taken.append(self.tasks.pop())
+            except IndexError:
+                break
+        taken.reverse()
+        if wanted is None:
+            keep = max(keep - 1, 0) if self.words[page.RUNNING] else keep
+            kept, back = taken[:keep], taken[keep:]
+        else:
+            kept = [task for task in taken if task[1] not in wanted]
+            back = [task for task in taken if task[1] in wanted]
+        self.tasks.extend(kept)
+        slices = [m.Slice(function.number, index, 1, attempt) for function, index, attempt, _ in back]
+        self.line.enqueue(m.Retracted(self.session, slices))
+
+    def _enter(self, environment: m.Environment) -> None:
+        """Be where the user's code is at home, if that is this machine."""
+        if environment == self._environment:
+            return
+        self._environment = environment
+        cwd, path = self._home
+        if environment.host == socket.gethostname():
+            known = set(environment.sys_path)
+            sys.path[:] = [*environment.sys_path, *(p for p in path if p not in known)]
+            cwd = environment.cwd
+        try:
+            os.chdir(cwd)
+        except OSError:
+            os.chdir(self._home[0])
+
+    # --- the attendant
+
+    def _attend(self) -> None:
+        """Look now and then whether a task runs for long; if so, serve the line until it ends."""
+        words = self.words
+        idle = 0
+        while True:
+            before = words[page.RUNNING], words[page.FINISHED]
+            if self._unpark.acquire(timeout=ATTEND_SECONDS):
+                idle = 0
+                continue
+            if not words[page.RUNNING]:
+                idle += 1
+                if idle > 4:
+                    self._parked = True
+                    if not words[page.RUNNING] and not self.tasks:
+                        self._unpark.acquire(timeout=1.0)  # a task that began right now waits no longer
+                    self._parked = False
+                    idle = 0
+                continue
+            idle = 0
+            if (words[page.RUNNING], words[page.FINISHED]) == before:
+                try:
+                    self._stand_in(before)
+                except FlameError as error:
+                    os.write(2, f"flamezmq: {error}\n".encode())
+                    os._exit(70)
+
+    def _stand_in(self, task: tuple[int, int]) -> None:
+        """Hold the line for the main thread while this task runs."""
+        words = self.words
+        announced = False
+        self._attending = True
+        try:
+            while (words[page.RUNNING], words[page.FINISHED]) == task:
+                with self.line.lock:
+                    if (words[page.RUNNING], words[page.FINISHED]) != task:
+                        return
+                    self._commit(keep_open=True)
+                    if not announced and self.ended:
+                        self.line.enqueue(m.Begun(self.session, task[0] - 1, self.ended[-1].attempt))
+                        announced = True
+                    self.line.turn(0)
+                    if (words[page.RUNNING], words[page.FINISHED]) == task:
+                        self.line.turn(1000)
+        finally:
+            self._attending = False
+
+
+def leave_fork() -> None:
+    """A task forked and its child came back from it: the child is not an executor."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(0)
+
+
+def main(config: ExecutorConfig) -> None:
+    """Serve until told to exit, or until the router or the worker is gone."""
+    executor = Executor(config)
+
+    def in_child() -> None:
+        executor.forked = True
+        executor.line.abandon()
+
+    os.register_at_fork(after_in_child=in_child)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        executor.serve()
+    except FlameError as error:
+        if executor.forked:
+            leave_fork()
+        print(f"flamezmq: {error}", file=sys.stderr)
+        sys.exit(70)
+    finally:
+        if executor.forked:
+            leave_fork()
+        executor.line.close(bye=True)

@@ -1,0 +1,253 @@
+"""The one pickler of flamezmq: cloudpickle's rules, out-of-band buffers, exactly one copy.
+
+Rules of this file:
+
+- Never "try plain pickle, fall back": plain pickle of a `__main__` function
+  succeeds, by reference, and the executor would run the wrong code.  The C
+  pickler handles exact built-ins by itself and asks `reducer_override` for all
+  else, so trees of built-ins cost nothing extra here.
+- A buffer that leaves is our own copy, made once: the user may change the
+  array in the next line.  Small buffers stay in the pickle (a frame costs more).
+- The pickler and its sink form no reference cycle; a cycle would keep the
+  user's objects alive, through the memo, until the garbage collector runs.
+- A class that was defined in this process is never overwritten by a copy of
+  itself that comes back with a result (cloudpickle would).
+
+Everything that is private to cloudpickle is used in this file only.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import sys
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeAlias, cast
+
+import cloudpickle.cloudpickle as _cloud
+
+#: One frame or buffer, as pyzmq sends and receives it (`Frame.buffer` is a memoryview).
+Buffer: TypeAlias = bytes | bytearray | memoryview
+#: One pickle; or, with out-of-band buffers, [pickle, buffer, buffer, ...].
+Payload: TypeAlias = bytes | list[Buffer]
+
+PROTOCOL = 5
+#: Below this a buffer stays in the pickle: a frame of its own costs more than the copy on receipt.
+OUT_OF_BAND_BYTES = 16 * 1024
+
+#: Names of modules that cloudpickle.register_pickle_by_value knows; it grows and shrinks in place.
+BY_VALUE_MODULES: set[str] = _cloud._PICKLE_BY_VALUE_MODULES
+
+#: Classes that were pickled here and defined here: a copy that returns must not overwrite them.
+_native_classes: weakref.WeakSet[type] = weakref.WeakSet()
+_received_classes: weakref.WeakSet[type] = weakref.WeakSet()
+
+
+class Sink:
+    """Where a pickler writes: parts of the pickle, and the buffers beside it."""
+
+    __slots__ = ("buffers", "fresh", "parts", "write")
+
+    def __init__(self) -> None:
+        self.parts: list[Buffer] = []
+        self.write = self.parts.append  # large bytes arrive as the object itself, not as a copy
+        self.buffers: list[Buffer] = []
+        self.fresh: list[object] = []  # arrays copied by us already; need no second copy
+
+    def take(self, buffer: pickle.PickleBuffer) -> bool:
+        """Take a buffer out of band; True means "leave it in the pickle"."""
+        try:
+            raw = buffer.raw()
+        except BufferError:
+            return True  # not contiguous: the pickler says so itself
+        if raw.nbytes < OUT_OF_BAND_BYTES:
+            return True
+        self.buffers.append(self._own(raw))
+        return False
+
+    def _own(self, raw: memoryview) -> Buffer:
+        source = raw.obj
+        if type(source) is bytes and len(source) == raw.nbytes:
+            return source  # immutable: needs no copy
+        if any(source is array for array in self.fresh):
+            return raw
+        return bytes(raw)
+
+    def pickled(self) -> bytes:
+        parts = self.parts
+        if len(parts) == 1 and type(parts[0]) is bytes:
+            return parts[0]
+        return b"".join(parts)
+
+
+class Pickler(_cloud.Pickler):  # type: ignore[misc]
+    """cloudpickle's pickler with a few more reducers.  `in_band=True` keeps every buffer in the pickle."""
+
+    dump = pickle.Pickler.dump  # cloudpickle's only rewords RecursionError
+
+    def __init__(self, sink: Sink, *, in_band: bool = False) -> None:
+        take = None if in_band else sink.take
+        # Not through cloudpickle's __init__, which does the same, slower.
+        pickle.Pickler.__init__(self, cast(Any, sink), PROTOCOL, buffer_callback=take)
+        self.globals_ref: dict[int, dict[str, Any]] = {}
+        self.proto = PROTOCOL
+        self.sink = sink
+
+    @property
+    def dispatch_table(self) -> Any:
+        """None of our own: the C pickler then reads copyreg's, live, and cloudpickle's is read below.
+
+        Theirs is a ChainMap of the two and costs 1 us per instance.
+        """
+        raise AttributeError("dispatch_table")
+
+    def reducer_override(self, obj: Any) -> Any:
+        if id(obj) in _stable:
+            return NotImplemented
+        kind = type(obj)
+        reduce = _reducers.get(kind)
+        if reduce is not None:
+            return reduce(self, obj)
+        theirs = _cloud_table.get(kind)
+        if theirs is not None:
+            return theirs(obj)
+        if issubclass(kind, type):
+            return _reduce_class(self, obj)
+        if kind.__name__ == "ndarray" and kind.__module__ == "numpy":
+            _reducers[kind] = _reduce_array  # met for the first time; numpy is not ours to import
+            return _reduce_array(self, obj)
+        return NotImplemented
+
+    def reuse(self) -> None:
+        """Forget all, keep no reference to what was pickled, be ready for the next."""
+        self.clear_memo()
+        self.globals_ref.clear()
+        self.sink.parts.clear()
+        self.sink.buffers.clear()
+        self.sink.fresh.clear()
+
+
+#: Picklers at rest.  Making one costs three times what a small pickle does.
+_spare: list[Pickler] = []
+
+
+def dump(value: object) -> Payload:
+    """Pickle with buffers out of band.  Raises whatever the pickler raises."""
+    try:
+        pickler = _spare.pop()  # so no other thread, and no reducer that calls us, has it
+    except IndexError:
+        pickler = Pickler(Sink())
+    pickler.dump(value)  # if this raises, the pickler is dropped
+    sink = pickler.sink
+    pickled = sink.pickled()
+    payload: Payload = [pickled, *sink.buffers] if sink.buffers else pickled
+    if len(pickled) <= OUT_OF_BAND_BYTES:  # after large ones it would keep a large memo table
+        pickler.reuse()
+        _spare.append(pickler)
+    return payload
+
+
+def dump_in_band(value: object) -> bytes:
+    """Pickle into one bytes object.  Raises whatever the pickler raises."""
+    sink = Sink()
+    Pickler(sink, in_band=True).dump(value)
+    return sink.pickled()
+
+
+def by_reference(obj: object) -> bool:
+    """Whether a function, class or cached function travels as a name that the other side imports."""
+    found = _cloud._lookup_module_and_qualname(obj)
+    return found is not None and not _cloud._is_registered_pickle_by_value(found[0])
+
+
+def module_by_reference(module: types.ModuleType) -> bool:
+    return bool(_cloud._should_pickle_by_reference(module))
+
+
+def global_names(code: types.CodeType) -> list[str]:
+    """The names of globals that cloudpickle ships with this code, nested functions included."""
+    return list(_cloud._extract_code_globals(code))
+
+
+# Reducers ------------------------------------------------------------------
+
+
+def _reduce_function(pickler: Pickler, function: types.FunctionType) -> Any:
+    reduced = _cloud.Pickler.reducer_override(pickler, function)
+    if reduced is NotImplemented:
+        _note_stable(function)
+    return reduced
+
+
+def _reduce_class(pickler: Pickler, cls: type) -> Any:
+    reduced = _cloud.Pickler.reducer_override(pickler, cls)
+    if reduced is NotImplemented:
+        _note_stable(cls)
+    elif len(reduced) == 6:  # by value; shorter ones are built-ins
+        if cls not in _received_classes:
+            _native_classes.add(cls)
+        return (*reduced[:5], _set_class_state)
+    return reduced
+
+
+def _note_stable(obj: Any) -> None:
+    """Remember that this goes by reference: finding out costs 2 us, and each small array asks three times."""
+    if str(obj.__module__).partition(".")[0] in _STABLE_ROOTS:
+        _stable[id(obj)] = obj
+
+
+def _set_class_state(cls: type, state: Any) -> type:
+    """Fill in a class that arrived by value, unless it is one of our own that came back."""
+    if cls in _native_classes:
+        return cls
+    _received_classes.add(cls)
+    return cast(type, _cloud._class_setstate(cls, state))
+
+
+def _reduce_cached(pickler: Pickler, obj: Any) -> Any:
+    """A function under functools.lru_cache: its own reducer always goes by reference, even in `__main__`."""
+    if by_reference(obj):
+        return NotImplemented
+    parameters = obj.cache_parameters()
+    return _rebuild_cached, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
+
+
+def _rebuild_cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def _reduce_cached_property(pickler: Pickler, obj: Any) -> Any:
+    """Until Python 3.12 each holds a lock, so no class of `__main__` that has one could be pickled."""
+    return _rebuild_cached_property, (obj.func, obj.attrname)
+
+
+def _rebuild_cached_property(function: Callable[[Any], Any], name: str | None) -> Any:
+    made: functools.cached_property[Any] = functools.cached_property(function)
+    made.attrname = name  # classes are filled by setattr, which does not tell names
+    return made
+
+
+def _reduce_array(pickler: Pickler, array: Any) -> Any:
+    """Make a large strided array contiguous here, once; numpy would copy it into the pickle."""
+    if array.flags.forc or array.nbytes < OUT_OF_BAND_BYTES or array.dtype.hasobject:
+        return NotImplemented
+    array = array.copy(order="C")
+    pickler.sink.fresh.append(array)
+    return array.__reduce_ex__(PROTOCOL)
+
+
+CachedFunction: type = type(functools.lru_cache(lambda: None))
+
+_reducers: dict[type, Callable[[Pickler, Any], Any]] = {
+    types.FunctionType: _reduce_function,
+    type: _reduce_class,
+    CachedFunction: _reduce_cached,
+    functools.cached_property: _reduce_cached_property,
+}
+_cloud_table: dict[type, Callable[[Any], Any]] = _cloud.Pickler._dispatch_table
+
+#: What goes by reference for as long as the process lives, by id(); held, so that ids stay theirs.
+_stable: dict[int, object] = {}
+_STABLE_ROOTS = frozenset({"numpy", *sys.stdlib_module_names})

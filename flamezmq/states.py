@@ -1,0 +1,53 @@
+"""The states of a session, a task and an executor, and the moves between them.
+
+One table each; the diagrams in the documents are drawn from these tables.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class SessionState(IntEnum):
+    OPEN = 0
+    CLOSED = 1
+
+
+class TaskState(IntEnum):
+    PENDING = 0
+    RUNNING = 1
+    SUCCEED = 2
+    FAILED = 3
+    CANCELLED = 4
+
+
+class ExecutorState(IntEnum):
+    LAUNCHING = 0
+    IDLE = 1
+    BOUND = 2
+    DRAINING = 3
+    DEAD = 4
+
+
+SESSION_MOVES: dict[SessionState, tuple[SessionState, ...]] = {
+    SessionState.OPEN: (SessionState.CLOSED,),
+    SessionState.CLOSED: (),
+}
+
+TASK_MOVES: dict[TaskState, tuple[TaskState, ...]] = {
+    # Running -> Pending: its executor died, or gave the task back (retract).
+    TaskState.PENDING: (TaskState.RUNNING, TaskState.CANCELLED, TaskState.FAILED),
+    TaskState.RUNNING: (TaskState.SUCCEED, TaskState.FAILED, TaskState.CANCELLED, TaskState.PENDING),
+    TaskState.SUCCEED: (),
+    TaskState.FAILED: (),
+    TaskState.CANCELLED: (),
+}
+
+EXECUTOR_MOVES: dict[ExecutorState, tuple[ExecutorState, ...]] = {
+    ExecutorState.LAUNCHING: (ExecutorState.IDLE, ExecutorState.DEAD),
+    ExecutorState.IDLE: (ExecutorState.BOUND, ExecutorState.DRAINING, ExecutorState.DEAD),
+    # Bound -> Draining: it is to leave, or to serve another session, once it holds nothing.
+    ExecutorState.BOUND: (ExecutorState.IDLE, ExecutorState.DRAINING, ExecutorState.DEAD),
+    ExecutorState.DRAINING: (ExecutorState.IDLE, ExecutorState.BOUND, ExecutorState.DEAD),
+    ExecutorState.DEAD: (),
+}

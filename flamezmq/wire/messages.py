@@ -1,0 +1,335 @@
+"""The messages: batches of columns, one class per sentence.
+
+Tasks travel as *slices*: `count` tasks with consecutive indices, one function
+and one attempt, so that the header of ten thousand tasks is a few integers.
+A task is named by its session and its index in it (from 0, in submit order).
+
+Columns called `inputs` or `outputs` hold one payload per task, in the order of
+the slices.  A payload is one pickle; `parts` lists, as flat pairs (offset in
+the column, number of frames), those that bring out-of-band buffers, which
+follow as frames of their own in the same order.
+
+Everything here came from a peer: lengths and ranges are checked by the broker
+(`ProtocolError`), types by msgspec.  Only executors and clients unpickle.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+#: Bumped when a message changes its meaning; both sides must agree on it.
+PROTOCOL = 1
+
+
+class Slice(msgspec.Struct, array_like=True, gc=False):
+    """`count` tasks of one function: indices `first`, `first + 1`, ...
+
+    attempt  from 1; an answer that quotes an older one is dropped
+    """
+
+    function: int
+    first: int
+    count: int
+    attempt: int
+
+
+class Hello(msgspec.Struct, array_like=True):
+    """Dialler -> router, first on every connection.
+
+    link      the token of the link it had, or b"" for a new one
+    received  the last message it has applied on that link
+    """
+
+    protocol: int
+    version: str
+    python: str
+    role: str
+    link: bytes = b""
+    received: int = 0
+
+
+class Welcome(msgspec.Struct, array_like=True):
+    """Router -> dialler: the link's token, and the last message the router has applied on it."""
+
+    link: bytes
+    received: int
+    max_tasks: int = 0
+    max_bytes: int = 0
+
+
+class Refuse(msgspec.Struct, array_like=True):
+    """Router -> dialler: go away, and why."""
+
+    reason: str
+
+
+# --- client -> router ---------------------------------------------------------------------
+
+
+class Environment(msgspec.Struct, array_like=True, frozen=True):
+    """Where the user's code was at home: applied by executors of the same machine (`host`)."""
+
+    host: str = ""
+    cwd: str = ""
+    sys_path: tuple[str, ...] = ()
+
+
+class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
+    """What a session asks for."""
+
+    name: str
+    application: str = ""
+    tenant: str = ""
+    priority: int = 0
+    weight: float = 1.0
+    max_retries: int = 3
+    forward_output: bool = True
+    environment: Environment = Environment()
+
+
+class Open(msgspec.Struct, tag=1, array_like=True):
+    """Open session `session` (a number that the client chose, from 1)."""
+
+    session: int
+    id: str
+    spec: SessionSpec
+
+
+class NewFunction(msgspec.Struct, array_like=True):
+    """`number` is the client's (per session) or the router's (on the way to executors)."""
+
+    number: int
+    blob: bytes
+    label: str = ""
+
+
+class Submit(msgspec.Struct, tag=2, array_like=True):
+    """Run these tasks.  `functions` are new ones, `forget` numbers are not used again."""
+
+    session: int
+    functions: list[NewFunction]
+    forget: list[int]
+    slices: list[Slice]
+    inputs: list[bytes]
+    parts: list[int]
+
+
+class Cancel(msgspec.Struct, tag=3, array_like=True):
+    """Cancel these tasks if they have not begun; answered by `Cancelled`."""
+
+    session: int
+    indices: list[int]
+
+
+class Close(msgspec.Struct, tag=4, array_like=True):
+    """Close the session; what has not ended is cancelled.  Answered by `Closed`."""
+
+    session: int
+
+
+class Query(msgspec.Struct, tag=5, array_like=True):
+    """How many tasks of the session are in which state?  Answered by `Counts`."""
+
+    session: int
+    request: int
+
+
+# --- router -> client ---------------------------------------------------------------------
+
+
+class Opened(msgspec.Struct, tag=20, array_like=True):
+    session: int
+    error: str = ""
+
+
+class Results(msgspec.Struct, tag=21, array_like=True):
+    """Executor -> router -> client: these tasks have ended.
+
+    failed   positions in `outputs` that hold a pickled error instead of a value
+    seconds  run time of each slice, all of its tasks together
+    """
+
+    session: int
+    slices: list[Slice]
+    failed: list[int]
+    seconds: list[float]
+    parts: list[int]
+    outputs: list[bytes]
+
+
+class RoutedResults(msgspec.Struct, tag=21, array_like=True):
+    """`Results` as the router reads it: the outputs stay as they came, unread."""
+
+    session: int
+    slices: list[Slice]
+    failed: list[int]
+    seconds: list[float]
+    parts: list[int]
+    outputs: msgspec.Raw
+
+
+class Cancelled(msgspec.Struct, tag=22, array_like=True):
+    """Answer to `Cancel`: `indices` will never run; `refused` have begun or ended."""
+
+    session: int
+    indices: list[int]
+    refused: list[int]
+
+
+class Closed(msgspec.Struct, tag=23, array_like=True):
+    session: int
+
+
+class Counts(msgspec.Struct, tag=24, array_like=True):
+    session: int
+    request: int
+    pending: int
+    running: int
+    succeed: int
+    failed: int
+    cancelled: int
+
+
+class Lost(msgspec.Struct, tag=25, array_like=True):
+    """Every attempt of this task took its executor down.  `certificate` as in errors.Certificate."""
+
+    session: int
+    index: int
+    attempts: int
+    certificate: Died
+
+
+class Begun(msgspec.Struct, tag=26, array_like=True):
+    """Executor -> router -> client: this task runs, and is not known to be short."""
+
+    session: int
+    index: int
+    attempt: int
+
+
+class Output(msgspec.Struct, tag=27, array_like=True):
+    """What a task printed.  stream: 1 or 2; `dropped` bytes were over the rate and are gone."""
+
+    session: int
+    executor: str
+    stream: int
+    text: str
+    dropped: int = 0
+
+
+# --- router -> executor -------------------------------------------------------------------
+
+
+class Bind(msgspec.Struct, tag=40, array_like=True):
+    session: int
+    environment: Environment
+
+
+class Grant(msgspec.Struct, tag=41, array_like=True):
+    """Run these tasks, in this order.  `functions`: those this executor has not seen."""
+
+    session: int
+    functions: list[NewFunction]
+    forget: list[int]
+    slices: list[Slice]
+    inputs: list[bytes]
+    parts: list[int]
+
+
+class Retract(msgspec.Struct, tag=42, array_like=True):
+    """Give back all that has not begun but the `keep` oldest; answered by `Retracted`."""
+
+    session: int
+    keep: int
+
+
+class Drop(msgspec.Struct, tag=43, array_like=True):
+    """Give back these if they have not begun; answered by `Retracted` (with what could be had)."""
+
+    session: int
+    indices: list[int]
+
+
+class Exit(msgspec.Struct, tag=44, array_like=True):
+    """Leave, once the task that runs has ended."""
+
+
+# --- executor -> router -------------------------------------------------------------------
+
+
+class Ready(msgspec.Struct, tag=60, array_like=True):
+    """A new executor.  `number` and `token` are those its worker forked it with."""
+
+    node: str
+    token: str
+    number: int
+    pid: int
+
+
+class Retracted(msgspec.Struct, tag=61, array_like=True):
+    """Answer to `Retract` and `Drop`: `slices` never begin here."""
+
+    session: int
+    slices: list[Slice]
+
+
+# --- worker <-> router --------------------------------------------------------------------
+
+
+class Register(msgspec.Struct, tag=80, array_like=True):
+    """A node with its capacity.  token: drawn by the worker, quoted by its executors."""
+
+    node: str
+    token: str
+    pid: int
+    cores: float
+    memory: int
+    executors: int
+
+
+class Died(msgspec.Struct, tag=81, array_like=True):
+    """An executor is dead.
+
+    session, running  the task that ran then (router's session number, index), -1 if none
+    finished          how many tasks it had finished in its life
+    expected          it was told to go: not an accident, nobody is charged
+    """
+
+    number: int
+    pid: int
+    node: str
+    session: int
+    running: int
+    finished: int
+    signal: str
+    exit_code: int
+    oom: bool
+    rss_bytes: int
+    stderr: tuple[str, ...]
+    expected: bool = False
+
+
+class Printed(msgspec.Struct, tag=82, array_like=True):
+    """What executor `number` printed."""
+
+    number: int
+    stream: int
+    text: str
+    dropped: int
+
+
+class Kill(msgspec.Struct, tag=83, array_like=True):
+    """Router -> worker: end this executor now; it does not answer."""
+
+    number: int
+
+
+FromClient = Open | Submit | Cancel | Close | Query
+ToClient = Opened | Results | Cancelled | Closed | Counts | Lost | Begun | Output
+FromExecutor = Ready | RoutedResults | Begun | Retracted
+ToExecutor = Bind | Grant | Retract | Drop | Exit
+FromWorker = Register | Died | Printed
+ToWorker = Kill | Exit
+Message = Any

@@ -1,0 +1,370 @@
+"""The worker: a node's agent.  Starts and watches executors, passes on what they print.
+
+One thread.  The zygote is forked first, while this process has no ZeroMQ
+context; a later one is started as a clean process.  What to do is decided by
+`core.agent`; this file waits, reads, and carries the effects out.
+
+Before a death is reported, the executor's pipes are drained; its page is read
+last, when nobody can write to it any more.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from flamezmq import capacity, page, processes, zygote
+from flamezmq.core import agent as a
+from flamezmq.errors import FlameError
+from flamezmq.net.line import Line
+from flamezmq.wire import messages as m
+
+#: A pipe that gave less than this is left alone for a moment, so that a task that prints
+#: line by line costs us a wake-up per moment, not per line.
+LOUD_BYTES = 1 << 15
+MOMENT_SECONDS = 0.01
+#: What is still read from the pipes of a dead executor; a grandchild may go on writing for ever.
+DRAIN_BYTES = 4 << 20
+#: When the worker stops, the zygote gets this much longer than its executors.
+PATIENCE_SECONDS = 0.3
+#: A zygote that does not take requests for so long is as good as dead.
+ZYGOTE_SECONDS = 5.0
+#: Exit code: the router is gone.
+ROUTER_LOST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """address: the router's.  node: this worker's name; a later one of that name replaces it.
+
+    tell: called with facts that the launcher wants to know ({"zygote": pid}).
+    """
+
+    address: str
+    node: str
+    executors: int
+    cores: float
+    memory: int
+    tell: Callable[[dict[str, Any]], None] = lambda facts: None
+
+
+class Pipe:
+    """What an executor prints.
+
+    ended       nobody can write to it any more
+    rest_until  it has just been read, and was not loud
+    """
+
+    __slots__ = ("ended", "fd", "number", "rest_until", "stream")
+
+    def __init__(self, fd: int, number: int, stream: int) -> None:
+        self.fd, self.number, self.stream = fd, number, stream
+        self.ended = False
+        self.rest_until = 0.0
+
+    def read(self, at_most: int) -> bytes:
+        """What is there, b"" if nothing is."""
+        pieces, size = [], 0
+        while size < at_most:
+            try:
+                piece = os.read(self.fd, 1 << 16)
+            except BlockingIOError:
+                break
+            if not piece:
+                self.ended = True
+                break
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)
+
+
+@dataclass(slots=True)
+class Held:
+    """The worker's side of an executor.  `pidfd` is -1 until it is forked."""
+
+    words: memoryview
+    pipes: list[Pipe]
+    pidfd: int = -1
+
+
+class Worker:
+    """The host: the agent, the line to the router, the channel to the zygote."""
+
+    def __init__(self, config: WorkerConfig, end: socket.socket, zygote_pid: int, wake_fd: int) -> None:
+        self.config = config
+        self.token = os.urandom(8).hex()
+        self.line = Line(config.address, "worker")
+        self.line_lost = False
+        self.held: dict[int, Held] = {}
+        self.pipes: dict[int, Pipe] = {}  # by descriptor
+        self.wake_fd = wake_fd  # readable when a signal came
+        self.end, self.zygote_pid = end, zygote_pid
+        self.orphans: dict[int, int] = {}  # pidfd -> number: their zygote is dead, they follow it
+        self.stop_by: float | None = None
+        register = m.Register(
+            config.node, self.token, os.getpid(), config.cores, config.memory, config.executors
+        )
+        self.agent = a.Agent(register)
+        self._deeds: dict[type, Callable[[Any], None]] = {
+            a.Fork: self._fork,
+            a.Kill: self._kill,
+            a.Send: self._send,
+            a.StartZygote: self._start_zygote,
+            a.StopZygote: self._stop_zygote,
+        }
+
+    # --- the loop
+
+    def serve(self) -> int:
+        """Run until stopped; returns the exit code.
+
+        Executors are asked for before the line is dialled, which its first turn does.
+        """
+        self._adopt_zygote(self.end, self.zygote_pid)
+        self._do(self.agent.on_start(monotonic()))
+        while not self._ended():
+            for fd in self._wait():
+                self._on_ready(fd)
+            now = monotonic()
+            for message, _ in self.line.receive():
+                self._on_message(message, now)
+            self._do(self.agent.on_time(now))
+        return ROUTER_LOST if self.line_lost else 0
+
+    def _wait(self) -> list[int]:
+        """Block until something happens.  The line may be lost; then we only have to end."""
+        now = monotonic()
+        fds = [self.wake_fd, *self.orphans]
+        if self.agent.zygote_up:
+            fds.append(self.end.fileno())
+        deadlines = [self.agent.next_deadline(), self.stop_by]
+        for pipe in self.pipes.values():
+            if now >= pipe.rest_until:
+                fds.append(pipe.fd)
+            else:
+                deadlines.append(pipe.rest_until)
+        until = min((d for d in deadlines if d is not None), default=None)
+        timeout = -1 if until is None else max(0, int((until - now) * 1000) + 1)
+        if not self.line_lost:
+            try:
+                return self.line.poll(timeout, fds)
+            except FlameError as error:
+                print(f"worker: {error}", flush=True)
+                self.line_lost = True
+                self._stop()
+                return []
+        poll = select.poll()
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        return [fd for fd, _ in poll.poll(timeout)]
+
+    def _ended(self) -> bool:
+        if self.agent.ended and not self.agent.zygote_up:
+            return True
+        return self.stop_by is not None and monotonic() >= self.stop_by
+
+    def _on_ready(self, fd: int) -> None:
+        pipe = self.pipes.get(fd)
+        if pipe is not None:
+            self._on_text(pipe)
+        elif fd in self.orphans:
+            self._on_orphan_end(fd)
+        elif fd == self.wake_fd:
+            os.read(fd, 512)
+            self._stop()
+        elif self.agent.zygote_up and fd == self.end.fileno():
+            self._on_report()
+
+    def _on_message(self, message: Any, now: float) -> None:
+        if isinstance(message, m.Kill):
+            self._do(self.agent.on_kill_order(message.number, now))
+        elif isinstance(message, m.Exit):
+            self._stop()
+
+    def _stop(self) -> None:
+        now = monotonic()
+        self.stop_by = self.stop_by or now + a.GRACE_SECONDS + PATIENCE_SECONDS
+        self._do(self.agent.on_stop(now))
+
+    # --- what the zygote tells
+
+    def _on_report(self) -> None:
+        received = zygote.receive_report(self.end)
+        now = monotonic()
+        if received is None:
+            self._on_zygote_end(now)
+            return
+        report, fds = received
+        if isinstance(report, zygote.Forked):
+            self.held[report.number].pidfd = fds[0]
+            self._do(self.agent.on_forked(report.number, report.pid, now))
+        else:
+            end = a.End(report.signal, report.exit_code, report.oom, report.rss_bytes)
+            self._bury(report.number, end, now)
+
+    def _on_zygote_end(self, now: float) -> None:
+        """Its executors were killed with it, or soon are: wait for each, then report it."""
+        self._drop_zygote()
+        for number, held in list(self.held.items()):
+            if held.pidfd >= 0:
+                self._kill_whole(number)
+                self.orphans[held.pidfd] = number
+            else:
+                self._drain(held, now)
+                self._forget(number)
+        self._do(self.agent.on_zygote_lost(now))
+
+    def _on_orphan_end(self, pidfd: int) -> None:
+        self._bury(self.orphans[pidfd], a.End(signal="SIGKILL"), monotonic())
+
+    def _bury(self, number: int, end: a.End, now: float) -> None:
+        """An executor is dead: take in its last output, then its page, and tell the agent."""
+        held = self.held[number]
+        self._drain(held, now)
+        session, running, finished = held.words[:3]
+        self._forget(number)
+        self._do(self.agent.on_exited(number, end, a.Words(session, running - 1, finished), now))
+
+    def _drain(self, held: Held, now: float) -> None:
+        for pipe in held.pipes:
+            data = pipe.read(DRAIN_BYTES)
+            if data:
+                self._do(self.agent.on_output(pipe.number, pipe.stream, data, now))
+
+    def _forget(self, number: int) -> None:
+        held = self.held.pop(number)
+        for pipe in held.pipes:
+            self.pipes.pop(pipe.fd, None)
+            os.close(pipe.fd)
+        if held.pidfd >= 0:
+            self.orphans.pop(held.pidfd, None)
+            os.close(held.pidfd)
+        held.words.release()
+
+    def _on_text(self, pipe: Pipe) -> None:
+        data = pipe.read(4 * LOUD_BYTES)
+        now = monotonic()
+        if len(data) < LOUD_BYTES:
+            pipe.rest_until = now + MOMENT_SECONDS
+        if data:
+            self._do(self.agent.on_output(pipe.number, pipe.stream, data, now))
+        if pipe.ended:
+            del self.pipes[pipe.fd]  # our end is closed with the executor
+
+    # --- effects
+
+    def _do(self, effects: a.Effects) -> None:
+        for effect in effects:
+            self._deeds[type(effect)](effect)
+
+    def _send(self, effect: a.Send) -> None:
+        self.line.enqueue(effect.message)  # goes out when the loop waits next
+
+    def _fork(self, effect: a.Fork) -> None:
+        page_fd = page.create()
+        ends = [os.pipe(), os.pipe()]
+        fds = [page_fd, ends[0][1], ends[1][1]]
+        pipes = [Pipe(end[0], effect.number, stream) for stream, end in enumerate(ends, 1)]
+        self.held[effect.number] = Held(page.open_words(page_fd), pipes)
+        for pipe in pipes:
+            os.set_blocking(pipe.fd, False)
+            self.pipes[pipe.fd] = pipe
+        config = self.config
+        cores = config.cores / max(1, config.executors)
+        try:
+            self._ask_zygote(zygote.Fork(effect.number, config.address, config.node, self.token, cores), fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _kill(self, effect: a.Kill) -> None:
+        held = self.held.get(effect.number)
+        if held is not None and held.pidfd >= 0:
+            self._signal(held.pidfd)
+
+    def _kill_whole(self, number: int) -> None:
+        """An executor whose zygote is dead, and what its task has started."""
+        self._signal(self.held[number].pidfd)
+        processes.kill_group(self.agent.executors[number].pid)
+
+    @staticmethod
+    def _signal(pidfd: int) -> None:
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it has ended by itself
+
+    # --- the zygote
+
+    def _ask_zygote(self, request: zygote.Fork | zygote.Stop, fds: list[int] | None = None) -> None:
+        try:
+            zygote.send(self.end, request, fds)
+        except TimeoutError:
+            processes.kill(self.zygote_pid)  # its end is seen on the channel
+        except OSError:
+            pass  # it has ended; the channel says so
+
+    def _start_zygote(self, _: a.StartZygote) -> None:
+        ours, theirs = zygote.channel()
+        pid = processes.spawn("flamezmq.zygote:boot", str(os.getpid()), [theirs.fileno()])
+        theirs.close()
+        self._adopt_zygote(ours, pid)
+
+    def _adopt_zygote(self, end: socket.socket, pid: int) -> None:
+        end.settimeout(ZYGOTE_SECONDS)
+        self.end, self.zygote_pid = end, pid
+        self.config.tell({"zygote": pid, "at": monotonic()})
+
+    def _stop_zygote(self, effect: a.StopZygote) -> None:
+        self._ask_zygote(zygote.Stop(effect.grace))
+
+    def _drop_zygote(self) -> None:
+        """Its channel has closed: make sure that it is dead, and reap it."""
+        self.end.close()
+        pid, self.zygote_pid = self.zygote_pid, 0
+        if pid:
+            processes.kill(pid)
+            os.waitpid(pid, 0)
+
+    def close(self) -> None:
+        """Leave nothing: what did not end in time is killed here."""
+        self._drop_zygote()
+        for number in list(self.held):
+            if self.held[number].pidfd >= 0:
+                self._kill_whole(number)
+            self._forget(number)
+        self.line.close(bye=True)
+
+    def statistics(self) -> dict[str, int]:
+        return {**self.agent.statistics(), "descriptors": 2 * len(self.pipes) + len(self.held)}
+
+
+def main(config: WorkerConfig) -> int:
+    """Serve until SIGTERM (returns 0) or until the router is gone (3).
+
+    Call it in the main thread of a process without a ZeroMQ context: it forks.
+    """
+    capacity.limit_math_threads(config.cores / max(1, config.executors))
+    ours, theirs = zygote.channel()
+    pid = processes.fork_child("flm-zygote", [theirs.fileno()], lambda: zygote.main(_only(theirs, ours)))
+    theirs.close()
+    wake_fd, signal_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(signal_fd, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    worker = Worker(config, ours, pid, wake_fd)
+    try:
+        return worker.serve()
+    finally:
+        worker.close()
+
+
+def _only(mine: socket.socket, other: socket.socket) -> socket.socket:
+    """In the child: the other end's descriptor is closed already, its object must not close it again."""
+    other.detach()
+    return mine

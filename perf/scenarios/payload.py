@@ -1,0 +1,80 @@
+"""Payload: MB/s of arguments on their way in and of results on their way out, by size.
+
+All tasks of a size are submitted, then all results taken.  A result is made by
+its task, in touched memory, and its making counts.  The targets are those of the
+store, at 1 MB.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from time import perf_counter
+
+from perf.engines import OURS, Engine, exhaust, started
+from perf.report import Report, at_least
+from perf.settings import Settings
+from perf.tasks import length, make
+
+#: (bytes of each, how many)
+SIZES = ((1 << 10, 5000), (16 << 10, 5000), (256 << 10, 1000), (1_000_000, 500), (16 << 20, 16))
+QUICK = ((1 << 10, 500), (256 << 10, 40), (1_000_000, 20))
+TARGET_SIZE = 1_000_000
+
+
+def run(settings: Settings, report: Report) -> None:
+    for size, count in settings.pick(SIZES, QUICK):
+        for way in ("arguments", "results"):
+            found = {name: _measured(report, name, way, size, count, settings) for name in settings.engines}
+            if size == TARGET_SIZE:
+                _add_ratio(report, way, found)
+
+
+def _measured(report: Report, name: str, way: str, size: int, count: int, settings: Settings) -> float:
+    """Add the row; return MB/s, 0 if there is none."""
+    figure = f"{count:,} {way} of {_readable(size)}"
+    asked = (name, way, size, count, settings.repeats(3))
+    found = report.attempt(figure, name, "MB/s", None, speeds, *asked, limit=90)
+    if found is None:
+        return 0.0
+    middle = median(found)
+    report.add(figure, name, middle, "MB/s", note=f"{min(found):,.0f} to {max(found):,.0f}")
+    return middle
+
+
+def _add_ratio(report: Report, way: str, found: dict[str, float]) -> None:
+    best = max((speed for name, speed in found.items() if name != OURS), default=0.0)
+    ours = found.get(OURS, 0.0)
+    ratio = ours / best if ours and best else None
+    report.add(f"{way} of {_readable(TARGET_SIZE)}, times the best peer's", OURS, ratio, "x", at_least(3))
+
+
+def speeds(name: str, way: str, size: int, count: int, repeats: int) -> list[float]:
+    """MB/s of some runs in one engine."""
+    with started(name) as engine:
+        once = arguments if way == "arguments" else results
+        once(engine, size, max(count // 10, 2))
+        return [once(engine, size, count) for _ in range(repeats)]
+
+
+def arguments(engine: Engine, size: int, count: int) -> float:
+    """The same bytes object each time, which no engine may know."""
+    data = make(size)
+    began = perf_counter()
+    exhaust(engine.gather([engine.submit(length, data) for _ in range(count)]))
+    return size * count / (perf_counter() - began) / 1e6
+
+
+def results(engine: Engine, size: int, count: int) -> float:
+    """Each result is let go when it has been seen."""
+    began = perf_counter()
+    handles = [engine.submit(make, size) for _ in range(count)]
+    handles.reverse()
+    while handles:
+        assert len(engine.result(handles.pop(), 60)) == size
+    return size * count / (perf_counter() - began) / 1e6
+
+
+def _readable(size: int) -> str:
+    if size >= 1_000_000:
+        return "1 MB" if size == 1_000_000 else f"{size >> 20} MiB"
+    return f"{size >> 10} KiB"

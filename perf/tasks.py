@@ -1,0 +1,48 @@
+"""What the measured engines run.  Importable by name, without dependencies, so that all can."""
+
+from __future__ import annotations
+
+import os
+from time import monotonic, sleep, thread_time
+
+
+def noop(_: object = None) -> None:
+    """Nothing."""
+
+
+def identity(value: object) -> object:
+    """Its argument."""
+    return value
+
+
+def spin(seconds: float) -> None:
+    """So much CPU time of this thread.  Not a sleep: that wakes up late, and needs no core."""
+    end = thread_time() + seconds
+    while thread_time() < end:
+        pass
+
+
+def length(data: bytes) -> int:
+    """Take bytes, give back how many."""
+    return len(data)
+
+
+def make(size: int) -> bytes:
+    """Make `size` bytes of touched memory."""
+    return b"\1" * size
+
+
+def hold(path: str, limit: float) -> None:
+    """Keep an executor until `path` exists, at most `limit` seconds; `path`.PID says that we are here."""
+    open(f"{path}.{os.getpid()}", "w").close()
+    end = monotonic() + limit
+    while not os.path.exists(path) and monotonic() < end:
+        sleep(0.002)
+
+
+def work_and_tell(number: int, seconds: float, path: str) -> int:
+    """Spin, then append our number to a file: who ran, and how often."""
+    spin(seconds)
+    with open(path, "ab", buffering=0) as log:
+        log.write(b"%d\n" % number)
+    return number

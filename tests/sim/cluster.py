@@ -1,0 +1,365 @@
+"""One run: a cluster drawn from a seed, weather, and what must hold during it and after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+
+from flamezmq.core import caller
+from flamezmq.core.broker import Broker
+from flamezmq.core.members import Effects, Executor, Limits, Session
+from tests.sim.ends import Router
+from tests.sim.ledger import Ledger
+from tests.sim.nodes import SimExecutor, SimWorker, head
+from tests.sim.users import KINDS, SimSession, SimUser, expected_value
+from tests.sim.world import World
+
+#: After the last fault, everything must have ended within so many (simulated) seconds.
+PATIENCE_SECONDS = 40.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run consists of.  Rates are per simulated second, for the whole cluster."""
+
+    workers: int = 1
+    executors: int = 2
+    users: int = 1
+    sessions: int = 1
+    tasks: int = 100
+    kinds: tuple[str, ...] = KINDS
+    latency: float = 0.0002
+    fault_seconds: float = 1.0
+    crashes: float = 0.0
+    cuts: float = 0.0
+    long_cuts: float = 0.0
+    node_crashes: float = 0.0
+    poison: float = 0.0
+    cancels: float = 0.0
+    early_closes: float = 0.0
+    sleeps: float = 0.0
+    vanish: float = 0.0
+    buffers: bool = False
+    foreign: bool = False  # users are at home in different environments
+    backlog_bytes: int = 1 << 20
+    max_grant: int = 4096
+    known_functions: int = 512
+
+
+def draw(seed: int) -> Plan:
+    """The plan of a seed: what may go wrong is switched on independently, so that faults meet."""
+    r = Random(seed ^ 0x5EED)
+
+    def maybe(chance: float, low: float, high: float) -> float:
+        return low + r.random() * (high - low) if r.random() < chance else 0.0
+
+    return Plan(
+        workers=r.choice((1, 1, 1, 2)),
+        executors=r.choice((1, 1, 2, 2, 3, 4, 6)),
+        users=r.choice((1, 1, 1, 2, 3)),
+        sessions=r.choice((1, 1, 2, 3)),
+        tasks=r.choice((5, 20, 50, 100, 200)),
+        kinds=tuple(r.sample(KINDS, r.randint(1, len(KINDS)))),
+        latency=r.choice((0.00005, 0.0002, 0.002)),
+        fault_seconds=0.2 + r.random(),
+        crashes=maybe(0.4, 1, 60),
+        cuts=maybe(0.4, 1, 40),
+        long_cuts=maybe(0.08, 0.2, 2),
+        node_crashes=maybe(0.1, 0.5, 4),
+        poison=maybe(0.15, 0.005, 0.05),
+        cancels=maybe(0.4, 5, 100),
+        early_closes=maybe(0.2, 0.5, 3),
+        sleeps=maybe(0.2, 1, 10),
+        vanish=maybe(0.1, 0.5, 2),
+        buffers=r.random() < 0.3,
+        foreign=r.random() < 0.2,
+        backlog_bytes=r.choice((1 << 20, 1 << 20, 1500)),
+        max_grant=r.choice((4096, 4096, 3)),
+        known_functions=r.choice((512, 512, 3)),
+    )
+
+
+class Cluster:
+    """`run` goes from the first fork to the last BYE, and returns the digest of all the router said."""
+
+    def __init__(self, seed: int, plan: Plan | None = None, tracing: bool = False) -> None:
+        self.plan = plan = plan or draw(seed)
+        self.world = World(seed, tracing)
+        self.ledger = Ledger()
+        limits = replace(Limits(), max_grant=plan.max_grant, known_functions=plan.known_functions)
+        self.router = Router(self.world, limits, plan.latency, plan.backlog_bytes)
+        self.router.after_turn = self._after_turn
+        self.broker: Broker = self.router.broker
+        self.workers: list[SimWorker] = []
+        self.users: list[SimUser] = []
+        self.sessions: list[SimSession] = []
+        self.unreported = False  # some executor has died, or was lost, without a report
+        self._numbers: dict[tuple[int, int], int] = {}
+        self._checked = 0
+        self._ending = False
+        for number in range(plan.workers):
+            self.start_worker(f"node{number}", 0)
+        for number in range(plan.users):
+            user = SimUser(self.router, f"u{number}")
+            user.home = user.name if plan.foreign else "shared"
+            self.users.append(user)
+            for _ in range(plan.sessions):
+                self.world.after(self.world.random.random() * 0.3, self._open, user)
+
+    def start_worker(self, node: str, life: int) -> SimWorker:
+        worker = SimWorker(self.router, self.ledger, node, life, self.plan.executors)
+        self.workers.append(worker)
+        return worker
+
+    def _open(self, user: SimUser) -> None:
+        if user.gone:
+            return
+        plan, random = self.plan, self.world.random
+        session = user.open(random.choice((0, 1, 3)), random.randint(1, plan.tasks), plan.kinds)
+        session.poison, session.buffers = plan.poison, plan.buffers
+        self.sessions.append(session)
+        self._submit(session)
+
+    def _submit(self, session: SimSession) -> None:
+        random = self.world.random
+        session.submit(random.choice((1, 1, 5, 20, 100)))
+        session.user.push()
+        if session.left:
+            self.world.after(random.choice((0.0, 0.0005, 0.01)) * random.random(), self._submit, session)
+
+    # --- weather
+
+    def _weather(self) -> None:
+        plan, random, world = self.plan, self.world.random, self.world
+        storms = (
+            (plan.crashes, self._crash),
+            (plan.cuts, self._cut),
+            (plan.long_cuts, self._long_cut),
+            (plan.node_crashes, self._crash_node),
+            (plan.cancels, self._cancel),
+            (plan.early_closes, self._close_early),
+            (plan.sleeps, self._sleep),
+            (plan.vanish, self._vanish),
+        )
+        for rate, what in storms:
+            when = 0.0
+            while rate:
+                when += random.expovariate(rate)
+                if when > plan.fault_seconds:
+                    break
+                world.after(when, what)
+
+    def executors(self) -> list[SimExecutor]:
+        return [executor for worker in self.workers for executor in worker.executors.values()]
+
+    def _crash(self) -> None:
+        alive = self.executors()
+        if alive:
+            executor = self.world.random.choice(alive)
+            executor.worker.kill(executor, "SIGKILL")
+
+    def _diallers(self) -> list:
+        users = [user for user in self.users if not user.gone]
+        workers = [worker for worker in self.workers if worker.alive]
+        return [someone.dialler for someone in (*self.executors(), *workers, *users)]
+
+    def _cut(self) -> None:
+        dialler = self.world.random.choice(self._diallers())
+        self.world.trace("cut", dialler.role)
+        self.router.network.cut(dialler.connection, 0.01 + self.world.random.random() * 0.1)
+
+    def _long_cut(self) -> None:
+        """So long that the router gives the peer up."""
+        dialler = self.world.random.choice(self._diallers())
+        self.world.trace("long cut", dialler.role)
+        self.unreported = True
+        self.router.network.cut(dialler.connection, 4.0 + self.world.random.random() * 4)
+
+    def _crash_node(self) -> None:
+        worker = self.world.random.choice(self.workers)
+        if worker.alive:
+            self.unreported = True
+            worker.crash()
+
+    def _mend_nodes(self) -> None:
+        """Where a worker is gone, whoever started it starts another."""
+        latest = {worker.node: worker for worker in self.workers}
+        for worker in latest.values():
+            if not worker.alive:
+                self.start_worker(worker.node, worker.life + 1)
+
+    def _cancel(self) -> None:
+        random = self.world.random
+        sessions = [s for s in self.sessions if s.futures and not s.closing]
+        if sessions:
+            session = random.choice(sessions)
+            count = random.choice((1, 1, 3, 20))
+            session.user.cancel(session, [random.choice(session.futures) for _ in range(count)])
+
+    def _close_early(self) -> None:
+        sessions = [s for s in self.sessions if not s.closing]
+        if sessions:
+            session = self.world.random.choice(sessions)
+            session.user.close(session)
+
+    def _sleep(self) -> None:
+        user = self.world.random.choice(self.users)
+        if not user.asleep and not user.gone:
+            user.sleep(self.world.random.random())
+
+    def _vanish(self) -> None:
+        self.world.random.choice(self.users).leave(bye=self.world.random.random() < 0.5)
+
+    # --- the run
+
+    def run(self) -> int:
+        world = self.world
+        self._weather()
+        world.run(self.plan.fault_seconds, lambda: False)
+        self._mend_until_done(PATIENCE_SECONDS)
+        self.check_tasks()
+        self.leave()
+        return self.router.digest
+
+    def _mend_until_done(self, seconds: float) -> None:
+        world = self.world
+        end = world.now + seconds
+
+        def mend() -> None:
+            if not self._ending:
+                self._mend_nodes()
+                world.after(0.5, mend)
+
+        mend()
+        opened = self.plan.users * self.plan.sessions
+        gone = any(user.gone for user in self.users)
+        done = world.run(
+            end, lambda: (len(self.sessions) == opened or gone) and all(session.done for session in self.sessions)
+        )
+        world.run(world.now + 0.3, lambda: False)  # late opens, late answers
+        done = done and all(session.done for session in self.sessions)
+        assert done, f"a hang: {self.picture()}"
+
+    def leave(self) -> None:
+        """Everybody goes home; nothing may be left in the broker."""
+        world = self.world
+        for session in self.sessions:
+            if world.random.random() < 0.7:
+                session.user.close(session)
+        world.run(world.now + 0.2, lambda: False)
+        for user in self.users:
+            user.leave(bye=world.random.random() < 0.7)
+        if world.random.random() < 0.5:
+            world.run(world.now + 8.0, lambda: not self.broker.clients)
+            assert not self.broker.clients, self.picture()
+            world.run(world.now + 3.0, lambda: not self.broker.sessions)
+            assert not self.broker.sessions, f"sessions without clients: {self.picture()}"
+        self._ending = True
+        for worker in self.workers:
+            if worker.alive:
+                worker.leave()
+        world.run(world.now + 12.0, lambda: False)
+        self.check_empty()
+
+    # --- what must hold all the time
+
+    def _after_turn(self, effects: Effects) -> None:
+        self._checked += 1
+        broker = self.broker
+        if self._checked < 200 or not self._checked % 7:
+            broker.check()
+        now = self.world.now
+        idle = broker.scheduler.idle
+        for session in broker.sessions.values():
+            if session.queued and idle and not session.client.held_back:
+                raise AssertionError(f"{idle} idle, {session.queued} queued in session {session.number}")
+        for executor in broker.executors.values():
+            if executor.session is not None and not executor.tasks and not executor.asked:
+                assert executor.exiting, f"executor {executor.name} is bound and has nothing to do"
+        if idle and not broker.scheduler.waiting and any(self._overdue(e) for e in broker.executors.values()):
+            deadline = broker.next_deadline(now)
+            assert deadline is not None, "tasks wait behind others, executors are idle, and nobody looks"
+            assert deadline <= now + 0.1
+
+    def _overdue(self, executor: Executor) -> bool:
+        session = executor.session
+        return executor.tasks > 1 and not executor.asked and session is not None and not session.closed
+
+    # --- what must hold at the end
+
+    def check_tasks(self) -> None:
+        for session in self.sessions:
+            for future in session.futures:
+                self._check_future(session, future)
+
+    def _check_future(self, session: SimSession, future) -> None:
+        account = self.ledger.of(head(future.payload))
+        name = head(future.payload).decode()
+        retries = session.max_retries
+        assert future.ends == 1, f"{name} ended {future.ends} times"
+        if retries == 0:
+            assert len(account.begins) <= 1, f"{name} must not be started twice: {account}"
+        if not self.unreported:
+            attempts = [attempt for _, attempt in account.begins]
+            assert all(a < b for a, b in zip(attempts, attempts[1:], strict=False)), f"{name}: {account}"
+            assert account.took_down <= retries + 1, f"{name}: {account}"
+        if future._state == caller.CANCELLED:
+            assert future.cancel_asked or session.closing, f"{name} was cancelled by nobody"
+            said = session.announced.get(future._index)
+            if not session.closing and said is not None:
+                assert account.finished == 0 or self.unreported or account.took_down, f"{name}: {account}"
+            return
+        if session.closing:
+            return
+        said = session.announced[future._index]
+        if future._form == caller.ERROR:
+            assert said.startswith("lost"), said
+            if not self.unreported:
+                if retries:
+                    assert account.took_down == retries + 1, f"{name} is lost: {account}"
+                else:
+                    assert len(account.begins) == 1, f"{name} is lost: {account}"
+            assert said == f"lost after {len(account.begins)}" or self.unreported, f"{name}: {said}, {account}"
+            return
+        if not self.unreported:
+            assert account.took_down <= retries, f"{name} has a value: {account}"
+        value = future._value
+        assert (type(value) is list) == (type(future.payload) is list)
+        assert head(value) == expected_value(future), f"{name} got {head(value)!r}"
+        if type(value) is list:
+            assert [bytes(part) for part in value[1:]] == future.payload[1:]
+        assert future._form == (caller.RAW_ERROR if b"#raises" in head(future.payload) else caller.RAW)
+        assert account.finished >= 1
+
+    def check_empty(self) -> None:
+        broker, scheduler = self.broker, self.broker.scheduler
+        left = {
+            name: value
+            for name, value in [*vars(broker).items(), *vars(scheduler).items()]
+            if isinstance(value, dict) and value and name != "_handlers"
+        }
+        assert not left, f"left behind: {left}"
+        assert not len(broker._functions)
+        assert not self.router.peers, self.router.peers
+
+    def picture(self) -> str:
+        """Where everything stands, for a failure."""
+        lines = [f"at {self.world.now:.3f}: {self.broker.statistics()} {self.broker.scheduler.statistics()}"]
+        for session in self.sessions:
+            if not session.done:
+                lines.append(f"  {session.id}: {session.left} to submit, {session.calls.unfinished} unfinished")
+        for s in self.broker.sessions.values():
+            lines.append(f"  session {s.number} ({s.id}): {_short(s)}")
+        for e in self.broker.executors.values():
+            lines.append(
+                f"  executor {e.name} peer {e.peer}: session {e.session and e.session.number}, {e.tasks} tasks,"
+                f" asked {list(e.asked)}, leaving {e.leaving}, exiting {e.exiting}, load {e.load:g}"
+            )
+        for worker in self.workers:
+            for executor in worker.executors.values():
+                lines.append(f"  process {executor.name}: runs {executor.running}, holds {len(executor.tasks)}")
+        return "\n".join(lines)
+
+
+def _short(s: Session) -> str:
+    return f"queued {s.queued}, held {s.held}, busy {s.busy}, {len(s.executors)} executors, closed {s.closed}"

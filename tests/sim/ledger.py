@@ -1,0 +1,33 @@
+"""What truly happened to each task, written down where it happened, compared at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Account:
+    """One task.
+
+    begins      (executor, attempt), each time that it began
+    took_down   executors that died while it ran, and whose worker saw it
+    suspected   executors that held it when nobody was left to tell what they ran
+    finished    how often it came to its end
+    """
+
+    begins: list[tuple[str, int]] = field(default_factory=list)
+    took_down: int = 0
+    suspected: int = 0
+    finished: int = 0
+
+
+class Ledger:
+    def __init__(self) -> None:
+        self.accounts: dict[bytes, Account] = {}
+
+    def of(self, payload: bytes) -> Account:
+        key = payload.partition(b"#")[0]
+        account = self.accounts.get(key)
+        if account is None:
+            account = self.accounts[key] = Account()
+        return account

@@ -1,0 +1,320 @@
+"""Simulated executors and workers, by the rules of executor.py and the worker.
+
+An executor runs what it holds in order, one task at a time.  Results leave in
+batches: after FLUSH_SECONDS, before a task that is not known to be short, and
+when a task turns out to be long.  It reads its line when it flushes, and while
+a task runs for long (unless that task never lets go of the GIL).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from flamezmq.wire import messages as m
+from flamezmq.wire.codec import join_payloads, split_payloads
+from tests.sim.ends import Dialler, Router
+from tests.sim.ledger import Ledger
+from tests.sim.world import World
+
+FLUSH_SECONDS = 0.002
+SHORT_SECONDS = 0.005
+ATTEND_SECONDS = 0.02
+DISTRUST = 100
+
+Task = tuple[int, int, int, Any]  # function, index, attempt, payload
+
+
+def head(payload: Any) -> bytes:
+    """The pickle of a payload, without its buffers."""
+    return bytes(payload[0]) if type(payload) is list else payload
+
+
+def run_seconds(world: World, payload: bytes) -> float:
+    """Drawn from the kind of the function; see users.KINDS."""
+    random, kind = world.random, payload.split(b"#")[1]
+    if kind == b"tiny":
+        return 1e-5 + random.random() * 1e-4
+    if kind == b"short":
+        return 0.0003 + random.random() * 0.003
+    if kind == b"long":
+        return 0.005 + random.random() * 0.08
+    if kind == b"liar":  # short, until it is not
+        return 0.05 + random.random() * 0.3 if random.random() < 0.04 else 1e-5 + random.random() * 2e-4
+    assert kind.startswith(b"="), kind  # for tests: exactly so long
+    return float(kind[1:])
+
+
+class Ended:
+    __slots__ = ("attempt", "failed", "first", "function", "outputs", "seconds")
+
+    def __init__(self, function: int, first: int, attempt: int) -> None:
+        self.function, self.first, self.attempt = function, first, attempt
+        self.outputs: list[Any] = []
+        self.failed: list[int] = []
+        self.seconds = 0.0
+
+
+class SimExecutor:
+    """hogging: it never reads its line while a task runs."""
+
+    def __init__(self, worker: SimWorker, number: int) -> None:
+        self.worker, self.number = worker, number
+        self.world, self.ledger = worker.world, worker.ledger
+        self.name = f"{worker.token}/{number}"
+        self.alive = True
+        self.told_to_exit = False
+        self.hogging = self.world.random.random() < 0.2
+        self.session = 0
+        self.running = -1  # the page: index of the task that runs
+        self.finished = 0
+        self.tasks: deque[Task] = deque()
+        self.functions: dict[int, bytes] = {}
+        self.trust: dict[int, int] = {}
+        self.ended: list[Ended] = []
+        self.attending = False
+        self.busy_seconds = 0.0
+        self.by_session: dict[int, float] = {}
+        self._began = 0.0
+        self._flush_at = 0.0
+        self._task: Task | None = None
+        self._inbox: deque[tuple[Any, list[Any]]] = deque()
+        self.dialler = Dialler(self.world, worker.router.network, "executor", self._on_message, self._on_lost)
+        self.dialler.enqueue(m.Ready(worker.node, worker.token, number, 1000 + number))
+
+    # --- its line
+
+    def _on_message(self, message: Any, frames: list[Any]) -> None:
+        if not self.alive:
+            return
+        self._inbox.append((message, frames))
+        if self.running < 0:
+            self._flush()
+            self._next()
+        elif self.attending:
+            self._flush()
+
+    def _on_lost(self, reason: str) -> None:
+        if self.alive:
+            self.world.trace("executor", self.name, "lost the router:", reason)
+            self.worker.on_exit(self, expected=False, code=70)
+
+    def _flush(self, begun: m.Begun | None = None) -> None:
+        """Send what has ended, then apply what came."""
+        if self.ended:
+            slices, seconds, outputs, failed = [], [], [], []
+            for run in self.ended:
+                failed += [len(outputs) + index - run.first for index in run.failed]
+                outputs += run.outputs
+                slices.append(m.Slice(run.function, run.first, len(run.outputs), run.attempt))
+                seconds.append(run.seconds)
+            self.ended = []
+            column, parts, frames = join_payloads(outputs)
+            results = m.Results(self.session, slices, failed, seconds, parts, column)
+            self.dialler.enqueue(results, frames)
+        if begun is not None:
+            self.dialler.enqueue(begun)
+        while self._inbox:
+            self._apply(*self._inbox.popleft())
+        self.dialler.flush()
+
+    def _apply(self, message: Any, frames: list[Any]) -> None:
+        kind = type(message)
+        if kind is m.Grant:
+            assert message.session == self.session, "a grant for a session that it is not bound to"
+            for number in message.forget:
+                self.functions.pop(number)
+            for new in message.functions:
+                self.functions[new.number] = new.blob
+            inputs = split_payloads(message.inputs, message.parts, frames)
+            used = 0
+            for part in message.slices:
+                assert part.count > 0
+                assert part.function in self.functions, "a function that was never sent"
+                for index in range(part.first, part.first + part.count):
+                    self.tasks.append((part.function, index, part.attempt, inputs[used]))
+                    used += 1
+            assert used == len(inputs)
+        elif kind is m.Bind:
+            assert not self.tasks, "bound while it held tasks"
+            assert self.running < 0, "bound while it ran"
+            self.session = message.session
+        elif kind is m.Retract:
+            keep = max(message.keep - 1, 0) if self.running >= 0 else message.keep
+            held = list(self.tasks)
+            self._give_back(held[:keep], held[keep:])
+        elif kind is m.Drop:
+            wanted = set(message.indices)
+            kept = [task for task in self.tasks if task[1] not in wanted]
+            self._give_back(kept, [task for task in self.tasks if task[1] in wanted])
+        else:
+            assert kind is m.Exit
+            self.told_to_exit = True
+
+    def _give_back(self, kept: list[Task], back: list[Task]) -> None:
+        self.tasks = deque(kept)
+        slices = [m.Slice(function, index, 1, attempt) for function, index, attempt, _ in back]
+        self.dialler.enqueue(m.Retracted(self.session, slices))
+
+    # --- its work
+
+    def _next(self) -> None:
+        if not self.alive or self.running >= 0:
+            return
+        if not self.tasks:
+            self._flush()
+            if not self.tasks:
+                if self.told_to_exit:
+                    self.worker.on_exit(self, expected=True, code=0)
+                return
+        now = self.world.now
+        if now >= self._flush_at:
+            self._flush()
+            self._flush_at = now + FLUSH_SECONDS
+            if not self.tasks:  # they were retracted just now
+                self._next()
+                return
+        task = self._task = self.tasks.popleft()
+        function, index, attempt, payload = task
+        text = head(payload)
+        self.running, self._began = index, now
+        self.ledger.of(text).begins.append((self.name, attempt))
+        trust = self.trust.get(function, 0)
+        if trust < 0:
+            self._flush(m.Begun(self.session, index, attempt))
+        elif trust == 0 and self.ended:
+            self._flush()
+        seconds = run_seconds(self.world, text)
+        if b"#poison" in text:
+            self.world.after(seconds / 2, self._poisoned, task)
+            return
+        self.world.after(seconds, self._end, task)
+        if seconds > ATTEND_SECONDS and not self.hogging:
+            self.world.after(ATTEND_SECONDS * (1 + self.world.random.random()), self._attend, task)
+
+    def _poisoned(self, task: Task) -> None:
+        if self.alive and self._task is task:
+            self.worker.kill(self, "SIGSEGV")
+
+    def _attend(self, task: Task) -> None:
+        if self.alive and self._task is task and self.running >= 0:
+            self.attending = True
+            self._flush(m.Begun(self.session, task[1], task[2]))
+
+    def _end(self, task: Task) -> None:
+        if not self.alive or self._task is not task:
+            return
+        function, index, attempt, payload = task
+        now = self.world.now
+        seconds = now - self._began
+        self._task, self.attending = None, False
+        self.running = -1
+        self.finished += 1
+        self.busy_seconds += seconds
+        self.by_session[self.session] = self.by_session.get(self.session, 0.0) + seconds
+        text = head(payload)
+        self.ledger.of(text).finished += 1
+        last = self.ended[-1] if self.ended else None
+        if (
+            last is None
+            or last.function != function
+            or last.attempt != attempt
+            or last.first + len(last.outputs) != index
+        ):
+            last = Ended(function, index, attempt)
+            self.ended.append(last)
+        answer = self.functions[function] + b"|" + text
+        last.outputs.append([answer, *payload[1:]] if type(payload) is list else answer)
+        if b"#raises" in text:
+            last.failed.append(index)
+        last.seconds += seconds
+        self.trust[function] = self.trust.get(function, 0) + 1 if seconds < SHORT_SECONDS else -DISTRUST
+        self._next()
+
+
+class SimWorker:
+    """Forks executors, reports their deaths, replaces them."""
+
+    def __init__(self, router: Router, ledger: Ledger, node: str, life: int, executors: int) -> None:
+        self.router, self.ledger, self.world = router, ledger, router.world
+        self.node, self.token = node, f"{node}.{life}"
+        self.life, self.size = life, executors
+        self.alive = True
+        self.closing = False
+        self.executors: dict[int, SimExecutor] = {}
+        self.retired: list[SimExecutor] = []
+        self._last_number = 0
+        self.dialler = Dialler(self.world, router.network, "worker", self._on_message, self._on_lost)
+        self.dialler.enqueue(m.Register(node, self.token, 1, float(executors), 1 << 30, executors))
+        for _ in range(executors):
+            self.world.after(self.world.random.random() * 0.005, self._fork)
+
+    def _fork(self) -> None:
+        if self.alive and not self.closing:
+            self._last_number += 1
+            self.executors[self._last_number] = SimExecutor(self, self._last_number)
+
+    def _on_message(self, message: Any, frames: list[Any]) -> None:
+        if type(message) is m.Kill:
+            executor = self.executors.get(message.number)
+            if executor is not None and executor.alive:
+                self.world.trace("killed by order", executor.name)
+                self.kill(executor, "SIGKILL", expected=True)
+
+    def _on_lost(self, reason: str) -> None:
+        """The router does not want it any more: it ends, and its executors with it."""
+        self.crash()
+
+    def kill(self, executor: SimExecutor, how: str, expected: bool = False) -> None:
+        """The executor dies now; its page stays."""
+        self.world.trace(executor.name, "dies by", how, "running", executor.running, "finished", executor.finished)
+        if executor.running >= 0 and not expected:
+            assert executor._task is not None
+            self.ledger.of(head(executor._task[3])).took_down += 1
+        self._gone(executor, how, 0, expected)
+
+    def on_exit(self, executor: SimExecutor, expected: bool, code: int) -> None:
+        self.world.trace(executor.name, "exits with", code)
+        if executor.running >= 0 and not expected and executor._task is not None:
+            self.ledger.of(head(executor._task[3])).took_down += 1
+        self._gone(executor, "", code, expected)
+
+    def _gone(self, executor: SimExecutor, signal: str, code: int, expected: bool) -> None:
+        executor.alive = False
+        executor.dialler.close(bye=not signal and expected)
+        self.retired.append(self.executors.pop(executor.number))
+        died = m.Died(
+            executor.number, 1000 + executor.number, self.node, executor.session, executor.running,
+            executor.finished, signal, code, False, 0, (), expected,
+        )  # fmt: skip
+        random = self.world.random
+        self.world.after(random.choice((0.0, random.random() * 0.03)), self._report, died)
+        self.world.after(0.001 + random.random() * 0.01, self._fork)
+
+    def _report(self, died: m.Died) -> None:
+        if self.alive:
+            self.dialler.send(died)
+
+    def crash(self) -> None:
+        """It dies, and its executors with it; nobody reports."""
+        if not self.alive:
+            return
+        self.world.trace("worker", self.token, "is gone")
+        self.alive = False
+        for executor in self.executors.values():
+            executor.alive = False
+            executor.dialler.close(bye=False)
+            self.retired.append(executor)
+        self.executors.clear()
+        self.dialler.close(bye=False)
+
+    def leave(self) -> None:
+        """An orderly end: executors first."""
+        self.closing = True
+        for executor in list(self.executors.values()):
+            self.kill(executor, "SIGTERM", expected=True)
+        self.world.after(0.1, self._bye)
+
+    def _bye(self) -> None:
+        self.alive = False
+        self.dialler.close(bye=True)

@@ -1,0 +1,235 @@
+"""Simulated clients: the real core of the client (`core.caller`), driven by chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flamezmq.core import caller
+from flamezmq.core.caller import Calls
+from flamezmq.wire import messages as m
+from tests.sim.ends import Dialler, Router
+from tests.sim.network import Connection
+from tests.sim.nodes import head
+
+#: What run times a function has; see nodes.run_seconds.
+KINDS = ("tiny", "short", "long", "liar")
+
+
+@dataclass(slots=True, eq=False)
+class Name:
+    """A function, as the client's core wants it."""
+
+    number: int
+    blob: bytes
+    label: str
+
+
+class Future:
+    __slots__ = ("_form", "_index", "_more", "_state", "_value", "cancel_asked", "ends", "payload", "name")
+
+    def __init__(self, name: Name, payload: Any) -> None:
+        self._index = -1
+        self._state: str = caller.PENDING
+        self._form = caller.RAW
+        self._value: Any = None
+        self._more = self  # somebody wants to be told
+        self.name, self.payload = name, payload
+        self.cancel_asked = False
+        self.ends = 0
+
+
+class SimSession:
+    """One session; `left` tasks are still to be submitted."""
+
+    def __init__(self, user: SimUser, alias: int, max_retries: int, tasks: int, kinds: tuple[str, ...]) -> None:
+        self.user, self.max_retries, self.left, self.kinds = user, max_retries, tasks, kinds
+        self.id = f"{user.name}.{alias}"
+        self.calls = Calls(alias, self.id)
+        self.futures: list[Future] = []
+        self.announced: dict[int, str] = {}  # index -> how the router said that it ended
+        self.refused: dict[int, None] = {}
+        self.closing = False
+        self.poison = 0.0
+        self.buffers = False
+
+    @property
+    def done(self) -> bool:
+        return not self.left and not self.calls.unfinished
+
+    def submit(self, count: int) -> None:
+        random = self.user.world.random
+        for _ in range(min(count, self.left)):
+            kind = random.choice(self.kinds)
+            name = self.user.function(kind)
+            text = f"{self.id}.{len(self.futures)}#{kind}"
+            chance = random.random()
+            if chance < self.poison:
+                text += "#poison"
+            elif chance < 0.1:
+                text += "#raises"
+            payload: Any = text.encode()
+            if self.buffers and random.random() < 0.3:
+                payload = [payload, *(b"x" * random.randrange(1, 50) for _ in range(random.randrange(1, 3)))]
+            future = Future(name, payload)
+            self.futures.append(future)
+            self.calls.outbox.append((future, name, payload))
+            self.left -= 1
+
+    def tell(self, future: Future, state: str) -> None:
+        assert future._state not in (caller.FINISHED, caller.CANCELLED), "a task ended twice"
+        future._state = state
+        future.ends += 1
+
+    def announce(self, index: int, how: str) -> None:
+        assert index not in self.announced, f"{self.id} {index}: {self.announced[index]}, then {how}"
+        self.announced[index] = how
+
+
+class SimUser:
+    """A client process with its sessions.  It may sleep: then it takes nothing from its line."""
+
+    def __init__(self, router: Router, name: str) -> None:
+        self.router, self.world, self.name = router, router.world, name
+        self.sessions: dict[int, SimSession] = {}
+        self.home = name
+        self.gone = False
+        self.asleep = False
+        self._names: dict[str, Name] = {}
+        self._last_number = 0
+        self._last_alias = 0
+        self._kept: list[tuple[Connection, list[Any]]] = []
+        self.dialler = Dialler(self.world, router.network, "client", self._on_message, self._on_lost)
+        self._on_wire = self.dialler.on_wire
+        self.dialler.on_wire = self._on_wire_unless_asleep  # type: ignore[method-assign]
+
+    def function(self, kind: str) -> Name:
+        """Sometimes a new one of that kind: the user has edited it."""
+        name = self._names.get(kind)
+        if name is None or self.world.random.random() < 0.01:
+            self._last_number += 1
+            if name is not None:
+                for session in self.sessions.values():
+                    if not any(record[1] is name for record in session.calls.outbox) and name.number in (
+                        session.calls.shipped
+                    ):
+                        session.calls.forget.append(name.number)
+            name = self._names[kind] = Name(self._last_number, f"{self.name}:{self._last_number}".encode(), kind)
+        return name
+
+    # --- what it does
+
+    def open(self, max_retries: int, tasks: int, kinds: tuple[str, ...], weight: float = 1.0) -> SimSession:
+        self._last_alias += 1
+        session = SimSession(self, self._last_alias, max_retries, tasks, kinds)
+        self.sessions[self._last_alias] = session
+        environment = m.Environment("host", f"/home/{self.home}", ())
+        spec = m.SessionSpec(session.id, weight=weight, max_retries=max_retries, environment=environment)
+        self.dialler.send(m.Open(self._last_alias, session.id, spec))
+        return session
+
+    def push(self) -> None:
+        """As Client._stage: move outboxes into the link, as far as the credit goes."""
+        if self.gone:
+            return
+        most = self.dialler.limits[0]
+        for session in self.sessions.values():
+            calls = session.calls
+            while calls.outbox and not session.closing:
+                room = most - sum(len(other.calls.pending) for other in self.sessions.values())
+                if room <= 0 or not calls.stage(self.dialler.link, room):
+                    break
+        self.dialler.flush()
+
+    def cancel(self, session: SimSession, futures: list[Future]) -> None:
+        wanted = []
+        for future in futures:
+            future.cancel_asked = True
+            if session.calls.take_from_outbox(future):
+                session.tell(future, caller.CANCELLED)
+            elif future._index >= 0:
+                wanted.append(future._index)
+        if wanted:
+            self.dialler.send(m.Cancel(session.calls.alias, wanted))
+
+    def close(self, session: SimSession) -> None:
+        """As Session.close: what has not ended is cancelled here, whatever the router says later."""
+        if not session.closing and not self.gone:
+            session.closing = True
+            session.left = 0
+            session.calls.cancel_all(session.tell)
+            self.dialler.send(m.Close(session.calls.alias))
+
+    def leave(self, bye: bool) -> None:
+        if not self.gone:
+            self.world.trace(self.name, "leaves", "with a BYE" if bye else "silently")
+            self.gone = True
+            self.dialler.close(bye)
+            for session in self.sessions.values():
+                session.left = 0
+                session.closing = True
+                session.calls.cancel_all(session.tell)
+
+    def _on_lost(self, reason: str) -> None:
+        self.world.trace(self.name, "lost the router:", reason)
+        assert not reason.startswith("another"), reason
+        self.gone = True
+        for session in self.sessions.values():
+            session.left = 0
+            session.closing = True
+            session.calls.fail_all(RuntimeError(reason), session.tell)
+
+    def sleep(self, seconds: float) -> None:
+        self.asleep = True
+        self.world.after(seconds, self._awake)
+
+    def _awake(self) -> None:
+        self.asleep = False
+        kept, self._kept = self._kept, []
+        for connection, frames in kept:
+            self._on_wire(connection, frames)
+        self.dialler.say_ack()
+
+    def _on_wire_unless_asleep(self, connection: Connection, frames: list[Any]) -> None:
+        if self.asleep:
+            self._kept.append((connection, frames))
+        else:
+            self._on_wire(connection, frames)
+
+    # --- what it hears
+
+    def _on_message(self, message: Any, frames: list[Any]) -> None:
+        session = self.sessions.get(message.session)
+        assert session is not None, message
+        calls = session.calls
+        kind = type(message)
+        if kind is m.Results:
+            assert not calls.closed, "results after Closed"
+            assert sum(part.count for part in message.slices) == len(message.outputs)
+            for part in message.slices:
+                if part.attempt:
+                    for index in range(part.first, part.first + part.count):
+                        session.announce(index, "ended")
+            calls.on_results(message, frames, session.tell)
+        elif kind is m.Cancelled:
+            for index in message.indices:
+                session.announce(index, "cancelled")
+            session.refused.update(dict.fromkeys(message.refused))
+            calls.on_cancelled(message, session.tell)
+        elif kind is m.Lost:
+            session.announce(message.index, f"lost after {message.attempts}")
+            calls.on_lost(message, session.tell)
+        elif kind is m.Opened:
+            calls.opened, calls.error = not message.error, message.error
+        elif kind is m.Closed:
+            calls.closed = True
+        elif kind is m.Begun:
+            future = calls.pending.get(message.index)
+            if future is not None and future._state is caller.PENDING:
+                future._state = caller.RUNNING
+        calls.check()
+        self.push()
+
+
+def expected_value(future: Future) -> bytes:
+    return future.name.blob + b"|" + head(future.payload)
