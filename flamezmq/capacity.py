@@ -52,7 +52,11 @@ def memory_limit(root: str = "/") -> int:
 
 def oom_kills(root: str = "/") -> int:
     """How often the kernel killed for want of memory, in our cgroup if it says so, else anywhere."""
-    places = [(folder, name) for folder in _cgroups("memory", root) for name in ("memory.events", "memory.oom_control")]
+    places = [
+        (folder, name)
+        for folder in _cgroups("memory", root)
+        for name in ("memory.events", "memory.oom_control")
+    ]
     places.append((os.path.join(root, "proc"), "vmstat"))
     for folder, name in places:
         words = _words(os.path.join(folder, name))

@@ -91,7 +91,7 @@ class Unpicklable(FlameError, TypeError):
 
     def __str__(self) -> str:
         where = f" at {self.path}" if self.path else ""
-        return f"{self.what} can't be pickled{where}: {self.reason}; make it inside the task, or pass what it is made of"
+        return f"{self.what} can't be pickled{where}: {self.reason}; make it inside the task, or pass what it is made of"  # noqa: E501
 
 
 class MissingModule(FlameError, ModuleNotFoundError):

@@ -166,7 +166,7 @@ class Executor:
                 now = self._last_end = perf_counter()
                 flush_at = now + FLUSH_SECONDS
                 ended = None
-            output = None
+            output = None  # type: ignore[assignment]
 
     def _begin(self, function: Function, index: int, attempt: int) -> None:
         """Before a task that may be long: send what is finished, and say that it has begun.

@@ -26,6 +26,7 @@ from time import monotonic
 from typing import Any, NoReturn
 
 from flamezmq import processes
+from flamezmq.core.backoff import YOUNG_SECONDS, Backoff
 from flamezmq.folder import PrivateFolder, sweep
 
 #: The descriptors that `Embedded` hands over, in this order.
@@ -63,6 +64,8 @@ class Launcher:
         self.reason = ""  # why all is to end
         self.worker_due: float | None = None  # when there will be another one
         self._worker_born = 0.0
+        self._backoff = Backoff()
+        self._quick_ends = 0  # workers in a row that died young
         self._wake_fd, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._bound_fd, self._bound = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(STATUS_FD, False)  # who does not read it misses it
@@ -97,9 +100,7 @@ class Launcher:
 
     def start_worker(self) -> None:
         from flamezmq import capacity, worker
-        from flamezmq.core.agent import Backoff
 
-        self._backoff = self._backoff or Backoff()
         cores = capacity.usable_cores()
         config = worker.WorkerConfig(
             self.config.address,
@@ -168,7 +169,13 @@ class Launcher:
         processes.kill_descendants([self.router])
         if os.waitstatus_to_exitcode(status):  # else it was told to go
             now = monotonic()
-            self.worker_due = max(now, self._delay_after(now))
+            self._backoff.died(now - self._worker_born < YOUNG_SECONDS, self._worker_born, now)
+            self.worker_due = max(now, self._backoff.until)
+
+    def _delay_after(self, now: float) -> float:
+        """When the next worker may start: at once, but later and later while they die young."""
+        self._quick_ends = self._quick_ends + 1 if now - self._worker_born < 1.0 else 0
+        return now + (0.0 if self._quick_ends < 3 else min(0.1 * 2 ** (self._quick_ends - 3), 5.0))
 
     # --- the end
 

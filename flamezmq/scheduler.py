@@ -134,7 +134,12 @@ class Scheduler:
         starving = any(not self._shares[s].have for s in self._hungry)
         if not starving:
             return None
-        starts = [since for share in self._shares.values() for e, since in share.have.items() if e not in share.leaving]
+        starts = [
+            since
+            for share in self._shares.values()
+            for e, since in share.have.items()
+            if e not in share.leaving
+        ]
         return min(starts) + QUANTUM_SECONDS if starts else None
 
     # --- how

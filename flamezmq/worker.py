@@ -319,7 +319,7 @@ class Worker:
     def _adopt_zygote(self, end: socket.socket, pid: int) -> None:
         end.settimeout(ZYGOTE_SECONDS)
         self.end, self.zygote_pid = end, pid
-        self.config.tell({"zygote": pid, "at": monotonic()})
+        self.config.tell({"zygote": pid, "zygote_at": monotonic()})
 
     def _stop_zygote(self, effect: a.StopZygote) -> None:
         self._ask_zygote(zygote.Stop(effect.grace))

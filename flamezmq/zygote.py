@@ -176,7 +176,9 @@ class Zygote:
         else:
             if not pid:
                 self.end.detach()  # else its finalizer could close a descriptor of the task's
-                processes.run_and_exit(lambda: become_executor(request, parent, page, (out, err), self.executor_main))
+                processes.run_and_exit(
+                    lambda: become_executor(request, parent, page, (out, err), self.executor_main)
+                )
             pidfd = os.pidfd_open(pid)
             self.children[pidfd] = Child(request.number, pid, pidfd)
             self.poll.register(pidfd, select.POLLIN)
@@ -245,11 +247,16 @@ def _fresh_streams(outputs: tuple[int, int]) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     for fd, place in zip((null, *outputs), (0, 1, 2), strict=True):
         os.dup2(fd, place)
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
     # Lines go out when they end, and no character can make `print` fail.
-    settings: dict[str, Any] = {"buffering": 1, "encoding": "utf-8", "errors": "backslashreplace", "closefd": False}
-    sys.stdout = sys.__stdout__ = open(1, "w", **settings)
-    sys.stderr = sys.__stderr__ = open(2, "w", **settings)
+    settings: dict[str, Any] = {
+        "buffering": 1,
+        "encoding": "utf-8",
+        "errors": "backslashreplace",
+        "closefd": False,
+    }
+    sys.stdout = sys.__stdout__ = open(1, "w", **settings)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = open(2, "w", **settings)  # type: ignore[misc]
 
 
 def fresh_seeds() -> None:

@@ -26,7 +26,7 @@ LAYERS = (
     "scheduler",
     "wire",
     "core",
-    "config log metrics net journal security serialize processes",
+    "config log metrics net journal security serialize processes page capacity folder executor_config",
     "store shims provision",
     "client router worker executor zygote launcher batch",
     "adapters dashboard cli testing",

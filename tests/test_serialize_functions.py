@@ -374,6 +374,13 @@ STEADY = {
         "from fractions import Fraction\nfrom math import sqrt\ndef f(x): return Fraction(sqrt(x))"
     ),
     "numpy": "import numpy as np\neps = np.float64(1)\nadd = np.add\ndef f(x): return np.sum(add(x, eps))",
+    "dates, paths and other values of the library": (
+        "import datetime as d, decimal, fractions, pathlib, re, uuid, zoneinfo\n"
+        "t = (d.date.min, d.datetime.min, d.time.min, d.timedelta(1), d.timezone.utc)\n"
+        "u = (decimal.Decimal(1), fractions.Fraction(1), pathlib.Path('x'), re.compile('x'))\n"
+        "v = (uuid.UUID(int=1), zoneinfo.ZoneInfo('UTC'))\n"
+        "def f(x): return t, u, v\n"
+    ),
     "a logger": "import logging\nlog = logging.getLogger('x')\ndef f(x): log.info(x)",
     "itself": "def f(n): return n and f(n - 1)",
     "two that call each other": "def f(n): return n and g(n - 1)\ndef g(n): return n and f(n - 1)",

@@ -264,7 +264,10 @@ class Client:
         for alias, calls in list(self._dirty.items()):
             while calls.outbox or calls.staged:
                 room = most_tasks - sum(len(other.pending) for other in self._calls.values())
-                if room <= 0 or sum(sum(c.heavy.values()) for c in self._calls.values() if c.heavy) > most_bytes:
+                if (
+                    room <= 0
+                    or sum(sum(c.heavy.values()) for c in self._calls.values() if c.heavy) > most_bytes
+                ):
                     return
                 if not calls.stage(link, room):
                     break
@@ -333,7 +336,7 @@ class Client:
         self._closed = "this client belongs to the parent process: it can't be used after a fork"
         self._line.abandon()
         if self._cluster is not None:
-            self._cluster.abandon()
+            self._cluster.abandon()  # type: ignore[attr-defined]
 
 
 class Session:
@@ -429,7 +432,9 @@ class Session:
         if counts is None:
             raise ClientClosed(f"session {self.id} is closed; its tasks are not counted any more")
         waiting = len(calls.outbox)
-        return Status(counts.pending + waiting, counts.running, counts.succeed, counts.failed, counts.cancelled)
+        return Status(
+            counts.pending + waiting, counts.running, counts.succeed, counts.failed, counts.cancelled
+        )
 
     def close(self, cancel: bool = False) -> None:
         """Wait for the tasks (or cancel those that have not ended) and close the session.  Idempotent."""
@@ -485,9 +490,7 @@ class Session:
         client = self._client
         client._pump.push()
         if self._outbox:
-            held = sum(
-                sum(map(len, p)) if type(p) is list else len(p) for _, _, p in self._outbox[-4096:]
-            )
+            held = sum(sum(map(len, p)) if type(p) is list else len(p) for _, _, p in self._outbox[-4096:])
             if held > MOST_BYTES:
                 self._wait_for_room()
 
@@ -496,7 +499,7 @@ class Session:
             return  # a submit in a callback never blocks
         calls = self._calls
         low = MOST_TASKS - FULL_TASKS * 4
-        self._drive(lambda: not calls.outbox or calls.unfinished < low and not calls.heavy, None)
+        self._drive(lambda: not calls.outbox or (calls.unfinished < low and not calls.heavy), None)
 
     def _cancel(self, future: Future) -> bool:
         """Cancel one task; True when it is certain that it never runs."""

@@ -58,7 +58,9 @@ class Embedded:
         fds: list[int] = []
         try:
             folder = self._folder = PrivateFolder.create()
-            self._log = os.open(folder.file("cluster.log"), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._log = os.open(
+                folder.file("cluster.log"), os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+            )
             control, self._control = os.pipe2(os.O_CLOEXEC)
             fds.append(control)
             self._status, status = os.pipe2(os.O_CLOEXEC)
@@ -144,7 +146,13 @@ class Embedded:
 
     def processes(self) -> dict[str, list[int]]:
         """Pids by role: launcher, router, worker, zygote, executors.  By a walk through /proc."""
-        found: dict[str, list[int]] = {"launcher": [], "router": [], "worker": [], "zygote": [], "executors": []}
+        found: dict[str, list[int]] = {
+            "launcher": [],
+            "router": [],
+            "worker": [],
+            "zygote": [],
+            "executors": [],
+        }
         if not self.alive():
             return found
         table = processes.process_table()

@@ -147,7 +147,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
         if form == RAW_ERROR:
             value = load_error(value if type(value) is bytes else value[0])
             self._value, self._form = value, ERROR
-            return value  # type: ignore[no-any-return]
+            return value
         if form == ERROR:
             return cf.CancelledError() if value is None else value
         return None
@@ -197,19 +197,19 @@ class Future(cf.Future):  # type: ignore[type-arg]
     # --- what the standard library's functions touch
 
     @property
-    def _condition(self) -> threading.Condition:
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
         return self._ensure_more().condition
 
     @property
-    def _waiters(self) -> list[Any]:
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
         return self._ensure_more().waiters
 
     @property
-    def _result(self) -> Any:
+    def _result(self) -> Any:  # type: ignore[override]
         return self._value if self._settle() is None else None
 
     @property
-    def _exception(self) -> BaseException | None:
+    def _exception(self) -> BaseException | None:  # type: ignore[override]
         return self._settle() if self._state is FINISHED else None
 
     def set_running_or_notify_cancel(self) -> bool:

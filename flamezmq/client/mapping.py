@@ -8,7 +8,7 @@ never so large that executors would idle at the end of a sized input.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import chain, islice
 from operator import length_hint
 from time import monotonic
@@ -107,7 +107,7 @@ class _Slices:
         self._seconds = per_item if self._seconds < 0 else 0.5 * (self._seconds + per_item)
         self._size = max(1, min(int(SLICE_SECONDS / self._seconds), self._size * GROWTH))
 
-    def run(self) -> Iterator[Iterable[Any]]:
+    def run(self) -> Generator[Iterable[Any], None, None]:
         """One iterable of results after the other."""
         try:
             while self._on_way:
@@ -163,4 +163,3 @@ class _Faulty:
         if error is None:
             return self._values[position]
         raise error if isinstance(error, BaseException) else load_error(error)
-

@@ -35,7 +35,11 @@ class Pump:
     """flush: stage what the outboxes hold; unsent: whether they hold anything; fail: the line is lost."""
 
     def __init__(
-        self, line: Line, flush: Callable[[], None], unsent: Callable[[], bool], fail: Callable[[Exception], None]
+        self,
+        line: Line,
+        flush: Callable[[], None],
+        unsent: Callable[[], bool],
+        fail: Callable[[Exception], None],
     ) -> None:
         self.line = line
         self._flush, self._unsent, self._fail = flush, unsent, fail

@@ -23,9 +23,7 @@ class DoneAndNotDone(NamedTuple):
     not_done: set[Any]
 
 
-def wait(
-    fs: Iterable[Any], timeout: float | None = None, return_when: str = ALL_COMPLETED
-) -> DoneAndNotDone:
+def wait(fs: Iterable[Any], timeout: float | None = None, return_when: str = ALL_COMPLETED) -> DoneAndNotDone:
     """As `concurrent.futures.wait`: returns (done, not_done) sets.
 
     Args:

@@ -14,19 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from flamezmq.core.backoff import YOUNG_SECONDS, Backoff
 from flamezmq.core.chatter import Chatter
 from flamezmq.wire import messages as m
 
 #: Forks that the zygote has been asked for and has not answered; more would fill its socket.
 FORKS_AT_A_TIME = 16
-#: Who dies earlier, without having been given a task, died young.
-YOUNG_SECONDS = 1.0
-#: So many young deaths in a row are an accident; more are a rule, and the next start waits.
-ACCIDENTS = 3
-FIRST_DELAY_SECONDS = 0.1
-LONGEST_DELAY_SECONDS = 5.0
-#: After so long without another one, young deaths are forgotten.
-FORGET_SECONDS = 10.0
 #: What executors get to end in by themselves when the worker is stopped.
 GRACE_SECONDS = 0.5
 
@@ -85,28 +78,6 @@ class Words:
     session: int = 0
     running: int = -1
     finished: int = 0
-
-
-@dataclass(slots=True)
-class Backoff:
-    """When may the next one start?  At once, unless too many in a row died young.
-
-    Those that lived side by side count once.  `until` is 0 while nothing waits.
-    """
-
-    young: int = 0
-    until: float = 0.0
-    last: float = 0.0
-
-    def died(self, young: bool, born: float, now: float) -> None:
-        if not young or now - self.last > FORGET_SECONDS:
-            self.young = 0
-        if young and (born >= self.last or not self.young):
-            self.young += 1
-            self.last = now
-            if self.young >= ACCIDENTS:
-                delay = FIRST_DELAY_SECONDS * 2.0 ** min(self.young - ACCIDENTS, 10)
-                self.until = now + min(delay, LONGEST_DELAY_SECONDS)
 
 
 @dataclass(slots=True)

@@ -11,7 +11,6 @@ comes late or twice changes nothing.  Nothing here unpickles.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -253,7 +252,9 @@ class Broker:
         self._by_name[name] = peer
         self.scheduler.add_executor(peer)
 
-    def _on_results(self, peer: int, message: m.RoutedResults, frames: list[Any], now: float, out: Effects) -> None:
+    def _on_results(
+        self, peer: int, message: m.RoutedResults, frames: list[Any], now: float, out: Effects
+    ) -> None:
         executor = self._executor(peer)
         executor.heard = now
         session = executor.session
@@ -328,12 +329,16 @@ class Broker:
         session = executor.session
         if session is None or session.number != message.session or session.closed:
             return
-        if any(run.start <= message.index < run.end and run.attempt == message.attempt for run in executor.held):
+        if any(
+            run.start <= message.index < run.end and run.attempt == message.attempt for run in executor.held
+        ):
             session.begun[message.index] = peer
             message.session = session.alias
             out.append((session.client.peer, message, []))
 
-    def _on_retracted(self, peer: int, message: m.Retracted, _frames: list[Any], now: float, out: Effects) -> None:
+    def _on_retracted(
+        self, peer: int, message: m.Retracted, _frames: list[Any], now: float, out: Effects
+    ) -> None:
         executor = self._executor(peer)
         executor.heard = now
         if not executor.asked:
@@ -361,7 +366,9 @@ class Broker:
 
     # --- deaths
 
-    def _on_register(self, peer: int, message: m.Register, _frames: list[Any], now: float, out: Effects) -> None:
+    def _on_register(
+        self, peer: int, message: m.Register, _frames: list[Any], now: float, out: Effects
+    ) -> None:
         if peer in self.clients or peer in self.executors:
             raise ProtocolError("this peer has introduced itself as something else")
         for other in [w for w in self.workers.values() if w.node == message.node and w.peer != peer]:
@@ -407,7 +414,9 @@ class Broker:
         self.demand(session)
         self._forget_if_over(session)
 
-    def _on_printed(self, peer: int, message: m.Printed, _frames: list[Any], now: float, out: Effects) -> None:
+    def _on_printed(
+        self, peer: int, message: m.Printed, _frames: list[Any], now: float, out: Effects
+    ) -> None:
         worker = self.workers.get(peer)
         if worker is None:
             raise ProtocolError("this is a worker's message")
@@ -446,8 +455,12 @@ class Broker:
             assert session.held == sum(e.tasks for e in session.executors.values()), "held"
             assert session.busy == sum(1 for e in session.executors.values() if e.tasks), "busy"
             assert (session.client.sessions.get(session.alias) is session) != session.closed
-            indices = [i for runs in (session.queue, *(e.held for e in session.executors.values()))
-                       for run in runs for i in range(run.start, run.end)]
+            indices = [
+                i
+                for runs in (session.queue, *(e.held for e in session.executors.values()))
+                for run in runs
+                for i in range(run.start, run.end)
+            ]
             assert len(indices) == len(set(indices)), "a task is in two places"
         for peer, executor in self.executors.items():
             assert executor.peer == peer and self._by_name[executor.token, executor.number] == peer
@@ -455,5 +468,3 @@ class Broker:
             assert (peer in self.laden) == (executor.tasks > 1)
             assert executor.session is None or executor.session.executors[peer] is executor
         assert set(self._mourned) <= set(self.executors)
-
-

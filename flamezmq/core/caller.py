@@ -50,7 +50,9 @@ class Staged:
 
     __slots__ = ("after", "first_record", "frames", "number", "records", "size")
 
-    def __init__(self, number: int, frames: list[Any], size: int, records: int, first_record: Any, after: int) -> None:
+    def __init__(
+        self, number: int, frames: list[Any], size: int, records: int, first_record: Any, after: int
+    ) -> None:
         self.number, self.frames, self.size = number, frames, size
         self.records, self.first_record, self.after = records, first_record, after
 
@@ -234,9 +236,7 @@ class Calls:
                     return True
         return False
 
-    def _end(
-        self, indices: Iterable[int], form: int, value: Any, state: str, tell: Tell
-    ) -> None:
+    def _end(self, indices: Iterable[int], form: int, value: Any, state: str, tell: Tell) -> None:
         for index in indices:
             future = self.pending.get(index)
             if future is not None:

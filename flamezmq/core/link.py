@@ -40,7 +40,17 @@ class Link:
     received  the last message applied
     """
 
-    __slots__ = ("_ack_told", "_bytes_since_ack", "_forgotten", "_kept", "_unsent", "bytes_kept", "epoch", "received", "up")
+    __slots__ = (
+        "_ack_told",
+        "_bytes_since_ack",
+        "_forgotten",
+        "_kept",
+        "_unsent",
+        "bytes_kept",
+        "epoch",
+        "received",
+        "up",
+    )
 
     def __init__(self) -> None:
         self.epoch = 0

@@ -99,9 +99,11 @@ def extract(runs: deque[Run], wanted: set[int]) -> list[int]:
     found: list[int] = []
     for _ in range(len(runs)):
         run = runs.popleft()
-        here = [i for i in wanted if run.start <= i < run.end] if len(wanted) < len(run) else [
-            i for i in range(run.start, run.end) if i in wanted
-        ]
+        here = (
+            [i for i in wanted if run.start <= i < run.end]
+            if len(wanted) < len(run)
+            else [i for i in range(run.start, run.end) if i in wanted]
+        )
         if not here:
             runs.append(run)
             continue

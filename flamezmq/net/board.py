@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any
 
 import zmq
+from zmq.backend import Socket as Backend
 
 from flamezmq.core.link import Link, Verdict
 from flamezmq.errors import ProtocolError
@@ -23,7 +24,7 @@ from flamezmq.version import __version__
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 
-_raw_send = zmq.Socket.__mro__[1].send  # the compiled method, without the wrapper's keyword handling
+_raw_send: Any = Backend.send  # the compiled method, without the wrapper's keyword handling
 _POLLIN = int(zmq.POLLIN)
 _MORE = int(zmq.SNDMORE)
 _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -66,7 +67,12 @@ class Board:
     ) -> None:
         self.peers: dict[int, Peer] = {}
         self.refused = 0
-        self._limits, self._on_client, self._on_lost, self._on_backlog = limits, on_client, on_lost, on_backlog
+        self._limits, self._on_client, self._on_lost, self._on_backlog = (
+            limits,
+            on_client,
+            on_lost,
+            on_backlog,
+        )
         self._by_route: dict[bytes, Peer] = {}
         self._by_token: dict[bytes, Peer] = {}
         self._last_id = 0
@@ -85,7 +91,7 @@ class Board:
             self._socket.heartbeat_ivl = 1000
             self._socket.heartbeat_timeout = 5000
         self._socket.bind(address)
-        bound: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)
+        bound: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
         return bound.rstrip(b"\0").decode()
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
+from zmq.backend import Socket as Backend
 from zmq.utils.monitor import parse_monitor_message
 
 from flamezmq.core.link import Link, Verdict
@@ -24,7 +25,7 @@ from flamezmq.version import __version__
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 
-_raw_send = zmq.Socket.__mro__[1].send  # the compiled method, without the wrapper's keyword handling
+_raw_send: Any = Backend.send  # the compiled method, without the wrapper's keyword handling
 _POLLIN = int(zmq.POLLIN)
 _MORE = int(zmq.SNDMORE)
 _EVENTS = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -43,7 +44,9 @@ class Line:
     patience_seconds  without the router for so long, the line is lost
     """
 
-    def __init__(self, address: str, role: str, apply: Apply | None = None, patience_seconds: float = 10.0) -> None:
+    def __init__(
+        self, address: str, role: str, apply: Apply | None = None, patience_seconds: float = 10.0
+    ) -> None:
         self.address, self.role, self.patience_seconds = address, role, patience_seconds
         self.link = Link()
         self.lock = threading.Lock()
@@ -301,7 +304,9 @@ class Line:
 
     def _welcomed(self, epoch: int, welcome: m.Welcome) -> None:
         if self._token and welcome.link != self._token:
-            raise self._lose(RouterLost(f"the router at {self.address} is not the one that this process knew"))
+            raise self._lose(
+                RouterLost(f"the router at {self.address} is not the one that this process knew")
+            )
         if not self.link.begin(epoch, welcome.received):
             raise self._lose(RouterLost(f"the router at {self.address} has lost its memory of this process"))
         self._token = welcome.link

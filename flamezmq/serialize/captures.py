@@ -13,18 +13,11 @@ the two is seen by the next check, never missed.
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import enum
-import fractions
 import functools
-import logging
 import operator
-import pathlib
-import re
 import sys
 import types
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,13 +36,22 @@ _MISSING: Any = object()
 _FROZEN = frozenset(
     {
         *(int, float, str, bytes, bool, complex, type(None), type(...), type(NotImplemented), range),
-        *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta, datetime.timezone),
-        *(decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern, pathlib.PosixPath),
-        *(logging.Logger, logging.RootLogger),  # travel by name
         *(types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType),
         *(types.MethodDescriptorType, types.ClassMethodDescriptorType, types.GenericAlias, TypeVar),
     }
 )
+#: The same, of modules that we need not import.  Loggers travel by name.
+_FROZEN_ELSEWHERE = {
+    "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
+    "decimal": {"Decimal"},
+    "fractions": {"Fraction"},
+    "logging": {"Logger", "RootLogger"},
+    "pathlib": {"PosixPath"},
+    "pathlib._local": {"PosixPath"},  # its home in Python 3.13
+    "re": {"Pattern"},
+    "uuid": {"UUID"},
+    "zoneinfo": {"ZoneInfo"},
+}
 
 
 class Captured(NamedTuple):
@@ -137,7 +139,7 @@ class Watch:
             visit(self, value)
         elif isinstance(value, enum.Enum):
             self._todo.append(kind)
-        elif not _is_frozen_numpy(value):
+        elif not _is_frozen(value):
             self.volatile = True
 
     def _visit_function(self, function: types.FunctionType) -> None:
@@ -249,9 +251,10 @@ def _is_as_it_was(snapshot: tuple[Mapping[str, Any], list[str], list[Any]]) -> b
     return list(mapping) == names and all(map(operator.is_, mapping.values(), values))
 
 
-def _is_frozen_numpy(value: object) -> bool:
-    if type(value).__module__.partition(".")[0] != "numpy":
-        return False
+def _is_frozen(value: object) -> bool:
+    kind = type(value)
+    if kind.__module__.partition(".")[0] != "numpy":
+        return kind.__name__ in _FROZEN_ELSEWHERE.get(kind.__module__, ())
     numpy = sys.modules["numpy"]
     if isinstance(value, numpy.ufunc | numpy.dtype):
         return True

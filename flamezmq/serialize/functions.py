@@ -20,7 +20,6 @@ Rules of this file:
 from __future__ import annotations
 
 import functools
-import hashlib
 import pickle
 import sys
 import threading
@@ -35,13 +34,18 @@ from flamezmq.serialize.heavy import HEAVY_BYTES, HeavyFunction, warn_heavy
 from flamezmq.serialize.pickler import dump_in_band
 from flamezmq.serialize.values import missing_module
 
+try:
+    from _blake2 import blake2b  # what hashlib would give, without 2 ms for loading OpenSSL
+except ImportError:
+    from hashlib import blake2b
+
+__all__ = ["FunctionName", "FunctionTable", "HeavyFunction", "dump_function", "label", "load_function"]
+
 #: Function objects that are known by identity.
 MAX_FUNCTIONS = 1_024
 #: Names that no known function object has; kept because their pickle may come back.
 MAX_IDLE_NAMES = 256
 MAX_IDLE_BYTES = 64 * 2**20
-
-__all__ = ["FunctionName", "FunctionTable", "HeavyFunction", "dump_function", "label", "load_function"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,7 +161,7 @@ class FunctionTable:
         return name
 
     def _named(self, blob: bytes, function: object) -> FunctionName:
-        digest = hashlib.blake2b(blob, digest_size=16).digest()
+        digest = blake2b(blob, digest_size=16).digest()
         name = self._names.get(digest)
         if name is None:
             name = FunctionName(self._next, digest, blob, label(function))

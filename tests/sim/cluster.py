@@ -161,7 +161,7 @@ class Cluster:
     def _diallers(self) -> list:
         users = [user for user in self.users if not user.gone]
         workers = [worker for worker in self.workers if worker.alive]
-        return [someone.dialler for someone in (*self.executors(), *workers, *users)]
+        return [someone.dialler for someone in (*self.executors(), *workers, *users)]  # type: ignore[attr-defined]
 
     def _cut(self) -> None:
         dialler = self.world.random.choice(self._diallers())
@@ -234,7 +234,8 @@ class Cluster:
         opened = self.plan.users * self.plan.sessions
         gone = any(user.gone for user in self.users)
         done = world.run(
-            end, lambda: (len(self.sessions) == opened or gone) and all(session.done for session in self.sessions)
+            end,
+            lambda: (len(self.sessions) == opened or gone) and all(session.done for session in self.sessions),
         )
         world.run(world.now + 0.3, lambda: False)  # late opens, late answers
         done = done and all(session.done for session in self.sessions)
@@ -301,7 +302,7 @@ class Cluster:
             assert len(account.begins) <= 1, f"{name} must not be started twice: {account}"
         if not self.unreported:
             attempts = [attempt for _, attempt in account.begins]
-            assert all(a < b for a, b in zip(attempts, attempts[1:], strict=False)), f"{name}: {account}"
+            assert all(a < b for a, b in zip(attempts, attempts[1:], strict=False)), f"{name}: {account}"  # noqa: RUF007
             assert account.took_down <= retries + 1, f"{name}: {account}"
         if future._state == caller.CANCELLED:
             assert future.cancel_asked or session.closing, f"{name} was cancelled by nobody"
@@ -319,7 +320,9 @@ class Cluster:
                     assert account.took_down == retries + 1, f"{name} is lost: {account}"
                 else:
                     assert len(account.begins) == 1, f"{name} is lost: {account}"
-            assert said == f"lost after {len(account.begins)}" or self.unreported, f"{name}: {said}, {account}"
+            assert said == f"lost after {len(account.begins)}" or self.unreported, (
+                f"{name}: {said}, {account}"
+            )
             return
         if not self.unreported:
             assert account.took_down <= retries, f"{name} has a value: {account}"
@@ -347,17 +350,21 @@ class Cluster:
         lines = [f"at {self.world.now:.3f}: {self.broker.statistics()} {self.broker.scheduler.statistics()}"]
         for session in self.sessions:
             if not session.done:
-                lines.append(f"  {session.id}: {session.left} to submit, {session.calls.unfinished} unfinished")
+                lines.append(  # noqa: PERF401
+                    f"  {session.id}: {session.left} to submit, {session.calls.unfinished} unfinished"
+                )
         for s in self.broker.sessions.values():
-            lines.append(f"  session {s.number} ({s.id}): {_short(s)}")
+            lines.append(f"  session {s.number} ({s.id}): {_short(s)}")  # noqa: PERF401
         for e in self.broker.executors.values():
-            lines.append(
-                f"  executor {e.name} peer {e.peer}: session {e.session and e.session.number}, {e.tasks} tasks,"
+            lines.append(  # noqa: PERF401
+                f"  executor {e.name} peer {e.peer}: session {e.session and e.session.number}, {e.tasks} tasks,"  # noqa: E501
                 f" asked {list(e.asked)}, leaving {e.leaving}, exiting {e.exiting}, load {e.load:g}"
             )
         for worker in self.workers:
             for executor in worker.executors.values():
-                lines.append(f"  process {executor.name}: runs {executor.running}, holds {len(executor.tasks)}")
+                lines.append(  # noqa: PERF401
+                    f"  process {executor.name}: runs {executor.running}, holds {len(executor.tasks)}"
+                )
         return "\n".join(lines)
 
 

@@ -19,7 +19,16 @@ Frames = list[Any]
 class Connection:
     """One connection of one dialler; its identity is what the ROUTER socket calls a routing id."""
 
-    __slots__ = ("alive", "carried", "dialler", "known_dead", "last_down", "last_up", "until_down", "until_up")
+    __slots__ = (
+        "alive",
+        "carried",
+        "dialler",
+        "known_dead",
+        "last_down",
+        "last_up",
+        "until_down",
+        "until_up",
+    )
 
     def __init__(self, dialler: Any) -> None:
         self.dialler = dialler

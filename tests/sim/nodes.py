@@ -102,7 +102,7 @@ class SimExecutor:
     def _flush(self, begun: m.Begun | None = None) -> None:
         """Send what has ended, then apply what came."""
         if self.ended:
-            slices, seconds, outputs, failed = [], [], [], []
+            slices, seconds, outputs, failed = [], [], [], []  # type: ignore[var-annotated]
             for run in self.ended:
                 failed += [len(outputs) + index - run.first for index in run.failed]
                 outputs += run.outputs
@@ -267,7 +267,9 @@ class SimWorker:
 
     def kill(self, executor: SimExecutor, how: str, expected: bool = False) -> None:
         """The executor dies now; its page stays."""
-        self.world.trace(executor.name, "dies by", how, "running", executor.running, "finished", executor.finished)
+        self.world.trace(
+            executor.name, "dies by", how, "running", executor.running, "finished", executor.finished
+        )
         if executor.running >= 0 and not expected:
             assert executor._task is not None
             self.ledger.of(head(executor._task[3])).took_down += 1

@@ -26,7 +26,7 @@ class Name:
 
 
 class Future:
-    __slots__ = ("_form", "_index", "_more", "_state", "_value", "cancel_asked", "ends", "payload", "name")
+    __slots__ = ("_form", "_index", "_more", "_state", "_value", "cancel_asked", "ends", "name", "payload")
 
     def __init__(self, name: Name, payload: Any) -> None:
         self._index = -1
@@ -42,7 +42,9 @@ class Future:
 class SimSession:
     """One session; `left` tasks are still to be submitted."""
 
-    def __init__(self, user: SimUser, alias: int, max_retries: int, tasks: int, kinds: tuple[str, ...]) -> None:
+    def __init__(
+        self, user: SimUser, alias: int, max_retries: int, tasks: int, kinds: tuple[str, ...]
+    ) -> None:
         self.user, self.max_retries, self.left, self.kinds = user, max_retries, tasks, kinds
         self.id = f"{user.name}.{alias}"
         self.calls = Calls(alias, self.id)
@@ -114,7 +116,9 @@ class SimUser:
                         session.calls.shipped
                     ):
                         session.calls.forget.append(name.number)
-            name = self._names[kind] = Name(self._last_number, f"{self.name}:{self._last_number}".encode(), kind)
+            name = self._names[kind] = Name(
+                self._last_number, f"{self.name}:{self._last_number}".encode(), kind
+            )
         return name
 
     # --- what it does

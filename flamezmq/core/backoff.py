@@ -1,0 +1,39 @@
+"""When to start the next one, after one has died: at once, unless they die young time after time.
+
+Pure: time comes in as `now`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Who dies earlier, died young (and had done nothing yet, as far as one can tell).
+YOUNG_SECONDS = 1.0
+#: So many young deaths in a row are an accident; more are a rule, and the next start waits.
+ACCIDENTS = 3
+FIRST_DELAY_SECONDS = 0.1
+LONGEST_DELAY_SECONDS = 5.0
+#: After so long without another one, young deaths are forgotten.
+FORGET_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Backoff:
+    """When may the next one start?  At once, unless too many in a row died young.
+
+    Those that lived side by side count once.  `until` is 0 while nothing waits.
+    """
+
+    young: int = 0
+    until: float = 0.0
+    last: float = 0.0
+
+    def died(self, young: bool, born: float, now: float) -> None:
+        if not young or now - self.last > FORGET_SECONDS:
+            self.young = 0
+        if young and (born >= self.last or not self.young):
+            self.young += 1
+            self.last = now
+            if self.young >= ACCIDENTS:
+                delay = FIRST_DELAY_SECONDS * 2.0 ** min(self.young - ACCIDENTS, 10)
+                self.until = now + min(delay, LONGEST_DELAY_SECONDS)

@@ -1,0 +1,119 @@
+"""The engine as a user meets it: real processes, real sockets, real deaths."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import pytest
+
+import flamezmq as flm
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    with flm.Client(executors=2) as client:
+        yield client
+
+
+def test_a_task_runs_in_another_process_and_its_result_comes_back(client: Any) -> None:
+    assert client.submit(os.getpid).result(10) != os.getpid()
+    assert client.submit(lambda a, key: a + key, 1, key=2).result(10) == 3
+
+
+def test_ten_thousand_results_are_the_right_ones(client: Any) -> None:
+    futures = [client.submit(lambda i: i * i, i) for i in range(10_000)]
+    assert [future.result(30) for future in futures] == [i * i for i in range(10_000)]
+
+
+def test_map_streams_in_order_and_one_bad_item_spoils_no_other(client: Any) -> None:
+    assert list(client.map(lambda x: x + 1, range(5000))) == list(range(1, 5001))
+    results = client.map(lambda x: 10 // x, [1, 0, 5], chunksize=3)
+    assert next(results) == 10
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert next(results) == 2
+
+
+def test_the_standard_waits_work_on_its_futures(client: Any) -> None:
+    futures = [client.submit(pow, i, 2) for i in range(50)]
+    assert sorted(f.result() for f in cf.as_completed(futures, 20)) == [i * i for i in range(50)]
+    assert sorted(f.result() for f in flm.as_completed(futures)) == [i * i for i in range(50)]
+    assert len(cf.wait(futures, 20).done) == len(flm.wait(futures, 20).done) == 50
+
+
+def test_a_remote_exception_arrives_as_itself_with_the_remote_traceback(client: Any) -> None:
+    with pytest.raises(KeyError) as caught:
+        client.submit({}.__getitem__, "k").result(10)
+    assert "Traceback" in str(caught.value.__cause__)
+
+
+def test_what_can_not_be_pickled_fails_alone_and_is_named(client: Any) -> None:
+    import threading
+
+    bad = client.submit(id, threading.Lock())
+    good = client.submit(abs, -1)
+    with pytest.raises(flm.Unpicklable, match="lock"):
+        bad.result(10)
+    assert good.result(10) == 1
+
+
+def test_tasks_of_a_killed_executor_run_again(client: Any) -> None:
+    def burn(i: int) -> int:
+        import time
+
+        end = time.thread_time() + 0.002
+        while time.thread_time() < end:
+            pass
+        return i
+
+    futures = [client.submit(burn, i) for i in range(400)]
+    assert futures[0].result(10) == 0
+    os.kill(client.processes()["executors"][0], signal.SIGKILL)
+    assert [future.result(20) for future in futures] == list(range(400))
+
+
+def test_a_task_that_kills_executors_fails_with_their_certificate() -> None:
+    with flm.Client(executors=1) as client, client.session("deadly", max_retries=1) as session:
+        future = session.submit(os._exit, 3)
+        with pytest.raises(flm.TaskLost, match="exited with code 3"):
+            future.result(20)
+        assert session.submit(abs, -7).result(20) == 7
+
+
+def test_when_the_router_dies_every_future_fails_soon() -> None:
+    with flm.Client(executors=1) as client:
+        future = client.submit(signal.pause)
+        os.kill(client.processes()["router"][0], signal.SIGKILL)
+        start = monotonic()
+        with pytest.raises(flm.RouterLost):
+            future.result(10)
+        assert monotonic() - start < 10
+
+
+def test_a_closed_client_says_so() -> None:
+    client = flm.Client(executors=1)
+    client.close()
+    client.close()
+    with pytest.raises(flm.ClientClosed):
+        client.submit(abs, 1)
+
+
+def test_flmping_counts_its_tasks() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flamezmq.cli.ping", "-t", "1000", "-s", "100", "-e", "2"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1000/1000" in done.stdout
+    assert "<1,000> tasks was completed in" in done.stdout
