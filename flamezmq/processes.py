@@ -105,17 +105,28 @@ def default_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+class _Reborn(BaseException):
+    """Takes the child of a fork up to `run_and_exit`, away from its parent's stack."""
+
+    def __init__(self, body: Callable[[], int | None]) -> None:
+        self.body = body
+
+
 def fork_child(name: str, keep: Collection[int], body: Callable[[], int | None]) -> int:
     """Fork; the child runs `body` and exits with what it returns.  Returns the child's pid.
 
     The child dies with this process and inherits 0, 1, 2 and `keep`, nothing else.
-    Call it from the main thread of a process that has no other and no ZeroMQ context.
+    Call it from the main thread of a process that has no other and no ZeroMQ
+    context, somewhere below `run_and_exit`: the child's stack begins there (so
+    what a task prints of its stack is its own, and what the parent's frames
+    held is closed before a descriptor gets another meaning).  No `finally` and
+    no `except BaseException` may stand between the two.
     """
     parent = os.getpid()
     pid = os.fork()
-    if pid:
-        return pid
-    run_and_exit(lambda: _as_child(name, parent, keep, body))
+    if not pid:
+        raise _Reborn(lambda: _as_child(name, parent, keep, body))
+    return pid
 
 
 def _as_child(name: str, parent: int, keep: Collection[int], body: Callable[[], int | None]) -> int | None:
@@ -127,18 +138,28 @@ def _as_child(name: str, parent: int, keep: Collection[int], body: Callable[[], 
 
 
 def run_and_exit(body: Callable[[], int | None]) -> NoReturn:
-    """Run `body` and end the process with its answer: never returns to the code that forked."""
+    """Run `body` and end the process with its answer; children that it forks run here, too."""
     code = 1
-    try:
-        code = body() or 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        import traceback
+    while True:
+        try:
+            code = body() or 0
+        except _Reborn as child:
+            body = child.body
+            continue  # the parent's frames go here, with the traceback
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except BaseException:
+            import traceback
 
-        traceback.print_exc()
-    finally:
+            traceback.print_exc()
+        leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End without the interpreter's own exit: it would join threads and run our parent's handlers."""
+    try:
         flush()
+    finally:
         os._exit(code & 0xFF)
 
 

@@ -352,7 +352,7 @@ def main(config: WorkerConfig) -> int:
     """
     capacity.limit_math_threads(config.cores / max(1, config.executors))
     ours, theirs = zygote.channel()
-    pid = processes.fork_child("flm-zygote", [theirs.fileno()], lambda: zygote.main(_only(theirs, ours)))
+    pid = processes.fork_child("flm-zygote", [theirs.fileno()], lambda: zygote.main(theirs))
     theirs.close()
     wake_fd, signal_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(signal_fd, warn_on_full_buffer=False)
@@ -362,9 +362,3 @@ def main(config: WorkerConfig) -> int:
         return worker.serve()
     finally:
         worker.close()
-
-
-def _only(mine: socket.socket, other: socket.socket) -> socket.socket:
-    """In the child: the other end's descriptor is closed already, its object must not close it again."""
-    other.detach()
-    return mine

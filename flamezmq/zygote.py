@@ -167,25 +167,23 @@ class Zygote:
 
     def _fork(self, request: Fork, fds: list[int]) -> None:
         page, out, err = fds
-        parent = os.getpid()
+        executor_main = self.executor_main  # the child must not hold on to `self`, and so to our channel
         try:
-            pid = os.fork()
+            pid = processes.fork_child(
+                f"flm-exec-{request.number}",
+                fds,
+                lambda: become_executor(request, page, (out, err), executor_main),
+            )
         except OSError as error:
             os.write(err, f"flamezmq: no new executor: {error}\n".encode())
             self._report(Exited(request.number, 0, "", 1, False, 0))
         else:
-            if not pid:
-                self.end.detach()  # else its finalizer could close a descriptor of the task's
-                processes.run_and_exit(
-                    lambda: become_executor(request, parent, page, (out, err), self.executor_main)
-                )
             pidfd = os.pidfd_open(pid)
             self.children[pidfd] = Child(request.number, pid, pidfd)
             self.poll.register(pidfd, select.POLLIN)
             self._report(Forked(request.number, pid), [pidfd])
-        finally:
-            for fd in fds:
-                os.close(fd)
+        for fd in fds:
+            os.close(fd)
 
     def _on_end(self, child: Child) -> None:
         processes.kill_group(child.pid)  # before it is reaped: the number can't belong to another yet
@@ -219,20 +217,16 @@ def signal_name(number: int) -> str:
 # --- in the child
 
 
-def become_executor(
-    request: Fork, parent: int, page: int, outputs: tuple[int, int], executor_main: ExecutorMain
-) -> int:
+def become_executor(request: Fork, page: int, outputs: tuple[int, int], executor_main: ExecutorMain) -> int:
     """Turn a fresh fork into an executor and run it; returns its exit code."""
     os.setsid()
-    processes.die_with_parent(parent)
-    processes.default_signals()
-    processes.name_process(f"flm-exec-{request.number}")
     _fresh_streams(outputs)
     processes.close_all_but([page])
     atexit._clear()  # what the launcher registered is not ours to run
     fresh_seeds()
     fresh_main()
-    faulthandler.enable()  # a crash in C leaves its Python stack for the death certificate
+    # A crash in C leaves its Python stack for the death certificate.
+    faulthandler.enable(all_threads=False)
     gc.enable()
     try:
         executor_main(

@@ -3,8 +3,9 @@
 A figure "times the floor" is worth what its floor is worth, so each program here
 is the fastest we found, and none may be slowed down later.  Rules of this file:
 
-- the standard library and pyzmq only, and nothing of ours, so that it can be
-  copied or run alone: `python perf/floor.py four-hop --rounds 2000 --json`;
+- the standard library and pyzmq only.  The four-hop echo, which flmping prints
+  too, and the parts that all floors share are in flamezmq/cli/four_hop.py, under
+  the same rule; nothing else of ours: `python -m perf.floor four-hop --rounds 2000 --json`;
 - every public function starts a fresh interpreter, which forks its children
   before any ZeroMQ context exists.  So it may be called from a process that has
   threads and contexts of its own;
@@ -64,60 +65,55 @@ core, so an unpinned run does either, and a busy machine looks five times *faste
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import mmap
-import multiprocessing
-import os
 import pickle
-import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import cycle
 from multiprocessing.connection import Connection
+from pathlib import Path
 from statistics import median
-from time import clock_gettime_ns, perf_counter, perf_counter_ns
-from types import MethodType
+from time import perf_counter
 from typing import Any, NoReturn
 
 import zmq
-from zmq.backend import Socket as Backend
 
-#: Each process of a floor ends itself after this long.
-LIMIT_SECONDS = 25
-#: 32 bytes: about a small call, and the most that libzmq keeps inside a message.
-BODY = b"x" * 32
-CLIENT = b"c"
-MORE = int(zmq.SNDMORE)  # arithmetic with pyzmq's enums costs a microsecond
-_PR_SET_PDEATHSIG = 1
+from flamezmq.cli.four_hop import (
+    BODY,
+    LIMIT_SECONDS,
+    Trip,
+    bound,
+    brokered,
+    end_in_time,
+    fork,
+    free_address,
+    plain_socket,
+    processes,
+    serve,
+    trip,
+)
+from flamezmq.cli.four_hop import measure as four_hop
+from flamezmq.cli.four_hop import run as _four_hop
 
-_fork = multiprocessing.get_context("fork")
+__all__ = [
+    "Call",
+    "Copy",
+    "Floor",
+    "Rate",
+    "Trip",
+    "four_hop",
+    "memcpy",
+    "pickled",
+    "pipe",
+    "pipelined",
+    "push_pull",
+    "two_hop",
+]
 
-Send = Callable[..., Any]
-Receive = Callable[..., Any]
-Start = Callable[..., int]
-
-
-@dataclass(frozen=True, slots=True)
-class Trip:
-    """Round trips, one outstanding at a time.
-
-    Times in microseconds; `cpu_us` is the CPU of all processes and their I/O
-    threads per round trip (0 where the system cannot tell).
-    """
-
-    what: str
-    transport: str
-    one_core: bool
-    rounds: int
-    p50_us: float
-    p90_us: float
-    p99_us: float
-    cpu_us: float
+#: The checkout.
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +157,6 @@ def two_hop(rounds: int = 2000, transport: str = "ipc", one_core: bool = False) 
     return Trip(**_fresh("two-hop", rounds=rounds, transport=transport, one_core=one_core))
 
 
-def four_hop(rounds: int = 2000, transport: str = "ipc", one_core: bool = False) -> Trip:
-    """Client, ROUTER, worker, ROUTER, client: the bare echo, three processes.  About a second."""
-    return Trip(**_fresh("four-hop", rounds=rounds, transport=transport, one_core=one_core))
-
-
 def pipe(rounds: int = 2000, one_core: bool = False) -> Trip:
     """One process to another and back over multiprocessing's pipes."""
     return Trip(**_fresh("pipe", rounds=rounds, one_core=one_core))
@@ -192,211 +183,42 @@ def pickled(count: int = 20_000) -> Call:
 
 
 def _fresh(name: str, **options: object) -> dict[str, Any]:
-    words = [sys.executable, os.path.abspath(__file__), name, "--json"]
+    words = [sys.executable, "-m", "perf.floor", name, "--json"]
     for key, value in options.items():
         flag = "--" + key.replace("_", "-")
         words += ([flag] if value else []) if isinstance(value, bool) else [flag, str(value)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=LIMIT_SECONDS + 10)
+    done = subprocess.run(
+        words, check=False, capture_output=True, text=True, timeout=LIMIT_SECONDS + 10, cwd=ROOT
+    )
     if done.returncode:
         raise RuntimeError(f"floor {name} failed with code {done.returncode}:\n{done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-# --- sockets and processes ---------------------------------------------------------------
-
-
-def _socket(
-    kind: int, name: bytes = b"", *, bind: str = "", connect: str = ""
-) -> tuple[zmq.Socket[bytes], Send, Receive]:
-    """A socket without high-water mark, and the backend's own send and recv for it."""
-    socket = zmq.Context(io_threads=1).socket(kind)
-    socket.linger = 0
-    socket.set_hwm(0)
-    if name:
-        socket.routing_id = name
-    if bind:
-        socket.bind(bind)
-    if connect:
-        socket.connect(connect)
-    # Bound to the socket here, they skip what zmq.Socket.send does before it calls the same.
-    return socket, MethodType(Backend.send, socket), MethodType(Backend.recv, socket)
-
-
-@contextmanager
-def _processes(one_core: bool) -> Iterator[tuple[Start, Callable[[], float]]]:
-    """Give `start(target, *arguments) -> pid` and `cpu() -> seconds of all of them and of us`.
-
-    Whatever was started is killed and reaped on the way out.
-    """
-    if one_core:
-        _stay_on_one_core()
-    running: list[multiprocessing.process.BaseProcess] = []
-    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
-    def start(target: Callable[..., object], *arguments: object) -> int:
-        process = _fork.Process(target=_child, args=(prctl, target, arguments), daemon=True)
-        process.start()
-        running.append(process)
-        return process.pid or 0
-
-    def cpu() -> float:
-        return sum(map(_cpu_seconds, [os.getpid(), *(p.pid or 0 for p in running)]))
-
-    try:
-        yield start, cpu
-    finally:
-        for process in running:
-            process.kill()
-            process.join()
-
-
-def _child(
-    prctl: Callable[..., int] | None, target: Callable[..., object], arguments: Sequence[object]
-) -> None:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the default action: it ends us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.alarm(LIMIT_SECONDS)
-    if prctl is not None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
-    target(*arguments)
-
-
-def _stay_on_one_core() -> None:
-    """Ours and, by inheritance, our children's affinity: the last core that we may use."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-
-def _cpu_seconds(pid: int) -> float:
-    """CPU seconds of all threads of a process, those that have ended too, to the nanosecond."""
-    if sys.platform != "linux":
-        return 0.0
-    return clock_gettime_ns(~pid << 3 | 2) / 1e9  # what clock_getcpuclockid(3) makes of a pid
-
-
-@contextmanager
-def _address(transport: str) -> Iterator[str]:
-    """Where to bind: a socket in a private folder, or any free port of the loopback."""
-    if transport == "tcp":
-        yield "tcp://127.0.0.1:*"
-        return
-    with tempfile.TemporaryDirectory(prefix="flm-floor-") as folder:
-        yield f"ipc://{folder}/socket"
-
-
-def _bound(start: Start, server: Callable[..., object], address: str, *arguments: object) -> str:
-    """Start a server that binds `address`; return where others can connect to it.
-
-    Nobody dials before it is bound: that would cost a reconnect interval of 100 ms.
-    """
-    ours, its = _fork.Pipe(duplex=False)
-    start(server, its, address, *arguments)
-    if not ours.poll(LIMIT_SECONDS):
-        raise TimeoutError(f"the floor's server did not bind {address}")
-    return str(ours.recv())
-
-
-def _serve(kind: int, ready: Connection, address: str) -> tuple[Send, Receive]:
-    socket, send, recv = _socket(kind, bind=address)
-    ready.send(socket.get_string(zmq.LAST_ENDPOINT))
-    return send, recv
-
-
-def _trip(
-    what: str,
-    transport: str,
-    one_core: bool,
-    rounds: int,
-    once: Callable[[], object],
-    cpu: Callable[[], float],
-) -> Trip:
-    """Time `once` so many times, after a warm-up."""
-    took: list[int] = []
-    for _ in range(rounds // 10 + 20):
-        once()
-    spent = cpu()
-    for _ in range(rounds):
-        began = perf_counter_ns()
-        once()
-        took.append(perf_counter_ns() - began)
-    spent = (cpu() - spent) / rounds * 1e6
-    took.sort()
-    p50, p90, p99 = (round(took[int(rounds * q)] / 1e3, 1) for q in (0.50, 0.90, 0.99))
-    return Trip(what, transport, one_core, rounds, p50, p90, p99, round(spent, 1))
-
-
 # --- the floors themselves ---------------------------------------------------------------
 
 
 def _two_hop(rounds: int, transport: str, one_core: bool) -> Trip:
-    with _address(transport) as address, _processes(one_core) as (start, cpu):
-        at = _bound(start, _echo_bound, address)
-        _, send, recv = _socket(zmq.DEALER, connect=at)
+    with free_address(transport) as address, processes(one_core) as (start, cpu):
+        at = bound(start, _echo_bound, address)
+        _, send, recv = plain_socket(zmq.DEALER, connect=at)
 
         def once() -> None:
             send(BODY)
             recv()
 
-        return _trip("two-hop", transport, one_core, rounds, once, cpu)
+        return trip("two-hop", transport, one_core, rounds, once, cpu)
 
 
 def _echo_bound(ready: Connection, address: str) -> NoReturn:
-    send, recv = _serve(zmq.DEALER, ready, address)
+    send, recv = serve(zmq.DEALER, ready, address)
     while True:
         send(recv())
-
-
-def _worker(address: str, name: bytes) -> NoReturn:
-    _, send, recv = _socket(zmq.DEALER, name, connect=address)
-    send(b"ready")
-    while True:
-        send(recv())
-
-
-def _broker(ready: Connection, address: str, workers: Sequence[bytes]) -> NoReturn:
-    """Pass the client's messages to the workers in turn, and theirs to the client."""
-    send, recv = _serve(zmq.ROUTER, ready, address)
-    for _ in (CLIENT, *workers):
-        recv()
-        recv()
-    send(CLIENT, MORE)
-    send(b"all are here")
-    turns = cycle(workers)
-    while True:
-        to = next(turns) if recv() == CLIENT else CLIENT
-        body = recv()
-        send(to, MORE)
-        send(body)
-
-
-@contextmanager
-def _brokered(
-    transport: str, one_core: bool, workers: Sequence[bytes]
-) -> Iterator[tuple[Send, Receive, Callable[[], float]]]:
-    """A broker and its workers, all connected; the client's send and recv, and everybody's CPU."""
-    with _address(transport) as address, _processes(one_core) as (start, cpu):
-        at = _bound(start, _broker, address, workers)
-        for name in workers:
-            start(_worker, at, name)
-        _, send, recv = _socket(zmq.DEALER, CLIENT, connect=at)
-        send(b"ready")
-        recv()
-        yield send, recv, cpu
-
-
-def _four_hop(rounds: int, transport: str, one_core: bool) -> Trip:
-    with _brokered(transport, one_core, [b"w"]) as (send, recv, cpu):
-
-        def once() -> None:
-            send(BODY)
-            recv()
-
-        return _trip("four-hop", transport, one_core, rounds, once, cpu)
 
 
 def _pipelined(count: int, transport: str) -> Rate:
-    with _brokered(transport, False, [b"w1", b"w2"]) as (send, recv, cpu):
+    with brokered(transport, False, [b"w1", b"w2"]) as (send, recv, cpu):
 
         def burst(size: int) -> float:
             began = perf_counter()
@@ -414,10 +236,10 @@ def _pipelined(count: int, transport: str) -> Rate:
 
 
 def _push_pull(count: int, transport: str) -> Rate:
-    with _address(transport) as address, _processes(False) as (start, cpu):
-        ours, its = _fork.Pipe(duplex=False)
-        at = _bound(start, _pull, address, its, count)
-        _, send, _ = _socket(zmq.PUSH, connect=at)
+    with free_address(transport) as address, processes(False) as (start, cpu):
+        ours, its = fork.Pipe(duplex=False)
+        at = bound(start, _pull, address, its, count)
+        _, send, _ = plain_socket(zmq.PUSH, connect=at)
         body = b"x" * 100
 
         def burst() -> float:
@@ -436,7 +258,7 @@ def _push_pull(count: int, transport: str) -> Rate:
 
 def _pull(ready: Connection, address: str, report: Connection, count: int) -> NoReturn:
     """Report the seconds from the first message of a burst to its last."""
-    _, recv = _serve(zmq.PULL, ready, address)
+    _, recv = serve(zmq.PULL, ready, address)
     while True:
         recv()
         began = perf_counter()
@@ -446,16 +268,16 @@ def _pull(ready: Connection, address: str, report: Connection, count: int) -> No
 
 
 def _pipe(rounds: int, one_core: bool) -> Trip:
-    with _processes(one_core) as (start, cpu):
-        its_in, our_out = _fork.Pipe(duplex=False)
-        our_in, its_out = _fork.Pipe(duplex=False)
+    with processes(one_core) as (start, cpu):
+        its_in, our_out = fork.Pipe(duplex=False)
+        our_in, its_out = fork.Pipe(duplex=False)
         start(_echo_pipe, its_in, its_out)
 
         def once() -> None:
             our_out.send_bytes(BODY)
             our_in.recv_bytes()
 
-        return _trip("pipe", "pipe", one_core, rounds, once, cpu)
+        return trip("pipe", "pipe", one_core, rounds, once, cpu)
 
 
 def _echo_pipe(source: Connection, sink: Connection) -> NoReturn:
@@ -538,15 +360,9 @@ def main() -> None:
     if unknown:
         parser.error(f"{name} takes no --{unknown[0].replace('_', '-')}")
     defaults = DEFAULTS | {"count": COUNTS.get(name, 0)}
-    signal.signal(signal.SIGALRM, _expired)
-    signal.signal(signal.SIGTERM, _expired)
-    signal.alarm(LIMIT_SECONDS)
+    end_in_time()
     found = asdict(run(**{key: defaults[key] if given[key] is None else given[key] for key in takes}))
     print(json.dumps(found) if as_json else "  ".join(f"{key}={value}" for key, value in found.items()))
-
-
-def _expired(number: int, _frame: object) -> NoReturn:
-    raise TimeoutError(f"stopped by {signal.Signals(number).name}")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The commands."""
+"""The commands.  They use what every user of the package has, and nothing behind it."""

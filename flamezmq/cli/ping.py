@@ -1,7 +1,12 @@
-"""flmping: send tasks through a cluster and say how long it took.
+"""flmping: send tasks through a cluster, check each result, say how long it took.
 
-Every task is a real one: pickled, routed, run in an executor process, its
-result unpickled and checked.  The words are Flame's.
+Every task is a real one: pickled, routed, run in an executor process, its result
+unpickled and compared.  The clock runs from the first submit to the last
+comparison; before it starts, each executor of an embedded cluster has answered
+once.  The words are Flame's.
+
+What this file adds to a task is a comparison and a look at a counter, so that
+the engine is measured and not its measure.
 """
 
 from __future__ import annotations
@@ -9,44 +14,103 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from math import ceil, inf
+from time import monotonic, perf_counter, process_time
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-BAR = 45
+from flamezmq import capacity
+from flamezmq.cli.tasks import carry, echo, who, work
+from flamezmq.errors import FlameError
+
+if TYPE_CHECKING:
+    from flamezmq.client.api import Client, Session
+
+#: The progress bar's width, and how often it is drawn at most.
+BAR_COLUMNS = 45
+BAR_SECONDS = 0.1
+#: Submitted before the first of them is gathered; twice as many may be on their way.
+AHEAD_TASKS = 1 << 16
+AHEAD_BYTES = 64 << 20
+#: Each frame of a message must stay under the router's limit.
+MOST_BYTES = 512 << 20
+#: An executor that has not answered after so long will not come.
+PATIENCE_SECONDS = 20.0
+#: How long each `who` task stays, so that the next one goes to another executor.
+STAY_SECONDS = 0.002
+#: Round trips and floor of -p.
+TRIPS = 1000
+TRIPS_SECONDS = 5.0
+
+OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 
-def ping(seconds: float, payload: bytes) -> bytes:
-    """The task: burn so much CPU time, then give the payload back."""
-    if seconds:
-        end = time.thread_time() + seconds
-        while time.thread_time() < end:
-            pass
-    return payload
+class Failure(Exception):
+    """A task failed, or its result is wrong."""
 
 
 @click.command(
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Example: flmping -t 10000 -p.  Exit codes: 0 done, 1 a result was wrong, 2 bad arguments or no cluster, "  # noqa: E501
-    "130 interrupted.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  flmping -t 10000                 10,000 tasks through a cluster of this machine
+  flmping -t 10000 -p              the same, and what it cost, beside bare ZeroMQ
+  flmping -t 200 -d 10 -s 100000   10 ms of CPU and 100 kB each way per task
+
+\b
+Exit codes:
+  0    every result came and was the right one
+  1    a task failed, a result was wrong, or the cluster was lost on the way
+  2    bad arguments, or no cluster to be had
+  130  Ctrl-C
+""",
 )
 @click.option(
-    "-t", "--task-num", type=click.IntRange(1), default=10, show_default=True, help="Number of tasks."
-)
-@click.option("-d", "--duration", type=click.FloatRange(0), default=0.0, help="CPU time of each task in ms.")
-@click.option(
-    "-s", "--size", type=click.IntRange(0), default=0, help="Payload of each task in bytes, both ways."
-)
-@click.option("-e", "--executors", type=click.IntRange(1), help="Executors of the embedded cluster.")
-@click.option("-a", "--address", help="Router to use; without one an embedded cluster is started.")
-@click.option(
-    "-p", "--perf", is_flag=True, help="Add throughput, CPU per task, round trips and the four-hop floor."
+    "-t", "--task-num", type=click.IntRange(min=1), default=10, show_default=True, help="How many tasks."
 )
 @click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Form of the output."
+    "-d",
+    "--duration",
+    type=click.FloatRange(min=0, max=3_600_000),
+    default=0.0,
+    metavar="MS",
+    help="CPU time of each task, milliseconds.",
 )
-def main(
+@click.option(
+    "-s",
+    "--size",
+    type=click.IntRange(min=0, max=MOST_BYTES),
+    default=0,
+    metavar="BYTES",
+    help="Payload of each task, and of its result.",
+)
+@click.option(
+    "-e",
+    "--executors",
+    type=click.IntRange(min=1, max=1024),
+    metavar="N",
+    help="Executors of the cluster that flmping starts.  [default: one per usable core]",
+)
+@click.option(
+    "-a",
+    "--address",
+    metavar="ADDRESS",
+    help="The router to use, tcp://host:port or ipc://path.  [default: $FLAMEZMQ_ADDRESS, else a "
+    "cluster of its own]",
+)
+@click.option(
+    "-p",
+    "--perf",
+    is_flag=True,
+    help="Add throughput, CPU per task by process, round trips one at a time, and the same round trip "
+    "through a bare ZeroMQ broker (the four-hop floor).",
+)
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Form."
+)
+def command(
     task_num: int,
     duration: float,
     size: int,
@@ -55,114 +119,300 @@ def main(
     perf: bool,
     output: str,
 ) -> None:
-    """Run TASK_NUM tasks through a flamezmq cluster and print how long they took."""
-    import flamezmq as flm
+    """Send tasks through a flamezmq cluster and say how long they took.
 
-    try:
-        with flm.Client(address, executors=executors) as client:
-            facts = _run(client, task_num, duration / 1000, os.urandom(size), output == "table")
+    Every task is a real one: pickled, routed, run in an executor process, its result unpickled
+    and checked.
+    """
+    address = address or os.environ.get("FLAMEZMQ_ADDRESS") or None
+    if address is None:
+        executors = executors or max(1, int(capacity.usable_cores()))
+    elif executors is not None:
+        raise click.UsageError("-e starts a cluster of its own; it does not go with an address.")
+    elif not address.startswith(("tcp://", "ipc://")):
+        raise click.UsageError(f"{address!r} is no address; write tcp://host:port or ipc://path.")
+    client = _connected(address, executors)
+    with client:
+        _warm_up(client, executors)
+        began = perf_counter()
+        with client.session("flmping") as session:
+            created = perf_counter() - began
+            ping = Ping(client, session, task_num, duration / 1000, size, perf)
+            facts: dict[str, Any] = {
+                "session": session.id,
+                "tasks": task_num,
+                "duration_ms": duration,
+                "size_bytes": size,
+                "executors": executors,
+                "created_ms": round(created * 1e3, 3),
+            }
+            if output == "table":
+                click.echo(
+                    f"Session <{session.id}> was created in <{_ms(created)}>, "
+                    f"start to run <{task_num:,}> tasks in the session:\n"
+                )
+            facts["completed_ms"] = round(ping.run(Bar(task_num, output == "table")) * 1e3, 3)
+            if output == "table":
+                click.echo(f"\n<{task_num:,}> tasks was completed in <{_ms(ping.seconds)}>.")
             if perf:
-                facts.update(_perf(client, facts, task_num))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (flm.FlameError, ValueError) as error:
-        click.echo(f"flmping: {error}", err=True)
-        sys.exit(2)
-    _report(facts, output)
-    sys.exit(1 if facts["wrong"] else 0)
-
-
-def _run(client: Any, count: int, seconds: float, payload: bytes, show: bool) -> dict[str, Any]:
-    start = time.perf_counter()
-    session = client.session("flmping")
-    created = time.perf_counter() - start
-    if show:
-        click.echo(
-            f"Session <{session.id}> was created in <{created * 1000:.0f} ms>, "
-            f"start to run <{count:,}> tasks in the session:\n"
-        )
-    with session:
-        before = _cpu(client)
-        start = time.perf_counter()
-        futures = [session.submit(ping, seconds, payload) for _ in range(count)]
-        wrong = 0
-        drawn = start
-        live = show and sys.stdout.isatty()
-        for done, future in enumerate(futures):
-            wrong += future.result() != payload
-            if live and not done % 256 and time.perf_counter() - drawn > 0.1:
-                drawn = time.perf_counter()
-                _bar(done, count, "\r")
-        took = time.perf_counter() - start
-        cpu = {role: value - before.get(role, 0.0) for role, value in _cpu(client).items()}
-    if show:
-        _bar(count, count, "\n")
-    return {
-        "session": session.id,
-        "created_ms": created * 1000,
-        "tasks": count,
-        "milliseconds": took * 1000,
-        "wrong": wrong,
-        "cpu_us_per_task": {role: value / count * 1e6 for role, value in cpu.items()},
-    }
-
-
-def _bar(done: int, count: int, end: str) -> None:
-    filled = "=" * (BAR * done // count)
-    print(f"[{100 * done // count:3d}%] {filled:<{BAR}}   {done}/{count}", end=end, flush=True)
-
-
-def _cpu(client: Any) -> dict[str, float]:
-    """CPU seconds so far, by role; processes that have gone do not count."""
-    seconds = {"client": time.process_time()}
-    for role, pids in client.processes().items():
-        for pid in pids:
-            try:
-                for thread in os.listdir(f"/proc/{pid}/task"):
-                    with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
-                        seconds[role] = seconds.get(role, 0.0) + int(file.read().split()[0]) / 1e9
-            except OSError:
-                continue
-    return seconds
-
-
-def _perf(client: Any, facts: dict[str, Any], count: int) -> dict[str, Any]:
-    from flamezmq.cli import four_hop
-
-    times = []
-    with client.session("flmping-trips") as session:
-        for turn in range(2200):
-            start = time.perf_counter()
-            session.submit(ping, 0.0, b"").result()
-            if turn >= 200:
-                times.append(time.perf_counter() - start)
-    times.sort()
-    trips = {
-        name: times[int(len(times) * q)] * 1e6 for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
-    }
-    return {
-        "tasks_per_second": count / facts["milliseconds"] * 1000,
-        "round_trip_us": trips,
-        "four_hop_floor": four_hop.measure(),
-    }
-
-
-def _report(facts: dict[str, Any], output: str) -> None:
+                facts["perf"] = ping.measure()
     if output == "json":
         click.echo(json.dumps(facts, indent=2))
-        return
-    click.echo(f"\n<{facts['tasks']:,}> tasks was completed in <{facts['milliseconds']:.0f} ms>.")
-    if facts["wrong"]:
-        click.echo(f"{facts['wrong']} results were not what was sent", err=True)
-    if "round_trip_us" in facts:
-        cpu, trips, floor = facts["cpu_us_per_task"], facts["round_trip_us"], facts["four_hop_floor"]
-        parts = ", ".join(f"{role} {value:.1f}" for role, value in cpu.items())
-        click.echo(f"\nthroughput      {facts['tasks_per_second']:,.0f} tasks/s")
-        click.echo(f"CPU per task    {sum(cpu.values()):.1f} us ({parts})")
-        click.echo("round trip      " + ", ".join(f"{name} {value:.0f} us" for name, value in trips.items()))
-        click.echo(
-            f"four-hop floor  p50 {floor['p50_us']:.0f} us, p90 {floor['p90_us']:.0f} us, p99 {floor['p99_us']:.0f} us"  # noqa: E501
+    elif perf:
+        _show(facts["perf"])
+
+
+def _ms(seconds: float) -> str:
+    return f"{ceil(seconds * 1e3):,} ms"
+
+
+# --- the cluster -------------------------------------------------------------------------
+
+
+def _connected(address: str | None, executors: int | None) -> Client:
+    from zmq import ZMQError
+
+    from flamezmq.client.api import Client
+
+    try:
+        return Client(address, executors=executors)
+    except ZMQError as error:
+        raise click.UsageError(f"can't use the address {address!r}: {error}.") from error
+    except (FlameError, ValueError, OSError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _warm_up(client: Client, executors: int | None) -> None:
+    """Wait until every executor of our own cluster, or somebody in another one, has answered."""
+    answered: set[int] = set()
+    wanted = executors or 1
+    until = monotonic() + PATIENCE_SECONDS
+    with client.session("flmping-start") as session:
+        while len(answered) < wanted:
+            try:
+                futures = [session.submit(who, STAY_SECONDS) for _ in range(2 * wanted)]
+                answered.update(future.result(until - monotonic()) for future in futures)
+            except TimeoutError:
+                session.close(cancel=True)
+                raise click.UsageError(
+                    f"{len(answered)} of {wanted} executors have answered in {PATIENCE_SECONDS:g} s; "
+                    "has the cluster a worker?"
+                ) from None
+
+
+# --- the run -----------------------------------------------------------------------------
+
+
+class Ping:
+    """`count` tasks, each with `seconds` of CPU and `size` bytes each way; `perf`: for `measure`."""
+
+    def __init__(
+        self, client: Client, session: Session, count: int, seconds: float, size: int, perf: bool
+    ) -> None:
+        self.client, self.session = client, session
+        self.count, self.task_seconds, self.size = count, seconds, size
+        self.seconds = 0.0
+        self._data = os.urandom(max(size - 8, 0))  # behind the number, which makes each payload another
+        self._perf = perf
+        self._cpu: dict[str, float] = {}
+
+    def run(self, bar: Bar) -> float:
+        """Submit all, gather and check all; returns the seconds that it took."""
+        ahead = AHEAD_TASKS if not self.size else min(AHEAD_TASKS, max(1, AHEAD_BYTES // self.size))
+        before = self._cpu_seconds()
+        began = perf_counter()
+        waiting = self._submit(range(min(ahead, self.count)))
+        for first in range(0, self.count, ahead):
+            following = self._submit(range(first + ahead, min(first + 2 * ahead, self.count)))
+            self._gather(waiting, first, bar)
+            waiting = following
+        self.seconds = perf_counter() - began
+        self._cpu = {name: spent - before.get(name, 0.0) for name, spent in self._cpu_seconds().items()}
+        bar.end()
+        return self.seconds
+
+    def _submit(self, numbers: range) -> list[Any]:
+        submit, seconds, data = self.session.submit, self.task_seconds, self._data
+        if self.size:
+            return [submit(carry, number, seconds, self._head(number) + data) for number in numbers]
+        if seconds:
+            return [submit(work, number, seconds) for number in numbers]
+        return [submit(echo, number) for number in numbers]
+
+    def _gather(self, futures: list[Any], first: int, bar: Bar) -> None:
+        is_right = self._is_right_data if self.size else int.__eq__
+        look = 0 if self.task_seconds or self.size else 255  # short ones need no look after each
+        for number, future in enumerate(futures, first):
+            try:
+                result = future.result()
+            except Exception as error:
+                raise Failure(f"task {future.task_id} failed: {_sentence(error)}") from error
+            if is_right(number, result) is not True:
+                raise Failure(f"task {future.task_id} gave {_brief(result)}, which is not what was sent")
+            if not number & look and monotonic() >= bar.due:
+                bar.draw(number + 1)
+        futures.clear()
+
+    def _head(self, number: int) -> bytes:
+        return number.to_bytes(8, "little")[: self.size]
+
+    def _is_right_data(self, number: int, result: object) -> bool:
+        return (
+            type(result) is bytes
+            and len(result) == self.size
+            and result.startswith(self._head(number))
+            and result.endswith(self._data)
         )
+
+    # --- -p
+
+    def measure(self) -> dict[str, Any]:
+        """What `run` cost, and round trips one at a time, half before the floor and half after it."""
+        from flamezmq.cli import four_hop
+
+        cpu = {name: round(spent / self.count * 1e6, 2) for name, spent in self._cpu.items()}
+        transport = "tcp" if self.client.address.startswith("tcp") else "ipc"
+        took = self._trips(TRIPS // 2)
+        floor = four_hop.measure(TRIPS, transport)
+        took += self._trips(TRIPS - TRIPS // 2)
+        p50, p90, p99 = _percentiles(took)
+        return {
+            "tasks_per_second": round(self.count / self.seconds),
+            "cpu_us_per_task": {"all": round(sum(cpu.values()), 2), **cpu},
+            "round_trip_us": {"p50": p50, "p90": p90, "p99": p99, "rounds": len(took)},
+            "four_hop_floor_us": {
+                "p50": floor.p50_us,
+                "p90": floor.p90_us,
+                "p99": floor.p99_us,
+                "rounds": floor.rounds,
+                "transport": transport,
+            },
+        }
+
+    def _trips(self, rounds: int) -> list[float]:
+        """Seconds of each; stops early where they are slow."""
+        submit = self.session.submit
+        for number in range(50):
+            submit(echo, number).result()
+        took: list[float] = []
+        until = monotonic() + TRIPS_SECONDS / 2
+        while len(took) < rounds and monotonic() < until:
+            began = perf_counter()
+            submit(echo, 1).result()
+            took.append(perf_counter() - began)
+        return took
+
+    def _cpu_seconds(self) -> dict[str, float]:
+        """Used so far, by role: this process, and those of the cluster if it is ours."""
+        if not self._perf:
+            return {}
+        from flamezmq.cli.four_hop import cpu_seconds
+
+        spent = {"client": process_time()}
+        for role, pids in self.client.processes().items():
+            spent[role] = sum(map(_or_nothing(cpu_seconds), pids))
+        return spent
+
+
+def _or_nothing(cpu_seconds: Callable[[int], float]) -> Callable[[int], float]:
+    """A process that has just ended has used nothing."""
+
+    def safely(pid: int) -> float:
+        try:
+            return cpu_seconds(pid)
+        except OSError:
+            return 0.0
+
+    return safely
+
+
+def _percentiles(seconds: Sequence[float]) -> list[float]:
+    """p50, p90 and p99, in microseconds."""
+    ordered = sorted(seconds)
+    return [round(ordered[int(len(ordered) * q)] * 1e6, 1) for q in (0.50, 0.90, 0.99)]
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error) if isinstance(error, FlameError) else f"{type(error).__name__}: {error}"
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:40]}... ({len(text)} characters)"
+
+
+# --- what is shown -----------------------------------------------------------------------
+
+
+class Bar:
+    """The progress bar: on a terminal drawn in place, elsewhere only its last state."""
+
+    def __init__(self, count: int, shown: bool) -> None:
+        self.count, self.shown = count, shown
+        self.due = inf  # when it may be drawn again
+        self._open = False
+        if shown and sys.stdout.isatty():
+            self.draw(0)
+
+    def draw(self, done: int) -> None:
+        self._open = True
+        self._write("\r" + self._line(done))
+        self.due = monotonic() + BAR_SECONDS
+
+    def end(self) -> None:
+        if self.shown:
+            self._write(("\r" if self._open else "") + self._line(self.count) + "\n")
+        self._open = False
+
+    def _line(self, done: int) -> str:
+        bar = "=" * (BAR_COLUMNS * done // self.count)
+        total = str(self.count)
+        return f"[{100 * done // self.count:3d}%] {bar:<{BAR_COLUMNS}}   {done:>{len(total)}}/{total}"
+
+    @staticmethod
+    def _write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _show(perf: dict[str, Any]) -> None:
+    cpu = dict(perf["cpu_us_per_task"])
+    trip, floor = perf["round_trip_us"], perf["four_hop_floor_us"]
+    total = cpu.pop("all")
+    parts = ", ".join(f"{name} {spent:.1f}" for name, spent in cpu.items())
+    whose = "all processes together" if len(cpu) > 1 else "this process only; the cluster is not ours"
+
+    def times(found: dict[str, Any]) -> str:
+        return ", ".join(f"{name} {found[name]:.0f} us" for name in ("p50", "p90", "p99"))
+
+    click.echo(f"\nthroughput      {perf['tasks_per_second']:,} tasks/s")
+    click.echo(f"CPU per task    {total:.1f} us, {whose}: {parts}")
+    click.echo(f"round trip      {times(trip)} ({trip['rounds']:,} empty tasks, one at a time)")
+    click.echo(
+        f"four-hop floor  {times(floor)} (the same through a bare ZeroMQ broker, {floor['transport']}, "
+        "in this run)"
+    )
+
+
+def main() -> NoReturn:
+    """The console script."""
+    code = OK
+    complaint = ""
+    try:
+        code = command.main(prog_name="flmping", standalone_mode=False) or OK
+        sys.stdout.flush()
+    except (KeyboardInterrupt, click.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = FAILED  # nobody reads us
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nor what is left in the buffer
+    except click.ClickException as error:
+        code, complaint = REFUSED, error.format_message()
+    except (Failure, FlameError) as error:
+        code, complaint = FAILED, str(error)
+    if complaint:
+        click.echo(f"flmping: {complaint}", err=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

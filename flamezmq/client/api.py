@@ -323,7 +323,8 @@ class Client:
         self._dirty.clear()
 
     def _how_the_cluster_ended(self) -> str:
-        return "the embedded cluster has ended (its router or its launcher died); open a new Client"
+        why = self._cluster.why_it_ended() if self._cluster is not None else ""
+        return f"the embedded cluster has ended ({why or 'its launcher died'}); open a new Client"
 
     def _cancel_everything(self) -> None:
         with self._apply_lock:
@@ -334,9 +335,7 @@ class Client:
     def _forked(self) -> None:
         """In the child of a fork: the line belongs to the parent."""
         self._closed = "this client belongs to the parent process: it can't be used after a fork"
-        self._line.abandon()
-        if self._cluster is not None:
-            self._cluster.abandon()  # type: ignore[attr-defined]
+        self._line.abandon()  # the cluster knows by itself whose it is
 
 
 class Session:

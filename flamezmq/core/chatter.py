@@ -25,6 +25,8 @@ RATE_BYTES_PER_SECOND = 1_000_000
 BURST_BYTES = 2_000_000
 #: The last words in a death certificate.
 LAST_LINES = 20
+#: How faulthandler ends its report; it says nothing about the death.
+_IDLE_WORDS = "Extension modules: "
 _LAST_CHARACTERS = 8192
 
 
@@ -114,5 +116,8 @@ class Chatter:
         return min(stream.due() for stream in self.streams if stream.waiting())
 
     def last_words(self) -> tuple[str, ...]:
-        """The last lines on stderr."""
-        return tuple(self.streams[1].tail.splitlines()[-LAST_LINES:])
+        """The last lines on stderr that say something."""
+        lines = [line for line in self.streams[1].tail.splitlines() if line.strip()]
+        if lines and lines[-1].startswith(_IDLE_WORDS):
+            lines.pop()
+        return tuple(lines[-LAST_LINES:])

@@ -1,0 +1,287 @@
+"""Deaths, cuts and interrupts in the middle of work: nothing is lost, nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic, thread_time
+from typing import Any
+
+import psutil
+import pytest
+
+import flamezmq as flm
+
+pytestmark = pytest.mark.processes
+
+
+def burn(i: int, seconds: float = 0.002) -> int:
+    end = thread_time() + seconds
+    while thread_time() < end:
+        pass
+    return i
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    with flm.Client(executors=2) as client:
+        yield client
+
+
+@pytest.mark.parametrize("victim", ["executors", "zygote", "worker"])
+def test_a_killed_process_is_replaced_and_its_tasks_run_again(client: Any, victim: str) -> None:
+    futures = [client.submit(burn, i) for i in range(600)]
+    assert futures[20].result(10) == 20
+    os.kill(client.processes()[victim][0], signal.SIGKILL)
+    assert [future.result(20) for future in futures] == list(range(600))
+    assert client.submit(abs, -1).result(10) == 1
+
+
+def test_with_no_retries_nothing_is_started_twice(tmp_path: Path) -> None:
+    def mark(i: int) -> int:
+        with open(tmp_path / str(i), "a") as file:
+            file.write("x")
+        return burn(i, 0.001)
+
+    with flm.Client(executors=2) as client, client.session("once", max_retries=0) as session:
+        futures = [session.submit(mark, i) for i in range(500)]
+        futures[50].result(10)
+        os.kill(client.processes()["executors"][0], signal.SIGKILL)
+        lost = sum(isinstance(future.exception(20), flm.TaskLost) for future in futures)
+    assert all(len(file.read_text()) == 1 for file in tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) >= 500 - lost
+
+
+@pytest.mark.parametrize("victim", ["launcher", "client"])
+def test_when_the_owner_is_killed_nothing_is_left(victim: str) -> None:
+    script = (
+        "import flamezmq as flm, json, signal\n"
+        "c = flm.Client(executors=2)\n"
+        "f = c.submit(signal.pause)\n"
+        "c.submit(abs, 1).result(10)\n"
+        "print(json.dumps(c.processes()), flush=True)\n"
+        "signal.pause()\n"
+    )
+    program = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert program.stdout is not None
+        import json
+
+        pids = [pid for pids in json.loads(program.stdout.readline()).values() for pid in pids]
+        # a killed launcher stays a zombie of its client, which is as good as gone
+        left = [psutil.Process(pid) for pid in pids[victim == "launcher" :]]
+        os.kill(program.pid if victim == "client" else pids[0], signal.SIGKILL)
+        _, alive = psutil.wait_procs(left, timeout=5)
+        assert not alive
+    finally:
+        program.kill()
+        program.communicate()
+        flm.Client(executors=1).close()  # sweeps what a killed launcher could not remove
+
+
+class CuttingProxy(threading.Thread):
+    """Stands between a dialler and a router, and cuts every connection now and then."""
+
+    def __init__(self, here: str, there: str, seed: int) -> None:
+        super().__init__(daemon=True, name="proxy")
+        self._there, self._random = there, random.Random(seed)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(here)
+        self._listener.listen(16)
+        self._ending = False
+        self.cuts = 0
+
+    def run(self) -> None:
+        ways: dict[socket.socket, socket.socket] = {}
+        left = self._random.randrange(150_000, 400_000)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            while not self._ending:
+                for key, _ in selector.select(0.05):
+                    end: Any = key.fileobj
+                    if end is self._listener:
+                        near, _ = self._listener.accept()
+                        far = socket.socket(socket.AF_UNIX)
+                        far.connect(self._there)
+                        for one, other in ((near, far), (far, near)):
+                            ways[one] = other
+                            selector.register(one, selectors.EVENT_READ)
+                        continue
+                    if end not in ways:
+                        continue
+                    try:
+                        data = end.recv(16384)
+                        left -= len(data)
+                        if data and left > 0:
+                            ways[end].sendall(data)
+                            continue
+                    except OSError:
+                        pass
+                    if left <= 0:
+                        self.cuts += 1
+                        left = self._random.randrange(150_000, 400_000)
+                    for one in (end, ways[end]):
+                        selector.unregister(one)
+                        del ways[one]
+                        one.close()
+            for one in ways:
+                one.close()
+
+    def stop(self) -> None:
+        self._ending = True
+        self.join(5)
+        self._listener.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_connection_that_is_cut_again_and_again_loses_nothing(
+    client: Any, tmp_path: Path, seed: int
+) -> None:
+    proxy = CuttingProxy(str(tmp_path / "p"), client.address.removeprefix("ipc://"), seed)
+    proxy.start()
+    try:
+        with flm.Client(f"ipc://{tmp_path}/p") as other:
+            futures = [other.submit(bytes, 100) for _ in range(20_000)]
+            assert all(future.result(30) == bytes(100) for future in futures)
+            assert list(other.map(abs, range(2000), chunksize=10)) == list(range(2000))
+        assert proxy.cuts > 2
+    finally:
+        proxy.stop()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_interrupt_anywhere_loses_no_future(client: Any, seed: int) -> None:
+    """KeyboardInterrupt at random moments of submit and result; every future that we got ends well."""
+    rng = random.Random(seed)
+    futures: list[Any] = []
+    interrupts = 0
+    me = threading.get_ident()
+    over = threading.Event()
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    def nag() -> None:
+        while not over.wait(rng.uniform(0.0005, 0.02)):
+            signal.pthread_kill(me, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    nagger = threading.Thread(target=nag)
+    nagger.start()
+    until = monotonic() + 2.0
+    while not over.is_set():
+        try:
+            while monotonic() < until:
+                for _ in range(rng.randrange(1, 400)):
+                    value = len(futures)
+                    futures.append((value, client.submit(abs, -value)))
+                for value, future in futures[-3:]:
+                    assert future.result(10) == value
+            over.set()
+            nagger.join()
+        except KeyboardInterrupt:
+            interrupts += 1
+    signal.signal(signal.SIGUSR1, before)
+    assert interrupts > 20
+    for value, future in futures:
+        assert future.result(10) == value
+    assert client.submit(abs, -5).result(10) == 5
+
+
+def test_a_finished_result_does_not_wait_for_a_task_that_holds_the_gil() -> None:
+    with flm.Client(executors=1) as client:
+        first = [client.submit(abs, -i) for i in range(10)]
+        client.submit(sum, range(4 * 10**8))
+        start = monotonic()
+        assert [future.result(5) for future in first] == list(range(10))
+        assert monotonic() - start < 5
+        client.close()  # does not wait for the sum
+
+
+def test_sixteen_threads_share_a_client(client: Any) -> None:
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        for i in range(100):
+            result = client.submit(pow, i, 2).result(20)
+            wrong.extend([(seed, i, result)] if result != i * i else [])
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not wrong
+
+
+def test_awkward_tasks_leave_the_executors_usable(client: Any) -> None:
+    def chatty() -> None:
+        print("x" * 1_000_000)
+
+    def forker() -> int:
+        pid = os.fork()
+        if not pid:
+            return 0  # a child that comes back from the task
+        os.waitpid(pid, 0)
+        return 7
+
+    for fn in (chatty, os.getcwd, lambda: os.close(0)):
+        assert client.submit(fn).exception(10) is None
+    assert isinstance(client.submit(lambda: (i for i in "ab")).exception(10), TypeError)
+    for kind in (KeyboardInterrupt, SystemExit):
+
+        def fail(kind: Any = kind) -> None:
+            raise kind("from the task")
+
+        assert isinstance(client.submit(fail).exception(10), kind)
+    assert client.submit(forker).result(10) == 7
+    assert client.submit(abs, -3).result(10) == 3
+
+
+def test_callbacks_may_submit_and_raise(client: Any) -> None:
+    seen: list[int] = []
+    done = threading.Event()
+
+    def again(future: Any) -> None:
+        seen.append(future.result())
+        if len(seen) == 5:
+            done.set()
+            raise ValueError("callbacks may fail")
+        client.submit(abs, -len(seen)).add_done_callback(again)
+
+    client.submit(abs, 0).add_done_callback(again)
+    assert done.wait(10)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_cancel_is_certain(client: Any) -> None:
+    running = [client.submit(burn, 0, 0.3) for _ in range(2)]
+    waiting = [client.submit(burn, i) for i in range(50)]
+    assert waiting[-1].cancel()
+    assert waiting[-1].cancelled()
+    assert all(future.result(10) == 0 for future in running)
+    assert not waiting[0].cancel() or waiting[0].cancelled()
+    assert waiting[5].result(10) == 5
+
+
+def test_random_streams_differ_between_executors(client: Any) -> None:
+    def draw(_: int) -> tuple[int, float, float]:
+        import random
+
+        import numpy as np
+
+        burn(0, 0.02)
+        return os.getpid(), random.random(), float(np.random.random())
+
+    drawn = {pid: (a, b) for pid, a, b in client.map(draw, range(12), chunksize=1)}
+    assert len(drawn) == 2
+    assert len({a for a, _ in drawn.values()}) == len({b for _, b in drawn.values()}) == 2
