@@ -157,6 +157,7 @@ def test_a_connection_that_is_cut_again_and_again_loses_nothing(
         proxy.stop()
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("seed", range(4))
 def test_an_interrupt_anywhere_loses_no_future(client: Any, seed: int) -> None:
     """KeyboardInterrupt at random moments of submit and result; every future that we got ends well."""
@@ -177,18 +178,22 @@ def test_an_interrupt_anywhere_loses_no_future(client: Any, seed: int) -> None:
     nagger = threading.Thread(target=nag)
     nagger.start()
     until = monotonic() + 2.0
-    while not over.is_set():
-        try:
-            while monotonic() < until:
-                for _ in range(rng.randrange(1, 400)):
-                    value = len(futures)
-                    futures.append((value, client.submit(abs, -value)))
-                for value, future in futures[-3:]:
-                    assert future.result(10) == value
-            over.set()
-            nagger.join()
-        except KeyboardInterrupt:
-            interrupts += 1
+    try:
+        while not over.is_set():
+            try:
+                while monotonic() < until:
+                    for _ in range(rng.randrange(1, 400)):
+                        value = len(futures)
+                        futures.append((value, client.submit(abs, -value)))
+                    for value, future in futures[-3:]:
+                        assert future.result(10) == value
+                over.set()
+            except KeyboardInterrupt:
+                interrupts += 1
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        over.set()
+        nagger.join()
     signal.signal(signal.SIGUSR1, before)
     assert interrupts > 20
     for value, future in futures:

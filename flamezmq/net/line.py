@@ -149,7 +149,7 @@ class Line:
                 self._raw(codec.signal(codec.BYE, self.link.epoch))
                 self._hang_up(linger_ms=200)
             self._hang_up()
-            self._context.term()
+            self._context.destroy(0)
             os.close(self._wake_fd)
             self._wake_fd = -1
             self.lost = self.lost or RouterLost("this line was closed")
@@ -163,7 +163,7 @@ class Line:
 
     def _dial(self) -> None:
         self._hang_up()
-        self.link.cut()
+        self._cut()
         socket = self._context.socket(zmq.DEALER)
         socket.set_hwm(0)  # credit is the bound
         socket.linger = 0
@@ -182,14 +182,22 @@ class Line:
         self._hello()
 
     def _hang_up(self, linger_ms: int = 0) -> None:
-        socket, self._socket = self._socket, None
-        if socket is not None:
-            socket.disable_monitor()
+        """Close the sockets; may be interrupted, and called again, at any point."""
+        if self._monitor is not None:
             self._monitor.close(0)
-            socket.close(linger_ms)
+            self._monitor = None
+        if self._socket is not None:
+            self._socket.close(linger_ms)
+            self._socket = None
+
+    def _cut(self) -> None:
+        """The connection is gone, or given up: from now on the router's patience counts."""
+        if self.link.up:
+            self._down_since = time.monotonic()
+        self.link.cut()
 
     def _hello(self) -> None:
-        self.link.cut()
+        self._cut()
         self.link.epoch += 1
         self._hello_at = time.monotonic()
         hello = m.Hello(
@@ -319,9 +327,7 @@ class Line:
         while zmq.zmq_poll([(self._monitor, _POLLIN)], 0):
             event = parse_monitor_message(self._monitor.recv_multipart())["event"]
             if event == zmq.EVENT_DISCONNECTED:
-                if self.link.up:
-                    self._down_since = time.monotonic()
-                self.link.cut()
+                self._cut()
             elif self.router_was_there or self._hello_at < time.monotonic() - 0.2:
                 self._hello()
 
