@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutorConfig:
+class ExecutorConfig(msgspec.Struct, frozen=True):
     """address: the router's.  node, token, number: what it introduces itself by.
 
     page_fd: the page that it shares with its worker (flamezmq.page), as a memfd.

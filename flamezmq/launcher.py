@@ -15,15 +15,15 @@ lines, ours) and `control` (its word "stop", or its end).
 from __future__ import annotations
 
 import gc
-import json
 import os
 import select
 import signal
 import socket
 import sys
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NoReturn
+
+import msgspec
 
 from flamezmq import processes
 from flamezmq.core.backoff import YOUNG_SECONDS, Backoff
@@ -41,8 +41,7 @@ REAP_SECONDS = 1.0
 ASKED = "its owner asked for it"
 
 
-@dataclass(frozen=True, slots=True)
-class LauncherConfig:
+class LauncherConfig(msgspec.Struct, frozen=True):
     """folder: the cluster's, made and locked by the owner.  executors: 0 for one per usable core."""
 
     folder: str
@@ -81,7 +80,7 @@ class Launcher:
     def tell(self, facts: dict[str, Any]) -> None:
         """One line for the client; also called in the worker."""
         try:
-            os.write(STATUS_FD, json.dumps(facts).encode() + b"\n")
+            os.write(STATUS_FD, msgspec.json.encode(facts) + b"\n")
         except OSError:
             pass  # nobody reads, or nobody is there
 
@@ -221,4 +220,4 @@ def main(config: LauncherConfig) -> int:
 def boot() -> NoReturn:
     """In a fresh interpreter (`processes.spawn`): the argument is the configuration, as JSON."""
     processes.close_all_but([OWNER_FD, LOCK_FD, CONTROL_FD, STATUS_FD])
-    processes.run_and_exit(lambda: main(LauncherConfig(**json.loads(sys.argv[3]))))
+    processes.run_and_exit(lambda: main(msgspec.json.decode(sys.argv[3], type=LauncherConfig)))

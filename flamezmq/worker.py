@@ -15,9 +15,10 @@ import select
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
+
+import msgspec
 
 from flamezmq import capacity, page, processes, zygote
 from flamezmq.core import agent as a
@@ -39,8 +40,7 @@ ZYGOTE_SECONDS = 5.0
 ROUTER_LOST = 3
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerConfig:
+class WorkerConfig(msgspec.Struct, frozen=True):
     """address: the router's.  node: this worker's name; a later one of that name replaces it.
 
     tell: called with facts that the launcher wants to know ({"zygote": pid}).
@@ -84,8 +84,7 @@ class Pipe:
         return b"".join(pieces)
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct, eq=False):
     """The worker's side of an executor.  `pidfd` is -1 until it is forked."""
 
     words: memoryview

@@ -26,7 +26,6 @@ import socket
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -109,8 +108,7 @@ def _receive(end: socket.socket) -> tuple[bytes, list[int]]:
     return data, fds
 
 
-@dataclass(slots=True)
-class Child:
+class Child(msgspec.Struct, eq=False):
     number: int
     pid: int
     pidfd: int

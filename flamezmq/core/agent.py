@@ -11,8 +11,9 @@ the next ones wait, longer and longer.  The same holds for the zygote.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TypeAlias
+
+import msgspec
 
 from flamezmq.core.backoff import YOUNG_SECONDS, Backoff
 from flamezmq.core.chatter import Chatter
@@ -24,34 +25,29 @@ FORKS_AT_A_TIME = 16
 GRACE_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Fork:
+class Fork(msgspec.Struct, frozen=True, gc=False):
     """Ask the zygote for executor `number`."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(msgspec.Struct, frozen=True, gc=False):
     """SIGKILL for executor `number`."""
 
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class StartZygote:
+class StartZygote(msgspec.Struct, frozen=True, gc=False):
     """Start a fresh one; `Fork`s may follow at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopZygote:
+class StopZygote(msgspec.Struct, frozen=True, gc=False):
     """Let it end its executors, within `grace` seconds, and then itself."""
 
     grace: float
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """A message for the router."""
 
     message: m.Register | m.Died | m.Printed
@@ -61,8 +57,7 @@ Effect: TypeAlias = Fork | Kill | StartZygote | StopZygote | Send
 Effects: TypeAlias = list[Effect]
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True, gc=False):
     """How a process ended.  `signal` is a name, "" if it exited by itself with `exit_code`."""
 
     signal: str = ""
@@ -71,8 +66,7 @@ class End:
     rss_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(msgspec.Struct, frozen=True, gc=False):
     """What a dead executor's page says.  `running` is -1 if no task ran."""
 
     session: int = 0
@@ -80,15 +74,14 @@ class Words:
     finished: int = 0
 
 
-@dataclass(slots=True)
-class Executor:
+class Executor(msgspec.Struct, eq=False):
     """`pid` is 0 until the zygote has forked it; `expected`: it was told to go."""
 
     number: int
     asked: float
     pid: int = 0
     expected: bool = False
-    chatter: Chatter = field(default_factory=Chatter)
+    chatter: Chatter = msgspec.field(default_factory=Chatter)
 
 
 class Agent:

@@ -5,8 +5,6 @@ Pure: time comes in as `now`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 #: Who dies earlier, died young (and had done nothing yet, as far as one can tell).
 YOUNG_SECONDS = 1.0
 #: So many young deaths in a row are an accident; more are a rule, and the next start waits.
@@ -17,16 +15,17 @@ LONGEST_DELAY_SECONDS = 5.0
 FORGET_SECONDS = 10.0
 
 
-@dataclass(slots=True)
 class Backoff:
     """When may the next one start?  At once, unless too many in a row died young.
 
     Those that lived side by side count once.  `until` is 0 while nothing waits.
     """
 
-    young: int = 0
-    until: float = 0.0
-    last: float = 0.0
+    __slots__ = ("last", "until", "young")
+
+    def __init__(self) -> None:
+        self.young = 0
+        self.until = self.last = 0.0
 
     def died(self, young: bool, born: float, now: float) -> None:
         if not young or now - self.last > FORGET_SECONDS:

@@ -10,7 +10,8 @@ Pure: bytes and `now` come in, messages go out.
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass, field
+
+import msgspec
 
 from flamezmq.wire import messages as m
 
@@ -34,12 +35,11 @@ def _decoder() -> codecs.IncrementalDecoder:
     return codecs.getincrementaldecoder("utf-8")("replace")
 
 
-@dataclass(slots=True)
-class Stream:
+class Stream(msgspec.Struct, eq=False):
     """One of the two pipes."""
 
-    decoder: codecs.IncrementalDecoder = field(default_factory=_decoder)
-    text: list[str] = field(default_factory=list)
+    decoder: codecs.IncrementalDecoder = msgspec.field(default_factory=_decoder)
+    text: list[str] = []
     size: int = 0  # characters in `text`
     lines: bool = False  # a line in `text` is whole
     since: float = 0.0  # when its first piece came
@@ -78,11 +78,10 @@ class Stream:
         return message
 
 
-@dataclass(slots=True)
-class Chatter:
+class Chatter(msgspec.Struct, eq=False):
     """Both streams of one executor."""
 
-    streams: tuple[Stream, Stream] = field(default_factory=lambda: (Stream(), Stream()))
+    streams: tuple[Stream, Stream] = msgspec.field(default_factory=lambda: (Stream(), Stream()))
     dropped_bytes: int = 0
     _budget: float = BURST_BYTES
     _as_of: float = 0.0
