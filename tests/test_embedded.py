@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import flamezmq
 from flamezmq import processes
 from flamezmq.client.embedded import Embedded
 from flamezmq.errors import StartFailed
@@ -326,3 +327,124 @@ def test_an_owner_that_becomes_another_program_has_no_cluster_any_more() -> None
         nothing_left(pids, None)
         until(lambda: not os.path.exists(folder), "the folder is there", 0.5)
         child.kill()
+
+
+# --- with tasks in it
+
+
+@pytest.fixture
+def client() -> Iterator[flamezmq.Client]:
+    with flamezmq.Client(executors=2) as one:
+        yield one
+
+
+def own_pid() -> int:
+    return os.getpid()
+
+
+def start_hidden() -> int:
+    """What a task can do to escape: a session of its own, and a parent that has ended."""
+    text = subprocess.check_output(["sh", "-c", "setsid sleep 100 >/dev/null 2>&1 & echo $!"])
+    return int(text)
+
+
+def test_what_tasks_have_hidden_ends_with_the_cluster() -> None:
+    with flamezmq.Client(executors=1) as client:
+        hidden = client.submit(start_hidden).result(WAIT_SECONDS)
+        assert alive(hidden), "it is the user's, as long as the cluster lives"
+
+    assert not alive(hidden)
+
+
+def test_what_tasks_have_hidden_ends_with_their_worker(client: flamezmq.Client) -> None:
+    hidden = client.submit(start_hidden).result(WAIT_SECONDS)
+
+    os.kill(client.processes()["worker"][0], signal.SIGKILL)
+
+    until(lambda: not alive(hidden), "it lives")
+    assert client.submit(pow, 2, 5).result(WAIT_SECONDS) == 32
+
+
+def test_what_tasks_have_hidden_ends_even_if_the_launcher_is_killed() -> None:
+    client = flamezmq.Client(executors=1)
+    hidden = client.submit(start_hidden).result(WAIT_SECONDS)
+    os.kill(client.processes()["launcher"][0], signal.SIGKILL)
+    with pytest.raises(flamezmq.FlameError):
+        client.submit(time.sleep, 100).result(WAIT_SECONDS)
+
+    client.close()
+    assert not alive(hidden)
+
+
+@pytest.mark.parametrize("role", ["executors", "zygote", "worker"])
+def test_tasks_survive_the_death_of_all_but_the_router(client: flamezmq.Client, role: str) -> None:
+    def stay(seconds: float) -> int:
+        time.sleep(seconds)
+        return os.getpid()
+
+    before = client.processes()
+    futures = [client.submit(stay, 0.3) for _ in range(4)]
+    until(lambda: any(future.running() for future in futures), "nothing runs")
+
+    os.kill(client.processes()[role][0], signal.SIGKILL)
+
+    pids = {future.result(WAIT_SECONDS) for future in futures}
+    assert role == "executors" or not pids & set(before["executors"])
+
+
+@pytest.mark.parametrize("role", ["executors", "zygote"])
+def test_the_certificate_of_a_killed_executor_says_how(client: flamezmq.Client, role: str) -> None:
+    def stay() -> None:
+        print("my last words", file=sys.stderr)
+        time.sleep(100)
+
+    session = client.session(max_retries=0)
+    victim = session.submit(own_pid).result(WAIT_SECONDS)
+    future = session.submit(stay)
+    until(future.running, "it does not run")
+    pids = client.processes()
+    os.kill(victim if role == "executors" else pids[role][0], signal.SIGKILL)
+
+    if role == "executors" and victim in client.processes()["executors"]:
+        for pid in pids["executors"]:
+            processes.kill(pid)
+    with pytest.raises(flamezmq.TaskLost) as caught:
+        future.result(WAIT_SECONDS)
+
+    certificate = caught.value.certificate
+    assert (certificate.signal, certificate.oom, certificate.stderr) == ("SIGKILL", False, ("my last words",))
+    assert certificate.pid in pids["executors"]
+    assert (certificate.rss_bytes > 0) == (role == "executors"), "only the zygote can tell"
+
+
+def test_a_task_that_prints_without_end_harms_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+    def flood() -> int:
+        for _ in range(20_000):
+            print("x" * 999)
+        return 7
+
+    with flamezmq.Client(executors=2) as client:
+        loud = client.submit(flood)
+        assert client.submit(pow, 2, 5).result(WAIT_SECONDS) == 32
+        assert loud.result(30) == 7
+
+    out, err = capfd.readouterr()
+    assert 1_000_000 < len(out) + len(err) < 20_000_000, "some of it came, what was over the rate did not"
+
+
+def test_a_close_does_not_wait_for_tasks_that_do_not_end() -> None:
+    def stay() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            time.sleep(100)
+
+    client = flamezmq.Client(executors=2)
+    futures = [client.submit(stay) for _ in range(2)]
+    until(lambda: all(future.running() for future in futures), "they do not run")
+    pids = client.processes()
+    began = time.monotonic()
+
+    client.close()
+
+    assert time.monotonic() - began < GONE_SECONDS
+    nothing_left(pids, None, 0.0)

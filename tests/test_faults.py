@@ -208,6 +208,7 @@ def test_an_interrupt_anywhere_loses_no_future(seed: int) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
         cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=50,

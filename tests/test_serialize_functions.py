@@ -10,7 +10,6 @@ import operator
 import random
 import sys
 import threading
-import time
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -590,21 +589,3 @@ def test_threads_agree_on_numbers(table: FunctionTable) -> None:
     assert len(seen) == 4
     assert all(numbers == seen[0] for numbers in seen)
     assert sorted(seen[0]) == list(range(50))
-
-
-def test_a_known_function_is_named_without_pickling_in_no_time(table: FunctionTable) -> None:
-    """A guard against a slow path, not a benchmark: pickling takes 100 us, this 0.3."""
-    main = Notebook("import numpy as np\nk = 3\ndef f(x): return np.sqrt(x) * k + len(x)")
-    f, name = main["f"], table.name
-    name(f)
-    best = math.inf
-    for _ in range(20):
-        start = time.perf_counter()
-        for _ in range(200):
-            name(f)
-        best = min(best, time.perf_counter() - start)
-    assert best / 200 < 5e-6
-    assert pickles(table) == 1
-
-
-# Warnings and refusals ----------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import sys
+import time
 import types
 import warnings
 from collections.abc import Iterator
@@ -142,3 +144,21 @@ def test_a_missing_module_is_named_with_the_places_that_were_searched(
     assert caught.value.module == "my_package"
     assert caught.value.searched == tuple(sys.path)
     assert "no module 'my_package'" in str(caught.value)
+
+
+def test_a_known_function_is_named_without_pickling_in_no_time(table: FunctionTable) -> None:
+    """A guard against a slow path, not a benchmark: pickling takes 100 us, this 0.3."""
+    main = Notebook("import numpy as np\nk = 3\ndef f(x): return np.sqrt(x) * k + len(x)")
+    f, name = main["f"], table.name
+    name(f)
+    best = math.inf
+    for _ in range(20):
+        start = time.perf_counter()
+        for _ in range(200):
+            name(f)
+        best = min(best, time.perf_counter() - start)
+    assert best / 200 < 5e-6
+    assert pickles(table) == 1
+
+
+# Warnings and refusals ----------------------------------------------------
