@@ -65,6 +65,7 @@ class Line:
         self._monitor: Any = None
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll: list[tuple[Any, int]] = []
+        self._dials = 0
         self._guard_fd = -1
         self._guard_reason: Callable[[], str] = str
 
@@ -172,8 +173,13 @@ class Line:
         if self.address.startswith("tcp"):
             socket.heartbeat_ivl = 1000
             socket.heartbeat_timeout = 5000
-        self._monitor = socket.get_monitor_socket(_EVENTS)
+        # A name of our own: pyzmq names it by a descriptor, which an interrupted dial may still hold.
+        self._dials += 1
+        monitor = f"inproc://flm-monitor-{self._dials}"
+        socket.monitor(monitor, _EVENTS)
+        self._monitor = self._context.socket(zmq.PAIR)
         self._monitor.linger = 0
+        self._monitor.connect(monitor)
         socket.connect(self.address)
         self._socket = socket
         self._poll = [(socket, _POLLIN), (self._monitor, _POLLIN), (self._wake_fd, _POLLIN)]
