@@ -112,6 +112,7 @@ class Broker:
                     self._orphans[executor.peer] = now + self.limits.orphan_seconds
         worker = self.workers.pop(peer, None)
         if worker is not None:
+            self._dead = {name: died for name, died in self._dead.items() if name[0] != worker.token}
             for executor in [e for e in self.executors.values() if e.token == worker.token]:
                 self._bury(executor.peer, None, now, out)
         self._bury(peer, None, now, out)

@@ -24,10 +24,19 @@ if TYPE_CHECKING:
 
 #: What a function that was never run is taken for where its session has run others.
 UNKNOWN_SECONDS = 1e-4
+#: A move may free an executor for another session, at most so many times in one turn.
+ROUNDS = 8
 
 
 def balance(broker: Broker, now: float, out: Effects) -> None:
     """Feed those that may take more, hand out idle executors, ask back what is unfairly held."""
+    for _ in range(ROUNDS):
+        _balance_once(broker, now, out)
+        if not broker.fed:
+            return
+
+
+def _balance_once(broker: Broker, now: float, out: Effects) -> None:
     scheduler = broker.scheduler
     fed, broker.fed = broker.fed, {}
     for executor in fed.values():
@@ -67,6 +76,8 @@ def _bind(broker: Broker, executor: Executor, session: Session, now: float, out:
         out.append((executor.peer, m.Bind(session.number, environment), []))
     executor.heard = now
     _feed(broker, executor, session, out)
+    if not executor.tasks:
+        broker.fed[executor.peer] = executor  # the others have taken all: it is free again
 
 
 def _unbind(broker: Broker, executor: Executor, session: Session, now: float) -> None:
