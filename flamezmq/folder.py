@@ -94,7 +94,11 @@ def remove_tree(path: str) -> None:
 def sweep(base: str | None = None, at_most: int = SWEEP_AT_MOST) -> int:
     """Remove folders of ours whose cluster is dead, and kill what it left; returns how many there were."""
     base, swept = base or base_folder(), 0
-    for name in sorted(os.listdir(base)):
+    try:
+        names = sorted(os.listdir(base))
+    except OSError:
+        return 0  # a place where we may write but not look
+    for name in names:
         if name.lstrip(".").startswith(_prefix()) and _is_ours(os.path.join(base, name)):
             swept += _sweep_one(base, name)
             if swept >= at_most:

@@ -98,8 +98,9 @@ class Launcher:
         self.router = processes.fork_child("flm-router", [self._bound], body)
 
     def start_worker(self) -> None:
-        from flamezmq import capacity, worker
+        from flamezmq import capacity, executor, worker
 
+        assert executor  # loaded here, it is there in every zygote that is forked below
         cores = capacity.usable_cores()
         config = worker.WorkerConfig(
             self.config.address,

@@ -10,6 +10,7 @@ last, when nobody can write to it any more.
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -353,6 +354,7 @@ def main(config: WorkerConfig) -> int:
     ours, theirs = zygote.channel()
     pid = processes.fork_child("flm-zygote", [theirs.fileno()], lambda: zygote.main(theirs))
     theirs.close()
+    gc.enable()
     wake_fd, signal_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(signal_fd, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, lambda *_: None)

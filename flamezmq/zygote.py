@@ -38,6 +38,8 @@ ExecutorMain = Callable[[ExecutorConfig], None]
 
 #: What an executor's own exit handlers may take.
 FAREWELL_SECONDS = 2.0
+#: What is added to an executor's claim to be killed when memory runs out, in thousandths of all memory.
+OOM_SCORE = 500
 _PACKET = 1 << 16
 
 
@@ -221,6 +223,7 @@ def become_executor(request: Fork, page: int, outputs: tuple[int, int], executor
     _fresh_streams(outputs)
     processes.close_all_but([page])
     atexit._clear()  # what the launcher registered is not ours to run
+    first_to_go()
     fresh_seeds()
     fresh_main()
     # A crash in C leaves its Python stack for the death certificate.
@@ -249,6 +252,16 @@ def _fresh_streams(outputs: tuple[int, int]) -> None:
     }
     sys.stdout = sys.__stdout__ = open(1, "w", **settings)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = open(2, "w", **settings)  # type: ignore[misc]
+
+
+def first_to_go() -> None:
+    """When memory runs out, the kernel should rather take a task than the user's own process."""
+    try:
+        with open("/proc/self/oom_score_adj", "r+") as file:
+            if int(file.read()) < OOM_SCORE:
+                file.write(str(OOM_SCORE))
+    except (OSError, ValueError):
+        pass  # not every container lets us
 
 
 def fresh_seeds() -> None:

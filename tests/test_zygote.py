@@ -173,6 +173,7 @@ def test_an_executor_is_told_who_it_is_and_has_nothing_else(start: Start) -> Non
         print(fds == [0, 1, 2, config.page_fd], os.readlink("/proc/self/fd/0"), repr(sys.stdin.read()))
         print(os.getsid(0) == os.getpid(), Path("/proc/self/comm").read_text().strip())
         print([name for name in sys.modules["__main__"].__dict__ if not name.startswith("__")], sys.argv)
+        print(Path("/proc/self/oom_score_adj").read_text().strip())
         print(signal.getsignal(signal.SIGINT).name, signal.getsignal(signal.SIGTERM).name)  # type: ignore[union-attr]
 
     executor = start(main).fork()
@@ -182,6 +183,7 @@ def test_an_executor_is_told_who_it_is_and_has_nothing_else(start: Start) -> Non
         "True /dev/null ''",
         "True flm-exec-1",
         "[] ['']",
+        "500",
         "SIG_IGN SIG_DFL",
     ]
 

@@ -49,11 +49,13 @@ class Embedded:
     # --- start
 
     def spawn(self) -> None:
-        """Start it; costs a few milliseconds.  Then `wait`.
+        """Start it; costs a few milliseconds.  Then `wait`.  Once only.
 
         Raises:
             StartFailed: no folder or no process to be had.
         """
+        if self._owner:
+            raise RuntimeError("this cluster was started already")
         self._owner = os.getpid()
         fds: list[int] = []
         try:

@@ -46,7 +46,7 @@ def flood(seconds: float) -> tuple[list[float], list[float], float]:
     """Returns the second client's round trips before and during the flood, and the flooder's tasks/s."""
     fork = multiprocessing.get_context("fork")
     ours, its = fork.Pipe()
-    probe = fork.Process(target=_probe, args=(its, seconds), daemon=True)  # forked before any context exists
+    probe = fork.Process(target=_probe, args=(its, seconds))  # forked before any context exists
     probe.start()
     its.close()
     try:
