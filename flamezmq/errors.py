@@ -15,8 +15,9 @@ class FlameError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """How an executor died.
+    """How an executor died; `TaskLost.certificate` is one.
 
+    `executor` is its name ("node/number"), `node` its machine, `pid` its process there.
     `signal` is a name such as "SIGKILL", or "" if it exited by itself with
     `exit_code`.  `oom` is True when the kernel counted an out-of-memory kill
     while it died.  `rss_bytes` is its largest resident size.  `stderr` holds
@@ -97,7 +98,8 @@ class Unpicklable(FlameError, TypeError):
 class MissingModule(FlameError, ModuleNotFoundError):
     """A function needs a module that the executor can't import.
 
-    Fields: `module`; `searched`, the executor's sys.path.
+    Fields: `module`; `searched`, the executor's sys.path.  An executor on the machine of the
+    client looks where the client did when the session was opened.
     """
 
     def __init__(self, module: str, searched: tuple[str, ...]) -> None:
@@ -112,19 +114,31 @@ class MissingModule(FlameError, ModuleNotFoundError):
 
 
 class ProtocolError(FlameError):
-    """A peer sent what the protocol does not allow; the text says what."""
+    """A peer sent what the protocol does not allow; the text says what.
+
+    A user meets it only where something else than flamezmq speaks to a router.
+    """
 
 
 class Refused(FlameError):
-    """The router refused this process; the text is its reason."""
+    """The router refused this process, or a session; the text is its reason.
+
+    Mostly: another version of the protocol, or another minor version of Python.
+    """
 
 
 class RouterLost(FlameError, ConnectionError):
-    """The router is gone, and with it what was pending.  Open a new Client."""
+    """The router is gone, and with it what was pending; every unfinished future fails with it.
+
+    Open a new Client and submit again what has no result.
+    """
 
 
 class ClientClosed(FlameError, RuntimeError):
-    """The client, or the session, was closed (or this process was forked from its owner)."""
+    """The client, or the session, was closed (or this process was forked from its owner).
+
+    Open a new one.
+    """
 
 
 class StartFailed(FlameError, RuntimeError):

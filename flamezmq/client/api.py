@@ -53,7 +53,12 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class Status:
-    """How many tasks of a session are in which state."""
+    """How many tasks of a session are in which state; made by `Session.status`.
+
+    pending    waiting: here, with the router, or behind others on an executor
+    running    one for each executor that is busy with the session
+    succeed, failed, cancelled    have ended
+    """
 
     __slots__ = ("cancelled", "failed", "pending", "running", "succeed")
 
@@ -66,20 +71,25 @@ class Status:
 
 
 class Client:
-    """A connection to a router.
+    """A connection to a router, and the way to submit tasks to it.
 
     Args:
         address: "tcp://host:port" or "ipc://path"; None takes $FLAMEZMQ_ADDRESS, and without
             that starts an embedded cluster, which ends with this client.
-        executors: of an embedded cluster; None means the usable cores (affinity and cgroup).
+        executors: how many processes run the tasks of an embedded cluster; None means the usable
+            cores (by affinity and cgroup).
         forward_output: print here what tasks print there, each line with its executor's name.
 
     Raises:
         StartFailed: the embedded cluster did not come up.
         RouterLost: nobody answers at the address.
         Refused: the router does not want us, and says why.
+        ValueError: `executors` together with an address.
 
-    Usable by many threads at a time, not across a fork.
+    As a context manager it waits for its tasks at the end of the block; when the block is left
+    by an exception they are cancelled.  Usable by many threads at a time, not across a fork.
+    An embedded cluster costs a few tenths of a second to start: open one client for a program,
+    not one for each piece of work.
     """
 
     def __init__(
@@ -142,7 +152,7 @@ class Client:
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """Run `fn(*args, **kwargs)` on an executor; returns its Future at once.
 
-        See `Session.submit`; this one uses the client's default session.
+        As `Session.submit`, in the client's own session, which is opened by the first call.
         """
         return self._own().submit(fn, *args, **kwargs)
 
@@ -155,7 +165,11 @@ class Client:
         chunksize: int | None = None,
         timeout: float | None = None,
     ) -> Mapped:
-        """`fn` over the iterables, streamed; see `Session.map`."""
+        """`fn(*items)` for the items of the `iterables`, in parallel; returns an iterator of results.
+
+        As `Session.map`, which explains `ordered`, `chunksize` and `timeout`, in the client's own
+        session.
+        """
         return self._own().map(fn, *iterables, ordered=ordered, chunksize=chunksize, timeout=timeout)
 
     def session(self, name: str = "session", *, max_retries: int = 3) -> Session:
@@ -163,8 +177,16 @@ class Client:
 
         Args:
             name: the beginning of its id.
-            max_retries: how many executors one of its tasks may take down before it fails;
-                0 means that no task is ever started twice.
+            max_retries: how often a task is started again after it took its executor down, before
+                it fails with TaskLost; 0 means that no task is ever started twice.
+
+        Raises:
+            Refused: the router did not open it.
+            ClientClosed, RouterLost: there is nobody to open it.
+            ValueError: `max_retries` is no integer from 0.
+
+        Sessions share the executors evenly; what one does not use the others get.  The idea, and
+        the word, are those of Flame and IBM Symphony.  One round trip.
         """
         if not isinstance(max_retries, int) or max_retries < 0:
             raise ValueError(f"max_retries is {max_retries!r}; it must be an integer from 0")
@@ -190,11 +212,19 @@ class Client:
         return session
 
     def processes(self) -> dict[str, list[int]]:
-        """Process ids of an embedded cluster, by role; empty for a cluster that is not ours."""
+        """Process ids of an embedded cluster, by role; empty for a cluster that is not ours.
+
+        The roles: launcher, router, worker, zygote, executors.  For monitors and tests; it walks
+        through /proc, which costs some milliseconds.
+        """
         return self._cluster.processes() if self._cluster is not None else {}
 
     def close(self) -> None:
-        """Cancel what is pending and hang up; an embedded cluster ends.  Idempotent, bounded in time."""
+        """Cancel what has not ended and hang up; an embedded cluster ends, running tasks with it.
+
+        Idempotent, and bounded in time (a few seconds at worst, some tens of milliseconds mostly).
+        To wait for the tasks instead, leave the client's `with` block.
+        """
         if self._closed:
             return
         self._closed = "this client was closed"
@@ -223,7 +253,10 @@ class Client:
             self.close()
 
     def statistics(self) -> dict[str, int]:
-        """Counts for people who look for a leak or a stall."""
+        """Counts for people who look for a leak or a stall: frames, reconnects, unfinished tasks, hand-offs.
+
+        Read without a lock, in microseconds; names may come and go between versions.
+        """
         return {
             **self._line.statistics(),
             "unfinished": sum(calls.unfinished for calls in self._calls.values()),
@@ -339,10 +372,10 @@ class Client:
 
 
 class Session:
-    """Tasks that belong together; made by `Client.session`.
+    """Tasks that belong together, with their own share of the executors; made by `Client.session`.
 
-    As a context manager it waits for its tasks at the end of the block, and
-    cancels them when the block is left by an exception.
+    As a context manager it waits for its tasks at the end of the block, and cancels them when
+    the block is left by an exception.  Usable by many threads at a time.
     """
 
     def __init__(self, client: Client, calls: Calls) -> None:
@@ -355,19 +388,24 @@ class Session:
 
     @property
     def id(self) -> str:
-        """Its name in logs and in flmctl."""
+        """Its name in logs and errors: the name that was asked for, and six random letters."""
         return self._calls.id
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """Run `fn(*args, **kwargs)` on an executor; returns its Future at once.
 
-        The function and the arguments are pickled here and now: what happens
-        to them afterwards does not reach the task.  Blocks while the client
-        has 1,048,576 unfinished tasks.
+        The contract of `concurrent.futures.Executor.submit`.  The function and the arguments are
+        pickled here and now: what happens to them afterwards does not reach the task.  The
+        function may be anything callable: a lambda, a closure, a bound method, one of
+        `__main__` or of a notebook; it travels once, and again when something that it refers to
+        has changed.  Buffers of 16 KiB and more (numpy arrays, bytes) are copied once.
 
         Raises:
-            Unpicklable: never here; the Future carries it, so that one bad task fails alone.
             ClientClosed, RouterLost: there is nobody to run it.
+
+        What can't be pickled raises nothing here; the Future fails with Unpicklable, so that one
+        bad task fails alone.  A few microseconds; it blocks while the session has 1,048,576
+        unfinished tasks, or about a gigabyte of arguments waits to be sent.
         """
         client = self._client
         if client._closed or self._calls.closed or client._line.lost is not None:
@@ -402,17 +440,23 @@ class Session:
         chunksize: int | None = None,
         timeout: float | None = None,
     ) -> Mapped:
-        """`fn(*items)` for the items of the iterables, in parallel; returns an iterator of results.
+        """`fn(*items)` for the items of the `iterables`, in parallel; returns an iterator of results.
 
-        Items travel in slices of a few milliseconds of work; inputs are pulled as results are
-        taken, so endless iterables are fine.  The first error is raised where its result would
-        have come; `next()` may be called again for the rest.  Closing the iterator cancels what
-        is left.
+        Items travel in slices of a few milliseconds of work, one slice a task; inputs are pulled
+        as results are taken, so endless iterables are fine.  It ends with the shortest of several
+        iterables, as the built-in `map` does.
 
         Args:
-            ordered: results in the order of the inputs; False gives them as they come.
-            chunksize: items per slice; None measures.
-            timeout: seconds from now until the last result; TimeoutError when it is over.
+            ordered: results in the order of the inputs; False gives them as their slices end.
+            chunksize: items per slice, from 1; None takes what fits the measured run time.
+            timeout: seconds from now until the last result.
+
+        Raises, where the result would have come:
+            an item's own error; going on gives the results behind it.
+            TimeoutError: the time is over.
+            Unpicklable, TaskLost: for a slice as a whole, in the place of its first item.
+
+        Closing the iterator cancels what is left.  Under a microsecond per empty item.
         """
         if not iterables:
             raise TypeError("map needs at least one iterable")
@@ -421,7 +465,14 @@ class Session:
         return Mapped(self, fn, iterables, ordered, chunksize, timeout)
 
     def status(self) -> Status:
-        """How many of the session's tasks are pending, running, succeed, failed, cancelled."""
+        """How many of the session's tasks are pending, running, succeed, failed, cancelled: a `Status`.
+
+        Tasks as the router counts them: a slice of a `map` is one.  One round trip.
+
+        Raises:
+            ClientClosed: the session is closed.
+            RouterLost: there is nobody to ask.
+        """
         calls = self._calls
         calls.counts = None
         self._client._check_open()
@@ -436,7 +487,12 @@ class Session:
         )
 
     def close(self, cancel: bool = False) -> None:
-        """Wait for the tasks (or cancel those that have not ended) and close the session.  Idempotent."""
+        """Wait for the tasks and close the session.  Idempotent.
+
+        Args:
+            cancel: do not wait; cancel what has not ended.  Tasks that run go on for a moment;
+                their futures are cancelled all the same.
+        """
         calls, client = self._calls, self._client
         if client._sessions.pop(calls.alias, None) is None:
             return

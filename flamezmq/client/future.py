@@ -35,11 +35,13 @@ class More:
 
 
 class Future(cf.Future):  # type: ignore[type-arg]
-    """The result of one task, now or later.
+    """The result of one task, now or later; made by `submit`.
 
-    As `concurrent.futures.Future`, with two differences: `result()` drives the
-    client's I/O in the calling thread, and `cancel()` of a task that was sent
-    asks the router and waits (at most a second) for its answer.
+    It is a `concurrent.futures.Future`, so the standard library's `wait`, `as_completed` and
+    `asyncio.wrap_future` take it, with two differences: `result()` drives the client's I/O in
+    the calling thread, so that no other thread hands the result over, and `cancel()` of a task
+    that was sent asks the router.  The result stays pickled until somebody looks at it.
+    Usable by many threads at a time; it can't be pickled.
     """
 
     __slots__ = ("_form", "_index", "_more", "_session", "_state", "_value")
@@ -93,7 +95,15 @@ class Future(cf.Future):  # type: ignore[type-arg]
         return self._value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The task's exception, None if it returned; raises as `result` does when it can't tell."""
+        """The task's exception; None if it returned a value.
+
+        Args:
+            timeout: seconds; None waits as long as it takes.
+
+        Raises:
+            TimeoutError: not done in time; the task goes on.
+            CancelledError: it was cancelled.
+        """
         if self._state not in _DONE:
             self._await(timeout)
         if self._state is not FINISHED:
@@ -101,23 +111,35 @@ class Future(cf.Future):  # type: ignore[type-arg]
         return self._settle()
 
     def done(self) -> bool:
+        """Whether it has ended: with a value, with an error, or cancelled.  Does no I/O."""
         return self._state in _DONE
 
     def cancelled(self) -> bool:
+        """Whether it was cancelled, so that it has never run and never will."""
         return self._state in (CANCELLED, "CANCELLED")
 
     def running(self) -> bool:
-        """Whether the task is known to have begun (tasks of some milliseconds are not announced)."""
+        """Whether the task is known to have begun (short tasks are not announced)."""
         return self._state is RUNNING
 
     def cancel(self) -> bool:
-        """Cancel the task unless it has begun; True when it is certain that it never will."""
+        """Cancel the task unless it has begun; True when it is certain that it never will.
+
+        What has not left this process is cancelled at once.  For a task that was sent this asks
+        the router, which takes it out of its queue or back from its executor, and waits for the
+        answer (at most a second; a round trip, mostly).  A task that runs is not interrupted.
+        """
         if self._state in _DONE:
             return self._state is not FINISHED
         return self._session._cancel(self)
 
     def add_done_callback(self, fn: Callable[[Any], Any]) -> None:
-        """Call `fn(future)` when it is done: on the client's own thread, at once if it is done already."""
+        """Call `fn(future)` when it is done; at once, in this thread, if it is done already.
+
+        Otherwise it is called on the client's background thread, with no lock held: it may submit
+        (that never blocks there), wait for others, and close the client; while it takes its time
+        no other callback runs.  What it raises is logged (`concurrent.futures`), not propagated.
+        """
         more = self._ensure_more()
         with more.condition:
             if self._state not in _DONE:
@@ -213,12 +235,15 @@ class Future(cf.Future):  # type: ignore[type-arg]
         return self._settle() if self._state is FINISHED else None
 
     def set_running_or_notify_cancel(self) -> bool:
+        """Of the standard contract, for makers of executors; raises RuntimeError."""
         raise RuntimeError("the state of a flamezmq Future is set by its client only")
 
     def set_result(self, result: Any) -> None:
+        """Of the standard contract; raises RuntimeError: a `result` comes from its task only."""
         raise RuntimeError("the result of a flamezmq Future is set by its client only")
 
     def set_exception(self, exception: BaseException | None) -> None:
+        """Of the standard contract; raises RuntimeError: an `exception` comes from its task only."""
         raise RuntimeError("the result of a flamezmq Future is set by its client only")
 
     def __repr__(self) -> str:

@@ -19,16 +19,29 @@ FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED = cf.FIRST_COMPLETED, cf.FIRST_E
 
 
 class DoneAndNotDone(NamedTuple):
+    """What `wait` found: two sets of futures."""
+
     done: set[Any]
     not_done: set[Any]
 
 
 def wait(fs: Iterable[Any], timeout: float | None = None, return_when: str = ALL_COMPLETED) -> DoneAndNotDone:
-    """As `concurrent.futures.wait`: returns (done, not_done) sets.
+    """Wait for futures, as `concurrent.futures.wait` does; returns the sets (done, not_done).
 
     Args:
-        timeout: seconds; None waits as long as it takes.
-        return_when: ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION.
+        fs: futures, of any maker; those of one client are waited for without a condition each.
+        timeout: seconds; None waits as long as it takes.  No error when it is over: what is left
+            stands in `not_done`.
+        return_when: "ALL_COMPLETED", "FIRST_COMPLETED" or "FIRST_EXCEPTION", the constants of
+            `concurrent.futures`.
+
+    Raises:
+        ValueError: `return_when` is none of these.
+        RouterLost: the router is gone; the futures have failed with the same error.
+
+    The calling thread drives the client's I/O.  For "all" the cost is one look per future; a
+    look at thousands of futures for each one that ends (`ray.wait` in a loop) is what
+    `as_completed` avoids.
     """
     futures = list(dict.fromkeys(fs))
     if return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
@@ -51,7 +64,17 @@ def wait(fs: Iterable[Any], timeout: float | None = None, return_when: str = ALL
 
 
 def as_completed(fs: Iterable[Any], timeout: float | None = None) -> Iterator[Any]:
-    """As `concurrent.futures.as_completed`: yields futures as they end, those that have ended first."""
+    """Yield futures as they end, as `concurrent.futures.as_completed` does; first those that have ended.
+
+    Args:
+        fs: futures, of any maker; a future that is given twice comes once.
+        timeout: seconds from the first `next()` until the last future.
+
+    Raises:
+        TimeoutError: the time is over, and says how many have not ended.
+
+    The calling thread drives the client's I/O; the cost per future is about that of a `result()`.
+    """
     futures = list(dict.fromkeys(fs))
     client = _common_client(futures)
     if client is None:

@@ -38,7 +38,11 @@ class Slice(msgspec.Struct, array_like=True, gc=False):
 class Hello(msgspec.Struct, array_like=True):
     """Dialler -> router, first on every connection.
 
-    link      the token of the link it had, or b"" for a new one
+    protocol  the version of the protocol, an integer
+    version   of flamezmq, for people
+    python    "major.minor"
+    role      "client", "executor" or "worker"
+    link      the token of the link it had, or empty for a new one
     received  the last message it has applied on that link
     """
 
@@ -51,7 +55,13 @@ class Hello(msgspec.Struct, array_like=True):
 
 
 class Welcome(msgspec.Struct, array_like=True):
-    """Router -> dialler: the link's token, and the last message the router has applied on it."""
+    """Router -> dialler: the epoch has begun.
+
+    link       the link's token
+    received   the last message that the router has applied on it
+    max_tasks  how many tasks a client may have with the router
+    max_bytes  bytes of large payloads that a client may have with the router
+    """
 
     link: bytes
     received: int
@@ -60,7 +70,7 @@ class Welcome(msgspec.Struct, array_like=True):
 
 
 class Refuse(msgspec.Struct, array_like=True):
-    """Router -> dialler: go away, and why."""
+    """Router -> dialler: go away, and why (a sentence)."""
 
     reason: str
 
@@ -69,7 +79,7 @@ class Refuse(msgspec.Struct, array_like=True):
 
 
 class Environment(msgspec.Struct, array_like=True, frozen=True):
-    """Where the user's code was at home: applied by executors of the same machine (`host`)."""
+    """Where the user's code is at home: applied by executors of the same machine (`host`)."""
 
     host: str = ""
     cwd: str = ""
@@ -77,7 +87,10 @@ class Environment(msgspec.Struct, array_like=True, frozen=True):
 
 
 class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
-    """What a session asks for."""
+    """What a session asks for.
+
+    The router reads `max_retries`, `forward_output` and `environment`, not yet the others.
+    """
 
     name: str
     application: str = ""
@@ -90,7 +103,11 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Open(msgspec.Struct, tag=1, array_like=True):
-    """Open session `session` (a number that the client chose, from 1)."""
+    """Open a session; answered by `Opened`.
+
+    session  a number that the client chose, from 1; it names the session in all that follows
+    id       its name for people
+    """
 
     session: int
     id: str
@@ -98,7 +115,11 @@ class Open(msgspec.Struct, tag=1, array_like=True):
 
 
 class NewFunction(msgspec.Struct, array_like=True):
-    """`number` is the client's (per session) or the router's (on the way to executors)."""
+    """A pickled function.
+
+    number  the client's (per session) on the way to the router, the router's on the way to executors
+    label   its name for people
+    """
 
     number: int
     blob: bytes
@@ -106,7 +127,13 @@ class NewFunction(msgspec.Struct, array_like=True):
 
 
 class Submit(msgspec.Struct, tag=2, array_like=True):
-    """Run these tasks.  `functions` are new ones, `forget` numbers are not used again."""
+    """Run these tasks.
+
+    functions  those that the router has not seen
+    forget     numbers of functions that are not used again
+    slices     indices go on without a gap, from 0
+    inputs     pickled arguments; the router never unpickles them
+    """
 
     session: int
     functions: list[NewFunction]
@@ -117,20 +144,23 @@ class Submit(msgspec.Struct, tag=2, array_like=True):
 
 
 class Cancel(msgspec.Struct, tag=3, array_like=True):
-    """Cancel these tasks if they have not begun; answered by `Cancelled`."""
+    """Cancel these tasks if they have not begun; answered by `Cancelled` (one or several)."""
 
     session: int
     indices: list[int]
 
 
 class Close(msgspec.Struct, tag=4, array_like=True):
-    """Close the session; what has not ended is cancelled.  Answered by `Closed`."""
+    """Close the session: what waits or can be taken back is cancelled.  Answered by `Closed`."""
 
     session: int
 
 
 class Query(msgspec.Struct, tag=5, array_like=True):
-    """How many tasks of the session are in which state?  Answered by `Counts`."""
+    """How many tasks of the session are in which state?  Answered by `Counts`.
+
+    request  a number that the answer quotes
+    """
 
     session: int
     request: int
@@ -140,6 +170,11 @@ class Query(msgspec.Struct, tag=5, array_like=True):
 
 
 class Opened(msgspec.Struct, tag=20, array_like=True):
+    """Answer to `Open`.
+
+    error  why not; empty when it is open (the router refuses no session yet)
+    """
+
     session: int
     error: str = ""
 
@@ -149,6 +184,7 @@ class Results(msgspec.Struct, tag=21, array_like=True):
 
     failed   positions in `outputs` that hold a pickled error instead of a value
     seconds  run time of each slice, all of its tasks together
+    outputs  pickled values and errors
     """
 
     session: int
@@ -171,7 +207,11 @@ class RoutedResults(msgspec.Struct, tag=21, array_like=True):
 
 
 class Cancelled(msgspec.Struct, tag=22, array_like=True):
-    """Answer to `Cancel`: `indices` will never run; `refused` have begun or ended."""
+    """Answer to `Cancel`.
+
+    indices  these will never run
+    refused  these have begun or ended
+    """
 
     session: int
     indices: list[int]
@@ -179,10 +219,14 @@ class Cancelled(msgspec.Struct, tag=22, array_like=True):
 
 
 class Closed(msgspec.Struct, tag=23, array_like=True):
+    """Answer to `Close`."""
+
     session: int
 
 
 class Counts(msgspec.Struct, tag=24, array_like=True):
+    """Answer to `Query`, whose `request` it quotes."""
+
     session: int
     request: int
     pending: int
@@ -193,7 +237,11 @@ class Counts(msgspec.Struct, tag=24, array_like=True):
 
 
 class Lost(msgspec.Struct, tag=25, array_like=True):
-    """Every attempt of this task took its executor down.  `certificate` as in errors.Certificate."""
+    """The task is given up: it took its executors down, or may not be started twice.
+
+    attempts     how many were started
+    certificate  the last death, an array with its tag
+    """
 
     session: int
     index: int
@@ -210,7 +258,12 @@ class Begun(msgspec.Struct, tag=26, array_like=True):
 
 
 class Output(msgspec.Struct, tag=27, array_like=True):
-    """What a task printed.  stream: 1 or 2; `dropped` bytes were over the rate and are gone."""
+    """What a task printed.
+
+    executor  "node/number"
+    stream    1 (stdout) or 2 (stderr)
+    dropped   bytes that were over the rate and are gone
+    """
 
     session: int
     executor: str
@@ -223,12 +276,18 @@ class Output(msgspec.Struct, tag=27, array_like=True):
 
 
 class Bind(msgspec.Struct, tag=40, array_like=True):
+    """Serve this session from now on."""
+
     session: int
     environment: Environment
 
 
 class Grant(msgspec.Struct, tag=41, array_like=True):
-    """Run these tasks, in this order.  `functions`: those this executor has not seen."""
+    """Run these tasks, in this order.
+
+    functions  those that this executor has not seen
+    forget     numbers of functions that are not used again
+    """
 
     session: int
     functions: list[NewFunction]
@@ -253,14 +312,17 @@ class Drop(msgspec.Struct, tag=43, array_like=True):
 
 
 class Exit(msgspec.Struct, tag=44, array_like=True):
-    """Leave, once the task that runs has ended."""
+    """Leave, once what is held has ended."""
 
 
 # --- executor -> router -------------------------------------------------------------------
 
 
 class Ready(msgspec.Struct, tag=60, array_like=True):
-    """A new executor.  `number` and `token` are those its worker forked it with."""
+    """A new executor; always its first message.
+
+    token, number  those that its worker forked it with
+    """
 
     node: str
     token: str
@@ -269,7 +331,10 @@ class Ready(msgspec.Struct, tag=60, array_like=True):
 
 
 class Retracted(msgspec.Struct, tag=61, array_like=True):
-    """Answer to `Retract` and `Drop`: `slices` never begin here."""
+    """Answer to `Retract` and `Drop`, in the order they were asked.
+
+    slices  these never begin here
+    """
 
     session: int
     slices: list[Slice]
@@ -279,7 +344,11 @@ class Retracted(msgspec.Struct, tag=61, array_like=True):
 
 
 class Register(msgspec.Struct, tag=80, array_like=True):
-    """A node with its capacity.  token: drawn by the worker, quoted by its executors."""
+    """A node with its capacity; a later one of the same name replaces it.
+
+    token   drawn by the worker, quoted by its executors
+    memory  bytes
+    """
 
     node: str
     token: str
@@ -312,7 +381,7 @@ class Died(msgspec.Struct, tag=81, array_like=True):
 
 
 class Printed(msgspec.Struct, tag=82, array_like=True):
-    """What executor `number` printed."""
+    """What executor `number` printed; the other columns as in `Output`."""
 
     number: int
     stream: int
@@ -321,7 +390,7 @@ class Printed(msgspec.Struct, tag=82, array_like=True):
 
 
 class Kill(msgspec.Struct, tag=83, array_like=True):
-    """Router -> worker: end this executor now; it does not answer."""
+    """End this executor now; it does not answer."""
 
     number: int
 

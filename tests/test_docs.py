@@ -1,0 +1,383 @@
+"""The documents say what the code says.
+
+Parts of ARCHITECTURE.md and PROTOCOL.md are made from the tables in the code.
+They stand between `<!-- made: NAME -->` and `<!-- end -->`; after a change of
+the code, `python -m tests.test_docs` writes them anew.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+import flamezmq
+from flamezmq import states
+from flamezmq.cli import ping
+from flamezmq.core import caller, link
+from flamezmq.core.members import Limits
+from flamezmq.net import board, line
+from flamezmq.wire import codec
+from flamezmq.wire import messages as m
+from tests.test_layers import LAYERS
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "PROTOCOL.md",
+    "CHANGELOG.md",
+    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+)
+
+
+# --- what is made from the code ----------------------------------------------------------
+
+
+def layers() -> str:
+    """From the top down, what is there now."""
+    there = {path.stem for path in (ROOT / "flamezmq").iterdir()}
+    rows = [
+        (str(number), " ".join(f"`{name}`" for name in names.split() if name in there))
+        for number, names in enumerate(LAYERS)
+    ]
+    return table(("layer", "modules and packages of `flamezmq/`"), [row for row in reversed(rows) if row[1]])
+
+
+def diagram(moves: Mapping[Any, Sequence[Any]]) -> str:
+    """A state diagram that many viewers draw, and that people can read as it is."""
+
+    def name(state: IntEnum) -> str:
+        return state.name.capitalize()
+
+    lines = [f"    [*] --> {name(next(iter(moves)))}"]
+    for state, others in moves.items():
+        lines += [f"    {name(state)} --> {name(other)}" for other in others] or [
+            f"    {name(state)} --> [*]"
+        ]
+    return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
+
+
+#: name: direction, body, meaning.  The numbers are the code's.
+KINDS = {
+    "HELLO": ("dialler -> router", "Hello", "begin an epoch"),
+    "WELCOME": ("router -> dialler", "Welcome", "the epoch has begun"),
+    "REFUSE": ("router -> dialler", "Refuse", "go away; the link is over"),
+    "DATA": ("both", "a message", "numbered, and kept until it is acknowledged"),
+    "ACK": ("both", "none", "acknowledges, nothing more"),
+    "PING": ("router -> dialler", "none", "are you there? (a router answers one, too)"),
+    "PONG": ("both", "none", "answer to PING"),
+    "STRANGER": (
+        "router -> dialler",
+        "none",
+        "say HELLO: this connection is unknown, or there was a gap",
+    ),
+    "BYE": ("dialler -> router", "none", "forget me; the link is over"),
+}
+
+
+def kinds() -> str:
+    rows = [(str(getattr(codec, name)), name, *about) for name, about in KINDS.items()]
+    return table(("kind", "name", "direction", "body", "meaning"), rows)
+
+
+def limits() -> str:
+    ours = Limits()
+    rows = [
+        (
+            "tasks of a client with the router, unfinished",
+            f"{ours.max_tasks:,}",
+            "`max_tasks` in WELCOME; a client that puts more than twice as many into one queue is refused",
+            "`core/members.py`, `core/broker.py`",
+        ),
+        (
+            "bytes of large payloads with the router, per client",
+            mebibytes(ours.max_bytes),
+            "`max_bytes` in WELCOME; kept by the client",
+            "`core/members.py`, `client/api.py`",
+        ),
+        (
+            "tasks, and bytes of large payloads, in one Submit",
+            f"{caller.SUBMIT_TASKS:,}, {mebibytes(caller.SUBMIT_BYTES)}",
+            "the client makes another one",
+            "`core/caller.py`",
+        ),
+        (
+            "tasks in one Grant",
+            f"{ours.max_grant:,}",
+            "the rest waits for the next one",
+            "`core/members.py`",
+        ),
+        (
+            "functions that an executor keeps",
+            f"{ours.known_functions:,}",
+            "it is told to forget the oldest, down to half",
+            "`core/members.py`",
+        ),
+        (
+            "one frame to the router",
+            mebibytes(board.MAX_FRAME_BYTES),
+            "ZeroMQ cuts the connection of who sends it",
+            "`net/board.py`",
+        ),
+        (
+            "results that a client has not taken",
+            mebibytes(board.BACKLOG_BYTES),
+            "nothing more is granted for it until they are down to half",
+            "`net/board.py`",
+        ),
+        (
+            "what was received without an acknowledgement",
+            f"{link.ACK_AFTER_MESSAGES} messages, {mebibytes(link.ACK_AFTER_BYTES)}",
+            "an ACK of its own goes out",
+            "`core/link.py`",
+        ),
+        (
+            "a HELLO without an answer",
+            f"{line.HELLO_AGAIN_SECONDS:g} s",
+            "it is said again",
+            "`net/line.py`",
+        ),
+        ("silence of a peer", f"{board.PROBE_SECONDS:g} s", "the router sends PING", "`net/board.py`"),
+        (
+            "a peer that can't be sent to",
+            f"{board.PATIENCE_SECONDS:g} s",
+            "the router gives it up, as after BYE",
+            "`net/board.py`",
+        ),
+    ]
+    return table(("what", "at most", "and then", "where"), rows)
+
+
+def mebibytes(size: int) -> str:
+    return f"{size >> 20:,} MiB"
+
+
+def arrays(*classes: type[msgspec.Struct]) -> Callable[[], str]:
+    return lambda: messages_table(classes)
+
+
+def direction(union: types.UnionType) -> Callable[[], str]:
+    return lambda: messages_table(get_args(union))
+
+
+def messages_table(classes: Sequence[type[msgspec.Struct]]) -> str:
+    tagged = any(cls.__struct_config__.tag is not None for cls in classes)
+    rows = []
+    for cls in classes:
+        columns = ", ".join(column(field) for field in msgspec.structs.fields(cls)) or "none"
+        name = "Results" if cls is m.RoutedResults else cls.__name__
+        row = (f"`{name}`", columns, meaning(cls))
+        rows.append((str(cls.__struct_config__.tag), *row) if tagged else row)
+    return table(
+        ("tag", "message", "columns", "meaning") if tagged else ("array", "columns", "meaning"), rows
+    )
+
+
+def meaning(cls: type[msgspec.Struct]) -> str:
+    """The docstring in one cell; each `name  what it is` gets a line."""
+    sentences: list[str] = []
+    columns: list[str] = []
+    for row in (inspect.getdoc(cls) or "").splitlines():
+        named = re.fullmatch(r"([a-z_]+(?:, [a-z_]+)*)  +(\S.*)", row)
+        if named:
+            names = ", ".join(f"`{name}`" for name in named[1].split(", "))
+            columns.append(f"{names}: {named[2]}")
+        elif row:
+            sentences.append(re.sub("  +", " ", row))
+    return "<br>".join([" ".join(sentences), *columns])
+
+
+def column(field: msgspec.structs.FieldInfo) -> str:
+    default = "" if field.required else " = " + spelled(field.default)
+    return f"`{field.name}` {type_name(field.type)}{default}"
+
+
+def spelled(value: Any) -> str:
+    if isinstance(value, msgspec.Struct):
+        return "[...]"
+    if value == ():
+        return "[]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value).removeprefix("b").replace("'", '"')
+
+
+def type_name(kind: Any) -> str:
+    """In the words of msgpack; [T] is an array of T."""
+    if get_origin(kind) in (list, tuple):
+        return f"[{type_name(get_args(kind)[0])}]"
+    words = {bytes: "bin", msgspec.Raw: "[bin]"}
+    return words.get(kind, kind.__name__)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
+
+
+MADE: dict[str, dict[str, Callable[[], str]]] = {
+    "ARCHITECTURE.md": {
+        "layers": layers,
+        "states of a session": lambda: diagram(states.SESSION_MOVES),
+        "states of a task": lambda: diagram(states.TASK_MOVES),
+        "states of an executor": lambda: diagram(states.EXECUTOR_MOVES),
+    },
+    "PROTOCOL.md": {
+        "kinds": kinds,
+        "handshake": arrays(m.Hello, m.Welcome, m.Refuse),
+        "structures": arrays(m.Slice, m.NewFunction, m.Environment, m.SessionSpec),
+        "client to router": direction(m.FromClient),
+        "router to client": direction(m.ToClient),
+        "executor to router": direction(m.FromExecutor),
+        "router to executor": direction(m.ToExecutor),
+        "worker to router": direction(m.FromWorker),
+        "router to worker": direction(m.ToWorker),
+        "limits": limits,
+    },
+}
+_BLOCK = re.compile(r"<!-- made: (.+?) -->\n(.*?)\n<!-- end -->", re.DOTALL)
+
+
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def rewrite() -> None:
+    """Make all blocks anew."""
+    for document, makers in MADE.items():
+
+        def made(block: re.Match[str], makers: dict[str, Callable[[], str]] = makers) -> str:
+            return f"<!-- made: {block[1]} -->\n{makers[block[1]]()}\n<!-- end -->"
+
+        (ROOT / document).write_text(_BLOCK.sub(made, text_of(document)), encoding="utf-8")
+
+
+# --- the tests ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", MADE)
+def test_what_is_made_from_the_code_is_up_to_date(document: str) -> None:
+    found = dict(_BLOCK.findall(text_of(document)))
+
+    assert found == {name: make() for name, make in MADE[document].items()}, "run: python -m tests.test_docs"
+
+
+def test_every_message_and_every_column_is_in_the_protocol() -> None:
+    text = text_of("PROTOCOL.md")
+    structs = [
+        value
+        for value in vars(m).values()
+        if isinstance(value, type) and issubclass(value, msgspec.Struct) and value is not msgspec.Struct
+    ]
+    structs.remove(m.RoutedResults)  # Results, as the router reads it
+
+    missing = [
+        f"{cls.__name__}.{field.name}"
+        for cls in structs
+        for field in msgspec.structs.fields(cls)
+        if not re.search(rf"^\|.*`{cls.__name__}` \|.*`{field.name}`", text, re.MULTILINE)
+    ]
+
+    assert not missing
+    assert not [cls.__name__ for cls in structs if not inspect.getdoc(cls)], "not explained"
+
+
+def test_every_kind_of_frame_is_in_the_protocol() -> None:
+    numbers = {name: value for name, value in vars(codec).items() if name.isupper() and type(value) is int}
+    numbers.pop("SIZE")
+
+    assert numbers.keys() == KINDS.keys()
+
+
+def test_every_diagram_names_every_state() -> None:
+    for moves in (states.SESSION_MOVES, states.TASK_MOVES, states.EXECUTOR_MOVES):
+        kind = type(next(iter(moves)))
+        assert set(moves) == set(kind), "each state has its line in the table"
+
+
+def files_named_in(text: str) -> Iterator[str]:
+    """Whatever looks like a file of ours: in backticks, or the target of a link."""
+    for word in re.findall(r"`([^`\s]+)`|\]\(([^)#\s]+)\)", text):
+        name = (word[0] or word[1]).rstrip("/")
+        if re.fullmatch(r"[\w./-]+\.(py|md|toml|txt|sh)|(bin|tests|perf|flamezmq|\.ci)(/[\w.-]+)*", name):
+            yield name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_that_is_named_exists(document: str) -> None:
+    missing = [
+        name
+        for name in files_named_in(text_of(document))
+        if not (ROOT / name).exists() and not (ROOT / "flamezmq" / name).exists()
+    ]
+
+    assert not missing
+
+
+def test_every_source_file_has_its_place_in_the_architecture() -> None:
+    named = set(files_named_in(text_of("ARCHITECTURE.md")))
+    homeless = [
+        str(path.relative_to(ROOT / "flamezmq"))
+        for path in sorted((ROOT / "flamezmq").rglob("*.py"))
+        if path.name != "__init__.py" and str(path.relative_to(ROOT / "flamezmq")) not in named
+    ]
+
+    assert not homeless, "where would somebody look for what they do?"
+
+
+def public_things() -> Iterator[tuple[str, Any]]:
+    """Every name that flamezmq exports, and every public method and property that is flamezmq's own."""
+    for name in flamezmq.__all__:
+        thing = getattr(flamezmq, name)
+        if isinstance(thing, str):  # __version__
+            continue
+        yield name, thing
+        if isinstance(thing, type):
+            for attribute, member in vars(thing).items():
+                if not attribute.startswith("_") and (callable(member) or isinstance(member, property)):
+                    yield f"{name}.{attribute}", member
+
+
+def test_everything_that_is_public_says_what_it_does() -> None:
+    silent = [name for name, thing in public_things() if not (thing.__doc__ or "").strip()]
+
+    assert not silent
+
+
+def test_every_parameter_of_what_is_public_is_explained() -> None:
+    unexplained = [
+        f"{name}({parameter})"
+        for name, thing in public_things()
+        if inspect.isfunction(thing)
+        for parameter in list(inspect.signature(thing).parameters)
+        if parameter != "self" and not re.search(rf"\b{parameter}\b", thing.__doc__ or "")
+    ]
+
+    assert not unexplained
+
+
+def test_the_flags_in_the_readme_are_those_of_the_command() -> None:
+    said = CliRunner().invoke(ping.command, ["--help"]).output
+    lines = re.findall(r"^ *(?:\$ )?flmping (.*)$|`flmping ([^`]*)`", text_of("README.md"), re.MULTILINE)
+    flags = {flag for line in lines for flag in re.findall(r"(?<!\S)--?[a-z][\w-]*", " ".join(line))}
+
+    assert flags
+    assert [flag for flag in sorted(flags) if not re.search(rf"(?<![\w-]){flag}\b", said)] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_no_document_names_a_place_of_one_machine(document: str) -> None:
+    assert not re.findall(r"/(?:home|root|work|tmp)/\S+", text_of(document))
+
+
+if __name__ == "__main__":
+    rewrite()
