@@ -11,9 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
-import socket
 import string
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -21,9 +19,11 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from flamezmq.client import surroundings
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.pump import Pump
+from flamezmq.client.status import Status
 from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, PENDING, RUNNING, Calls
 from flamezmq.errors import ClientClosed, FlameError, Refused, RouterLost, Unpicklable
 from flamezmq.net.line import Line
@@ -50,24 +50,6 @@ if TYPE_CHECKING:
 
 _LETTERS = string.ascii_letters + string.digits
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
-
-
-class Status:
-    """How many tasks of a session are in which state; made by `Session.status`.
-
-    pending    waiting: here, with the router, or behind others on an executor
-    running    one for each executor that is busy with the session
-    succeed, failed, cancelled    have ended
-    """
-
-    __slots__ = ("cancelled", "failed", "pending", "running", "succeed")
-
-    def __init__(self, pending: int, running: int, succeed: int, failed: int, cancelled: int) -> None:
-        self.pending, self.running, self.succeed = pending, running, succeed
-        self.failed, self.cancelled = failed, cancelled
-
-    def __repr__(self) -> str:
-        return "Status(" + ", ".join(f"{name}={getattr(self, name)}" for name in self.__slots__) + ")"
 
 
 class Client:
@@ -203,7 +185,7 @@ class Client:
             name=name,
             max_retries=max_retries,
             forward_output=self._forward_output,
-            environment=m.Environment(socket.gethostname(), _cwd(), _search_path()),
+            environment=surroundings.environment(),
         )
         self._tell(m.Open(alias, id, spec))
         self._drive(lambda: calls.opened or calls.closed, monotonic() + OPEN_SECONDS)
@@ -341,7 +323,7 @@ class Client:
             elif kind is m.Closed:
                 calls.closed = True
         if kind is m.Output:
-            self._pump.errand(_print, message)
+            self._pump.errand(surroundings.show, message)
 
     def _on_end(self, future: Any, state: str) -> None:
         callbacks = future._end(state)
@@ -589,28 +571,6 @@ class Session:
     def _cancel_rest(self) -> None:
         with self._apply_lock:
             self._calls.cancel_all(self._client._on_end)
-
-
-def _print(message: m.Output) -> None:
-    """What a task printed, on the user's own streams."""
-    stream = sys.stderr if message.stream == 2 else sys.stdout
-    for line in message.text.splitlines():
-        print(f"({message.executor}) {line}", file=stream)
-    if message.dropped:
-        print(f"({message.executor}) ... {message.dropped} bytes more than can be shown", file=stream)
-    stream.flush()
-
-
-def _cwd() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return "/"
-
-
-def _search_path() -> tuple[str, ...]:
-    here = _cwd()
-    return tuple(os.path.abspath(os.path.join(here, entry)) for entry in sys.path)
 
 
 @atexit.register

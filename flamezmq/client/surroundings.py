@@ -1,0 +1,33 @@
+"""The user's process as the cluster sees it: where its code is at home, and its terminal."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from flamezmq.wire import messages as m
+
+
+def environment() -> m.Environment:
+    """Where executors of this machine find what the user's functions import, and the files they open."""
+    here = _folder()
+    search_path = tuple(os.path.abspath(os.path.join(here, entry)) for entry in sys.path)
+    return m.Environment(socket.gethostname(), here, search_path)
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted
+        return "/"
+
+
+def show(message: m.Output) -> None:
+    """What a task printed, on the user's own streams."""
+    stream = sys.stderr if message.stream == 2 else sys.stdout
+    for line in message.text.splitlines():
+        print(f"({message.executor}) {line}", file=stream)
+    if message.dropped:
+        print(f"({message.executor}) ... {message.dropped} bytes more than can be shown", file=stream)
+    stream.flush()
