@@ -269,6 +269,7 @@ class Broker:
         if not ended:
             return
         executor.finished += ended
+        executor.stalled = False
         failed = min(len(message.failed), ended)
         session.failed += failed
         session.succeed += ended - failed

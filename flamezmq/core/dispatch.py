@@ -3,7 +3,8 @@
 Credit is time.  An executor holds as many tasks as fill `horizon_seconds` at
 the run time learned for their function, and one more while tasks are short,
 to hide the round trip.  A function that nobody has run yet goes out one task
-at a time.  What is held but has not begun can be retracted for an idle one.
+at a time while others are idle.  What is held but has not begun can be retracted
+for an idle one; its holder then gets nothing more until it has ended something.
 
 The second half of the broker, as functions over its state; same rules.
 """
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: What a function that was never run is taken for where its session has run others.
 UNKNOWN_SECONDS = 1e-4
+#: So much work is not divided among executors: the messages would cost more than it does.
+WORTH_SECONDS = 1e-4
 #: A move may free an executor for another session, at most so many times in one turn.
 ROUNDS = 8
 
@@ -50,7 +53,9 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> None:
     if scheduler.waiting:
         moves = scheduler.decide(now)
         for peer, number in moves.assign:
-            _bind(broker, broker.executors[peer], broker.sessions[number], now, out)
+            _bind(broker.executors[peer], broker.sessions[number], now, out)
+        for peer, number in moves.assign:  # after all are bound: they share what is queued
+            _feed_first(broker, broker.executors[peer], broker.sessions[number], out)
         for peer in moves.reclaim:
             _reclaim(broker, broker.executors[peer], now, out)
     elif scheduler.idle and broker.laden:
@@ -60,7 +65,7 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> None:
 # --- giving
 
 
-def _bind(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:
+def _bind(executor: Executor, session: Session, now: float, out: Effects) -> None:
     executor.session = session
     executor.leaving = False
     session.executors[executor.peer] = executor
@@ -75,6 +80,12 @@ def _bind(broker: Broker, executor: Executor, session: Session, now: float, out:
         executor.bound_to = session.number
         out.append((executor.peer, m.Bind(session.number, environment), []))
     executor.heard = now
+
+
+def _feed_first(broker: Broker, executor: Executor, session: Session, out: Effects) -> None:
+    """Give a newly bound executor its first tasks."""
+    if executor.exiting:
+        return
     _feed(broker, executor, session, out)
     if not executor.tasks:
         broker.fed[executor.peer] = executor  # the others have taken all: it is free again
@@ -95,10 +106,15 @@ def _feed(broker: Broker, executor: Executor, session: Session, out: Effects) ->
     count = 0
     queue = session.queue
     before = executor.tasks
+    share = -(-session.queued // len(session.executors))  # the tail is for all of them
     while queue:
         run = queue[0]
+        known = run.function.seconds >= 0
         estimate = _estimate(run.function, session)
-        n = _credit(broker, executor, session, estimate, before + count)
+        n = _credit(broker, executor, estimate, before + count)
+        if executor.stalled or (broker.scheduler.idle and not known):
+            n = min(n, 1 - before - count)  # it may be long: an idle one shall have the next
+        n = min(n, max(share, int(WORTH_SECONDS / estimate) if known else 1) - count)
         n = min(n, len(run), broker.limits.max_grant - count)
         if n <= 0:
             break
@@ -129,7 +145,7 @@ def _estimate(function: Function, session: Session) -> float:
     return max(session.seconds, UNKNOWN_SECONDS) if session.seconds >= 0 else -1.0
 
 
-def _credit(broker: Broker, executor: Executor, session: Session, estimate: float, holds: int) -> int:
+def _credit(broker: Broker, executor: Executor, estimate: float, holds: int) -> int:
     """How many more tasks of this run time the executor may be given."""
     limits = broker.limits
     if estimate < 0 or estimate >= limits.short_seconds:
@@ -137,9 +153,7 @@ def _credit(broker: Broker, executor: Executor, session: Session, estimate: floa
     room = limits.horizon_seconds - executor.load
     if holds > 1 and room < limits.horizon_seconds / 2:
         return 0  # refill by halves: larger messages
-    n = max(int(room / estimate), 2 - holds)
-    share = -(-session.queued // len(session.executors))  # the tail is for all of them
-    return min(n, max(share, 1))
+    return max(int(room / estimate), 2 - holds)
 
 
 def _grant(
@@ -206,6 +220,7 @@ def _retract_for_idle(broker: Broker, now: float, out: Effects) -> None:
         silent = now - executor.heard
         if silent < limits.overdue_seconds or silent < 2 * executor.load / executor.tasks:
             continue
+        executor.stalled = True
         _ask(executor, session, 1, out)
         idle -= executor.tasks - 1
 

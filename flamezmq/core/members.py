@@ -61,6 +61,7 @@ class Executor:
     finished  tasks whose results have come from it, in all its life
     asked     what it still has to answer: None for a Retract, indices for a Drop
     heard     when it last said something
+    stalled   its task takes longer than was believed: what it held besides was asked back
     """
 
     peer: int
@@ -78,6 +79,7 @@ class Executor:
     asked: deque[list[int] | None] = field(default_factory=deque)
     leaving: bool = False  # to be unbound once it holds nothing
     exiting: bool = False  # told to exit
+    stalled: bool = False
     environment: m.Environment | None = None
     owner: int = -1  # peer of the client whose environment it has
     bound_to: int = 0  # session number of the last Bind that was sent
