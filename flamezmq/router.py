@@ -45,14 +45,13 @@ class Router:
         if deadline is not None and deadline < until:
             until = deadline
         effects: Effects = []
-        now = 0.0
-        for peer, message, frames in board.receive(until):
-            now = now or monotonic()
+        for peer, message, frames in board.receive(until - now):
+            now = monotonic()
             try:
                 broker.on_message(peer.id, message, frames, now, effects)
             except ProtocolError as error:
                 board.refuse(peer, str(error))
-        now = now or monotonic()
+        now = monotonic()
         while self._lost:
             broker.on_peer_lost(self._lost.pop(), now, effects)
         broker.on_turn_end(now, effects)

@@ -77,14 +77,16 @@ class Link:
 
     def outgoing(self) -> list[tuple[int, Frames]]:
         """What is to be transmitted now, as (number, frames); each is handed out once per epoch."""
-        sent, first = self.sent, self._unsent
-        if not self.up or first == sent:
+        kept, first = self._kept, self._unsent
+        if not kept or not self.up:
+            return []
+        sent, frames, _ = kept[-1]
+        if sent == first:
             return []
         if sent - first == 1:
-            number, frames, _ = self._kept[-1]
-            self._unsent = number
-            return [(number, frames)]
-        out = [(number, frames) for number, frames, _ in self._kept if number > first]
+            self._unsent = sent
+            return [(sent, frames)]
+        out = [(number, frames) for number, frames, _ in kept if number > first]
         self._unsent = sent
         return out
 
@@ -111,6 +113,20 @@ class Link:
     def applied(self, seq: int, size: int) -> None:
         self.received = seq
         self._bytes_since_ack += size
+
+    def accept(self, epoch: int, seq: int, ack: int, size: int) -> Verdict:
+        """`judge`, `acknowledged` and `applied` in one, for a side that nothing can interrupt."""
+        received = self.received + 1
+        if epoch != self.epoch or seq < received:
+            return Verdict.DUPLICATE
+        if seq != received:
+            return Verdict.GAP
+        kept = self._kept
+        if kept and kept[0][0] <= ack:
+            self.acknowledged(ack)
+        self.received = seq
+        self._bytes_since_ack += size
+        return Verdict.APPLY
 
     def acknowledged(self, ack: int) -> None:
         """The peer has applied everything up to `ack`."""

@@ -24,7 +24,9 @@ from flamezmq.version import __version__
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 
-_raw_send: Any = Backend.send  # the compiled method, without the wrapper's keyword handling
+# The compiled methods, called by position: keywords and flags as enums cost a microsecond a call.
+_raw_send: Any = Backend.send
+_raw_recv: Any = Backend.recv
 _POLLIN = int(zmq.POLLIN)
 _MORE = int(zmq.SNDMORE)
 _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -32,6 +34,8 @@ _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 ROLES = ("client", "executor", "worker")
 #: One turn takes in messages for about so long.
 TURN_SECONDS = 0.001
+#: A wait of so long or longer is one blocking receive, half the price of poll and receive, and ends then.
+LONG_SECONDS = 1.0
 #: A peer that was not heard for so long is probed.
 PROBE_SECONDS = 2.0
 #: A peer whose connection is gone is given up after so long.
@@ -45,10 +49,11 @@ MAX_FRAME_BYTES = 1 << 30
 class Peer:
     """Somebody who said HELLO.  `id` is what the broker knows it by."""
 
-    __slots__ = ("backlogged", "down_since", "heard", "id", "link", "role", "routing_id", "token")
+    __slots__ = ("backlogged", "decode", "down_since", "heard", "id", "link", "role", "routing_id", "token")
 
     def __init__(self, id: int, role: str, token: bytes, routing_id: bytes) -> None:
         self.id, self.role, self.token, self.routing_id = id, role, token, routing_id
+        self.decode = codec.decoder(role)
         self.link = Link()
         self.heard = 0.0
         self.down_since = 0.0
@@ -83,6 +88,7 @@ class Board:
         socket.linger = 0
         socket.router_mandatory = True
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        socket.rcvtimeo = int(LONG_SECONDS * 1000)
         self._poll = [(socket, _POLLIN)]
 
     def bind(self, address: str) -> str:
@@ -100,37 +106,30 @@ class Board:
 
     # --- receiving
 
-    def receive(self, until: float | None) -> Iterator[tuple[Peer, Any, list[Any]]]:
-        """Wait for messages until a time (None: for ever); yield what came, for about TURN_SECONDS.
+    def receive(self, seconds: float) -> Iterator[tuple[Peer, Any, list[Any]]]:
+        """Wait so long for messages, LONG_SECONDS at most; yield what came, for about TURN_SECONDS.
 
         The caller applies each message before it asks for the next, or calls `refuse`.
         """
-        socket, poll, routes = self._socket, self._poll, self._by_route
-        timeout = -1 if until is None else max(0, int((until - monotonic()) * 1000) + 1)
-        if not zmq.zmq_poll(poll, timeout):
+        socket, routes = self._socket, self._by_route
+        route = self._wait(seconds)
+        if not route:
             return
         now = monotonic()
         stop = now + TURN_SECONDS
         while True:
-            route = socket.recv()
-            frame = socket.recv(copy=False)
-            frames = []
-            more = frame.more
-            while more:
-                frames.append(socket.recv(copy=False))
-                more = frames[-1].more
+            frame = _raw_recv(socket, 0, False)
+            frames = _rest(socket) if frame.more else []
             peer = routes.get(route)
             try:
                 kind, epoch, seq, ack = codec.open_envelope(frame)
                 if kind == codec.DATA and peer is not None:
                     link = peer.link
                     peer.heard = now
-                    verdict = link.judge(epoch, seq)
+                    size = len(frame) + sum(map(len, frames)) if frames else len(frame)
+                    verdict = link.accept(epoch, seq, ack, size)
                     if verdict is Verdict.APPLY:
-                        link.acknowledged(ack)
-                        message = codec.decode(peer.role, frame)
-                        link.applied(seq, len(frame) + sum(map(len, frames)))
-                        yield peer, message, frames
+                        yield peer, peer.decode(frame), frames
                         if link.ack_due():
                             self._raw(peer, codec.signal(codec.ACK, link.epoch, 0, link.ack_riding()))
                     elif verdict is Verdict.GAP:
@@ -141,8 +140,19 @@ class Board:
                 self._refuse_route(route, peer, str(error))
             if peer is not None and peer.backlogged:
                 self._weigh(peer)
-            if not zmq.zmq_poll(poll, 0) or monotonic() > stop:
+            if not zmq.zmq_poll(self._poll, 0) or monotonic() > stop:
                 return
+            route = _raw_recv(socket)
+
+    def _wait(self, seconds: float) -> bytes:
+        """The first frame of the next message, b"" when none has come in time."""
+        if seconds < LONG_SECONDS and not zmq.zmq_poll(self._poll, max(0, int(seconds * 1000) + 1)):
+            return b""
+        try:
+            route: bytes = _raw_recv(self._socket)
+        except zmq.Again:
+            return b""
+        return route
 
     def _on_control(
         self, route: bytes, peer: Peer | None, kind: int, epoch: int, ack: int, frame: Any, now: float
@@ -209,7 +219,10 @@ class Board:
             if peer is None:
                 continue
             body = codec.encode(message)
-            peer.link.enqueue([body, *frames], len(body) + sum(map(len, frames)))
+            if frames:
+                peer.link.enqueue([body, *frames], len(body) + sum(map(len, frames)))
+            else:
+                peer.link.enqueue([body], len(body))
             self.flush(peer)
             if peer.link.bytes_kept > BACKLOG_BYTES and not peer.backlogged:
                 self._weigh(peer)
@@ -218,12 +231,12 @@ class Board:
         link, socket = peer.link, self._socket
         for number, frames in link.outgoing():
             codec.seal(frames[0], codec.DATA, link.epoch, number, link.ack_riding())
-            last = len(frames) - 1
             try:
                 _raw_send(socket, peer.routing_id, _MORE, True, False)
             except zmq.ZMQError as error:
                 self._unreachable(peer, error)
                 return
+            last = len(frames) - 1
             if not last:
                 _raw_send(socket, frames[0], 0, True, False)
                 continue
@@ -298,3 +311,11 @@ class Board:
                 self._raw(peer, codec.signal(codec.PING, peer.link.epoch, 0, peer.link.ack_riding()))
         self._probe_at = due
         return due
+
+
+def _rest(socket: zmq.Socket[bytes]) -> list[Any]:
+    """The frames of a message after its first."""
+    frames = [_raw_recv(socket, 0, False)]
+    while frames[-1].more:
+        frames.append(_raw_recv(socket, 0, False))
+    return frames

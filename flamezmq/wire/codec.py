@@ -10,7 +10,8 @@ Nothing here keeps state.  What can't be read raises `ProtocolError`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -85,24 +86,29 @@ def open_envelope(frame: Buffer) -> tuple[int, int, int, int]:
 
 def decode(dialect: str, frame: Buffer) -> Any:
     """The message in a DATA frame.  dialect: "client", "to client", "executor", ..."""
-    return _decode(_decoders[dialect], frame)
+    return _decode(_decoders[dialect].decode, frame)
+
+
+def decoder(dialect: str) -> Callable[[Buffer], Any]:
+    """`decode` for one dialect, looked up once."""
+    return partial(_decode, _decoders[dialect].decode)
 
 
 def decode_hello(frame: Buffer) -> m.Hello:
-    return _decode(_hello, frame)  # type: ignore[no-any-return]
+    return _decode(_hello.decode, frame)  # type: ignore[no-any-return]
 
 
 def decode_welcome(frame: Buffer) -> m.Welcome:
-    return _decode(_welcome, frame)  # type: ignore[no-any-return]
+    return _decode(_welcome.decode, frame)  # type: ignore[no-any-return]
 
 
 def decode_refuse(frame: Buffer) -> m.Refuse:
-    return _decode(_refuse, frame)  # type: ignore[no-any-return]
+    return _decode(_refuse.decode, frame)  # type: ignore[no-any-return]
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[Any], frame: Buffer) -> Any:
+def _decode(decode: Callable[[Buffer], Any], frame: Buffer) -> Any:
     try:
-        return decoder.decode(memoryview(frame)[SIZE:])
+        return decode(memoryview(frame)[SIZE:])
     except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"unreadable message: {error}") from None
 
