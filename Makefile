@@ -18,10 +18,10 @@ DEV := $(VENV)/.stamp-dev
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-all perf lint clean anew
+.PHONY: help run test test-all test-versions perf lint clean anew
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12   which Python makes .venv (3.11 or newer)"
 	@echo "  ARGS='-k credit'    passed on to pytest, perf or flmping"
@@ -45,11 +45,14 @@ test-all: $(DEV)
 	$(PY) -m pytest -m slow $(ARGS) || { code=$$?; [ $$code -eq 5 ] && echo "no slow tests"; }
 endif
 
+test-versions: $(DEV) ## tests under the other Pythons that are supported and found here
+	$(PY) -m tests.versions $(ARGS)
+
 perf: $(DEV) ## measure, beside the floors and the peers of this machine
 	$(PY) -m perf $(ARGS)
 
-clean: ## remove what make and the tools have made, .venv too (perf/results stay)
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove what make and the tools have made, environments too (perf/results stay)
+	rm -rf $(VENV) .venvs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- .venv
