@@ -56,7 +56,7 @@ def test_with_no_retries_nothing_is_started_twice(tmp_path: Path) -> None:
         futures[50].result(10)
         os.kill(client.processes()["executors"][0], signal.SIGKILL)
         lost = sum(isinstance(future.exception(20), flm.TaskLost) for future in futures)
-    assert all(len(file.read_text()) == 1 for file in tmp_path.iterdir())
+    assert all(len(file.read_text()) <= 1 for file in tmp_path.iterdir())  # 0: killed before it could write
     assert len(list(tmp_path.iterdir())) >= 500 - lost
 
 
