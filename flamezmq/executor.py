@@ -241,6 +241,8 @@ class Executor:
             self._give_back(message.keep, None)
         elif kind is m.Drop:
             self._give_back(0, set(message.indices))
+        elif kind is m.Huddle:
+            self.line.huddle(message.cpu)
         elif kind is m.Exit:
             self._exit = True
 

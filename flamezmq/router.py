@@ -7,6 +7,7 @@ ends that peer's link, not the router.
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Callable
 from time import monotonic
@@ -14,6 +15,7 @@ from time import monotonic
 from flamezmq.core.broker import Broker
 from flamezmq.core.members import Effects, Limits
 from flamezmq.errors import ProtocolError
+from flamezmq.net.berth import current_cpu
 from flamezmq.net.board import Board
 
 
@@ -21,7 +23,7 @@ class Router:
     """A broker and its sockets."""
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self.broker = Broker(limits)
+        self.broker = Broker(limits, current_cpu())
         self._lost: list[int] = []
         self.board = Board(
             (self.broker.limits.max_tasks, self.broker.limits.max_bytes),
@@ -30,6 +32,8 @@ class Router:
             on_backlog=self.broker.on_backlog,
         )
         self.stopping = False
+        self._huddled = False
+        self._usual = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
     def serve(self) -> None:
         """Run until stopped.  `board.receive` is the only place that blocks."""
@@ -57,6 +61,15 @@ class Router:
         broker.on_turn_end(now, effects)
         if effects:
             board.send(effects)
+        if broker.huddle.on != self._huddled:
+            self._huddle()
+
+    def _huddle(self) -> None:
+        """Join the others, or leave the common processor; no user's code runs here: all of it may go."""
+        self._huddled = self.broker.huddle.on
+        self.board.berth.move(self.broker.huddle.cpu if self._huddled else -1)
+        if self._usual:
+            os.sched_setaffinity(0, self.board.berth.cpu or self._usual)
 
     def close(self) -> None:
         self.board.close()

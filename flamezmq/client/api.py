@@ -300,10 +300,13 @@ class Client:
     # --- from the router (under the line's lock)
 
     def _apply(self, message: Any, frames: list[Any]) -> None:
+        kind = type(message)
+        if kind is m.Huddle:
+            self._line.huddle(message.cpu)
+            return
         calls = self._calls.get(message.session)
         if calls is None:
             return
-        kind = type(message)
         with self._apply_lock:
             if kind is m.Results:
                 calls.on_results(message, frames, self._on_end)

@@ -16,6 +16,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from flamezmq.core import dispatch
+from flamezmq.core.huddle import Huddle
 from flamezmq.core.members import Client, Effects, Executor, Limits, Session, Worker
 from flamezmq.core.tasks import Function, Run, extract
 from flamezmq.errors import ProtocolError
@@ -27,8 +28,9 @@ from flamezmq.wire.codec import split_payloads
 class Broker:
     """All state of the router but its sockets.  Peers are integers that the host gives."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, cpu: int = -1) -> None:
         self.limits = limits or Limits()
+        self.huddle = Huddle(cpu)
         self.clients: dict[int, Client] = {}
         self.executors: dict[int, Executor] = {}
         self.workers: dict[int, Worker] = {}
@@ -139,7 +141,7 @@ class Broker:
         self.scheduler.add_session(session.number, now)
         out.append((peer, m.Opened(session.alias), []))
 
-    def _on_submit(self, peer: int, message: m.Submit, frames: list[Any], _now: float, _out: Effects) -> None:
+    def _on_submit(self, peer: int, message: m.Submit, frames: list[Any], _now: float, out: Effects) -> None:
         session = self._session(peer, message.session)
         if session is None:
             return
@@ -164,6 +166,7 @@ class Broker:
         session.queue.extend(runs)
         session.next_index += used
         session.queued += used
+        self.huddle.on_submit(peer, used, out)
         self.demand(session)
         self.fed.update(session.executors)
 
@@ -276,6 +279,7 @@ class Broker:
         if not session.closed:
             message.session = session.alias
             out.append((session.client.peer, message, frames))
+        self.huddle.on_results(peer, ended, message.seconds[0], out)
         self._took_from(executor, session)
 
     def _settle(self, executor: Executor, session: Session, part: m.Slice, seconds: float) -> int:

@@ -20,6 +20,7 @@ from zmq.backend import Socket as Backend
 
 from flamezmq.core.link import Link, Verdict
 from flamezmq.errors import ProtocolError
+from flamezmq.net.berth import Berth
 from flamezmq.version import __version__
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
@@ -82,8 +83,8 @@ class Board:
         self._by_token: dict[bytes, Peer] = {}
         self._last_id = 0
         self._probe_at = 0.0
-        self._context = zmq.Context()
-        socket = self._socket = self._context.socket(zmq.ROUTER)
+        self.berth = Berth()
+        socket = self._socket = self.berth.context.socket(zmq.ROUTER)
         socket.set_hwm(0)  # credit is the bound
         socket.linger = 0
         socket.router_mandatory = True
@@ -97,12 +98,12 @@ class Board:
             self._socket.heartbeat_ivl = 1000
             self._socket.heartbeat_timeout = 5000
         self._socket.bind(address)
-        bound: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
+        bound: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)
         return bound.rstrip(b"\0").decode()
 
     def close(self) -> None:
         self._socket.close(0)
-        self._context.term()
+        self.berth.context.term()
 
     # --- receiving
 

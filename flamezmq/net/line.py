@@ -21,6 +21,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from flamezmq.core.link import Link, Verdict
 from flamezmq.errors import ProtocolError, Refused, RouterLost
+from flamezmq.net.berth import Berth
 from flamezmq.version import __version__
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
@@ -60,7 +61,7 @@ class Line:
         self._torn = True
         self._down_since = time.monotonic()
         self._hello_at = 0.0
-        self._context = zmq.Context()
+        self.berth = Berth()
         self._socket: Any = None
         self._monitor: Any = None
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -112,7 +113,7 @@ class Line:
         if not self.link.up:
             timeout_ms = self._while_down(timeout_ms)
         poll = self._poll if not fds else self._poll + [(fd, _POLLIN) for fd in fds]
-        ready = zmq.zmq_poll(poll, timeout_ms)
+        ready = (zmq.zmq_poll if self.berth.cpu is None else self.berth.poll)(poll, timeout_ms)
         if not ready:
             return []
         self._torn = True
@@ -129,6 +130,11 @@ class Line:
         self._torn = True
         self._flush()
         self._torn = False
+
+    def huddle(self, cpu: int) -> None:
+        """The router wants us to sleep on its processor (negative: not any more), if this is its host."""
+        if self.address.startswith("ipc:"):
+            self.berth.move(cpu)
 
     def wake(self) -> None:
         """End the owner's wait; from any thread."""
@@ -150,7 +156,7 @@ class Line:
                 self._raw(codec.signal(codec.BYE, self.link.epoch))
                 self._hang_up(linger_ms=200)
             self._hang_up()
-            self._context.destroy(0)
+            self.berth.context.destroy(0)
             os.close(self._wake_fd)
             self._wake_fd = -1
             self.lost = self.lost or RouterLost("this line was closed")
@@ -165,7 +171,7 @@ class Line:
     def _dial(self) -> None:
         self._hang_up()
         self._cut()
-        socket = self._context.socket(zmq.DEALER)
+        socket = self.berth.context.socket(zmq.DEALER)
         socket.set_hwm(0)  # credit is the bound
         socket.linger = 0
         socket.reconnect_ivl = 10
@@ -177,7 +183,7 @@ class Line:
         self._dials += 1
         monitor = f"inproc://flm-monitor-{self._dials}"
         socket.monitor(monitor, _EVENTS)
-        self._monitor = self._context.socket(zmq.PAIR)
+        self._monitor = self.berth.context.socket(zmq.PAIR)
         self._monitor.linger = 0
         self._monitor.connect(monitor)
         socket.connect(self.address)

@@ -315,6 +315,15 @@ class Exit(msgspec.Struct, tag=44, array_like=True):
     """Leave, once what is held has ended."""
 
 
+class Huddle(msgspec.Struct, tag=90, array_like=True):
+    """To executors and clients of the router's own host: sleep on processor `cpu`, all of you.
+
+    cpu  negative: sleep where you like
+    """
+
+    cpu: int
+
+
 # --- executor -> router -------------------------------------------------------------------
 
 
@@ -396,9 +405,9 @@ class Kill(msgspec.Struct, tag=83, array_like=True):
 
 
 FromClient = Open | Submit | Cancel | Close | Query
-ToClient = Opened | Results | Cancelled | Closed | Counts | Lost | Begun | Output
+ToClient = Opened | Results | Cancelled | Closed | Counts | Lost | Begun | Output | Huddle
 FromExecutor = Ready | RoutedResults | Begun | Retracted
-ToExecutor = Bind | Grant | Retract | Drop | Exit
+ToExecutor = Bind | Grant | Retract | Drop | Exit | Huddle
 FromWorker = Register | Died | Printed
 ToWorker = Kill | Exit
 Message = Any
