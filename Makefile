@@ -109,6 +109,8 @@ else
 fi
 say "installing $$WHAT into $(VENV) (the first time takes a minute)"
 $$pip -qq --disable-pip-version-check --no-input install --editable "$$WHAT"
+# Or each process of a cluster would compile the sources again where PYTHONDONTWRITEBYTECODE is set.
+$(PY) -m compileall -q flamezmq
 for stamp in $$STAMPS; do printf %s "$$HERE" > $$stamp; done
 say "installed: $$($(PY) -c 'import sys, importlib.metadata as m; print("flamezmq", m.version("flamezmq"), "on Python", sys.version.split()[0], "with pyzmq", m.version("pyzmq"))')"
 endef

@@ -80,7 +80,6 @@ def main(address: str, on_bound: Callable[[], None]) -> None:
     router = Router()
     router.board.bind(address)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the client
-    gc.collect()
     gc.freeze()
     gc.disable()  # nothing here makes cycles; a collection over a million queued tasks costs a second
     on_bound()

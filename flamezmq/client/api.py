@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import secrets
-import string
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -48,7 +46,7 @@ CLOSE_SECONDS = 1.5
 if TYPE_CHECKING:
     from flamezmq.client.embedded import Embedded
 
-_LETTERS = string.ascii_letters + string.digits
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
@@ -176,7 +174,7 @@ class Client:
         with self._submit_lock:
             self._last_alias += 1
             alias = self._last_alias
-        id = f"{name}-{''.join(secrets.choice(_LETTERS) for _ in range(6))}"
+        id = f"{name}-{''.join(_LETTERS[byte % 62] for byte in os.urandom(6))}"
         calls = Calls(alias, id)
         session = Session(self, calls)
         self._calls[alias] = calls

@@ -9,7 +9,7 @@ stop the others from being served.
 from __future__ import annotations
 
 import errno
-import secrets
+import os
 import sys
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -204,7 +204,7 @@ class Board:
 
     def _admit(self, role: str, route: bytes) -> Peer:
         self._last_id += 1
-        peer = Peer(self._last_id, role, secrets.token_bytes(16), route)
+        peer = Peer(self._last_id, role, os.urandom(16), route)
         self.peers[peer.id] = self._by_token[peer.token] = peer
         if role == "client":
             self._on_client(peer.id)
