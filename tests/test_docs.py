@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 import pytest
@@ -216,6 +216,8 @@ def spelled(value: Any) -> str:
 
 def type_name(kind: Any) -> str:
     """In the words of msgpack; [T] is an array of T."""
+    if get_origin(kind) is Annotated:  # bounds are told by the docstring
+        return type_name(get_args(kind)[0])
     if get_origin(kind) in (list, tuple):
         return f"[{type_name(get_args(kind)[0])}]"
     words = {bytes: "bin", msgspec.Raw: "[bin]"}

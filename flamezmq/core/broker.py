@@ -249,6 +249,8 @@ class Broker:
         if peer in self.executors or peer in self.clients or peer in self.workers:
             raise ProtocolError("this peer has introduced itself already")
         name = (message.token, message.number)
+        if name in self._by_name:
+            raise ProtocolError(f"executor {message.number} of this worker is here already")
         if self._dead.pop(name, None) is not None:
             return
         executor = Executor(peer, message.node, message.token, message.number, message.pid, now)
@@ -290,6 +292,8 @@ class Broker:
         """
         held = executor.held
         index, left = part.first, part.count
+        if left > executor.tasks:
+            left = 0
         while left > 0:
             run = held[0] if held else None
             if run is None or run.start != index or run.attempt != part.attempt:
@@ -353,6 +357,8 @@ class Broker:
         session = executor.session
         if session is None or session.number != message.session:
             return
+        if sum(part.count for part in message.slices) > executor.tasks:
+            raise ProtocolError("more tasks come back than were granted")
         back = {i for part in message.slices for i in range(part.first, part.first + part.count)}
         runs = dispatch.take_back(executor, session, back)
         if dropped is not None:

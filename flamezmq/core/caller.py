@@ -20,7 +20,7 @@ from itertools import repeat
 from typing import Any
 
 from flamezmq.core.link import Link
-from flamezmq.errors import Certificate, TaskLost
+from flamezmq.errors import Certificate, ProtocolError, TaskLost
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
@@ -163,6 +163,8 @@ class Calls:
         ended = 0
         for part in message.slices:
             first, count = part.first, part.count
+            if position + count > len(outputs):
+                raise ProtocolError("results without outputs")
             if not part.attempt:  # stale: the router has passed over it
                 position += count
                 continue

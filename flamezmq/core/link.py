@@ -129,7 +129,9 @@ class Link:
         return Verdict.APPLY
 
     def acknowledged(self, ack: int) -> None:
-        """The peer has applied everything up to `ack`."""
+        """The peer has applied everything up to `ack`; what it was never sent it can't have applied."""
+        if ack > self._unsent:
+            ack = self._unsent
         kept = self._kept
         while kept and kept[0][0] <= ack:
             self._forgotten = kept[0][0]
@@ -150,10 +152,10 @@ class Link:
         oldest = self._kept[0][0] - 1 if self._kept else self._forgotten
         if not oldest <= peer_received <= self.sent:
             return False
+        self._unsent = peer_received
         self.acknowledged(peer_received)
         self.bytes_kept = sum(size for _, _, size in self._kept)
         self.epoch = epoch
-        self._unsent = peer_received
         self._ack_told = self.received
         self._bytes_since_ack = 0
         self.up = True

@@ -32,6 +32,8 @@ _POLLIN = int(zmq.POLLIN)
 _MORE = int(zmq.SNDMORE)
 _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
+_NEVER_SENT = "your link quotes messages that this router never sent"
+
 ROLES = ("client", "executor", "worker")
 #: One turn takes in messages for about so long.
 TURN_SECONDS = 0.001
@@ -45,6 +47,8 @@ PATIENCE_SECONDS = 3.0
 BACKLOG_BYTES = 256 << 20
 #: The largest frame that is let in.
 MAX_FRAME_BYTES = 1 << 30
+#: Characters of a refusal; it may quote what the peer said.
+MOST_WORDS = 400
 
 
 class Peer:
@@ -174,7 +178,6 @@ class Board:
             raise ProtocolError(f"a message of kind {kind} is not for a router")
 
     def _on_hello(self, route: bytes, epoch: int, hello: m.Hello, now: float) -> None:
-        peer = self._by_token.get(hello.link) if hello.link else None
         if hello.protocol != m.PROTOCOL:
             raise ProtocolError(
                 f"you speak protocol {hello.protocol} (flamezmq {hello.version}), this router protocol "
@@ -187,8 +190,14 @@ class Board:
             )
         if hello.role not in ROLES:
             raise ProtocolError(f"nobody here is a {hello.role!r}")
+        peer = self._by_token.get(hello.link) if hello.link else None
         if peer is None and hello.link:
             raise ProtocolError("this router does not know you (was it started anew?); open a new connection")
+        if hello.received and peer is None:
+            raise ProtocolError(_NEVER_SENT)
+        before = self._by_route.get(route)
+        if before is not None and before is not peer:
+            self.forget(before)  # a connection has one link: nobody would answer for the other
         if peer is None:
             peer = self._admit(hello.role, route)
         self._by_route.pop(peer.routing_id, None)
@@ -196,7 +205,8 @@ class Board:
         self._by_route[route] = peer
         peer.heard, peer.down_since = now, 0.0
         if not peer.link.begin(epoch, hello.received):
-            raise ProtocolError("your link quotes messages that this router never sent")
+            self.forget(peer)
+            raise ProtocolError(_NEVER_SENT)
         welcome = codec.encode(m.Welcome(peer.token, peer.link.received, *self._limits))
         codec.seal(welcome, codec.WELCOME, epoch, 0, peer.link.received)
         self._raw(peer, welcome)
@@ -278,7 +288,7 @@ class Board:
 
     def _refuse_route(self, route: bytes, peer: Peer | None, reason: str) -> None:
         self.refused += 1
-        frame = codec.encode(m.Refuse(reason))
+        frame = codec.encode(m.Refuse(reason[:MOST_WORDS]))
         codec.seal(frame, codec.REFUSE, peer.link.epoch if peer else 0, 0, 0)
         self._send_to(route, frame)
         if peer is not None:

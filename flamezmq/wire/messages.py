@@ -15,24 +15,32 @@ Everything here came from a peer: lengths and ranges are checked by the broker
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 #: Bumped when a message changes its meaning; both sides must agree on it.
 PROTOCOL = 1
 
+# What the codec checks by itself, beside the type.
+#: Small enough that sums of two are still numbers of the wire.
+Index = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
+#: A run time; not a NaN, not infinite.
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+
 
 class Slice(msgspec.Struct, array_like=True, gc=False):
     """`count` tasks of one function: indices `first`, `first + 1`, ...
 
+    count    from 1
     attempt  from 1; an answer that quotes an older one is dropped
     """
 
     function: int
-    first: int
-    count: int
-    attempt: int
+    first: Index
+    count: Count
+    attempt: Index
 
 
 class Hello(msgspec.Struct, array_like=True):
@@ -183,14 +191,14 @@ class Results(msgspec.Struct, tag=21, array_like=True):
     """Executor -> router -> client: these tasks have ended.
 
     failed   positions in `outputs` that hold a pickled error instead of a value
-    seconds  run time of each slice, all of its tasks together
+    seconds  run time of each slice, all of its tasks together; finite, from 0
     outputs  pickled values and errors
     """
 
     session: int
     slices: list[Slice]
     failed: list[int]
-    seconds: list[float]
+    seconds: list[Seconds]
     parts: list[int]
     outputs: list[bytes]
 
@@ -201,7 +209,7 @@ class RoutedResults(msgspec.Struct, tag=21, array_like=True):
     session: int
     slices: list[Slice]
     failed: list[int]
-    seconds: list[float]
+    seconds: list[Seconds]
     parts: list[int]
     outputs: msgspec.Raw
 
