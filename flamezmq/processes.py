@@ -95,6 +95,17 @@ def close_all_but(keep: Collection[int]) -> None:
                 pass  # the one that listed them
 
 
+def lift_descriptor_limit() -> None:
+    """Let this process open as many descriptors as it may: the usual 1,024 suits a shell."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        pass  # macOS calls it unlimited, and then takes less
+
+
 def default_signals() -> None:
     """Undo what a parent set up; Ctrl-C belongs to the client, so SIGINT is ignored."""
     import signal

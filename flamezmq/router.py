@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 from time import monotonic
 
+from flamezmq import processes
 from flamezmq.core.broker import Broker
 from flamezmq.core.members import Effects, Limits
 from flamezmq.errors import ProtocolError
@@ -77,6 +78,7 @@ class Router:
 
 def main(address: str, on_bound: Callable[[], None]) -> None:
     """Bind, tell so, and serve until SIGTERM."""
+    processes.lift_descriptor_limit()  # each peer is a descriptor
     router = Router()
     router.board.bind(address)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the client
