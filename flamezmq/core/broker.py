@@ -86,6 +86,8 @@ class Broker:
 
     def next_deadline(self, now: float) -> float | None:
         """When `on_turn_end` must be called even if nothing comes in."""
+        if not (self.laden or self.scheduler.waiting or self._mourned or self._orphans):
+            return None
         due = [when for when, _ in self._mourned.values()]
         due += self._orphans.values()
         turn = self.scheduler.next_turn()

@@ -38,6 +38,7 @@ class Link:
     epoch     number of the connection in use
     up        False between a cut and the WELCOME of the next epoch
     received  the last message applied
+    ack_due   the peer has waited long enough for an acknowledgement of its own
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class Link:
         "_forgotten",
         "_kept",
         "_unsent",
+        "ack_due",
         "bytes_kept",
         "epoch",
         "received",
@@ -56,6 +58,7 @@ class Link:
         self.epoch = 0
         self.up = False
         self.received = 0
+        self.ack_due = False
         self.bytes_kept = 0
         self._kept: deque[tuple[int, Frames, int]] = deque()  # unacknowledged: number, frames, bytes
         self._forgotten = 0  # the last number that was acknowledged
@@ -75,6 +78,18 @@ class Link:
         self._kept.append((self.sent + 1, frames, size))
         self.bytes_kept += size
 
+    def commit(self, frames: Frames, size: int) -> int:
+        """`enqueue`, and hand it out if nothing is before it: its number, or 0 if it can't go now."""
+        kept = self._kept
+        last: int = kept[-1][0] if kept else self._forgotten
+        number = last + 1
+        kept.append((number, frames, size))
+        self.bytes_kept += size
+        if self.up and self._unsent == last:
+            self._unsent = number
+            return number
+        return 0
+
     def outgoing(self) -> list[tuple[int, Frames]]:
         """What is to be transmitted now, as (number, frames); each is handed out once per epoch."""
         kept, first = self._kept, self._unsent
@@ -92,15 +107,10 @@ class Link:
 
     def ack_riding(self) -> int:
         """The acknowledgement to write into an outgoing envelope."""
-        self._ack_told = self.received
+        self._ack_told = received = self.received
         self._bytes_since_ack = 0
-        return self.received
-
-    def ack_due(self) -> bool:
-        """Whether the peer has waited long enough for an acknowledgement of its own."""
-        return (
-            self.received - self._ack_told >= ACK_AFTER_MESSAGES or self._bytes_since_ack >= ACK_AFTER_BYTES
-        ) and self.up
+        self.ack_due = False
+        return received
 
     # --- receiving
 
@@ -112,7 +122,9 @@ class Link:
 
     def applied(self, seq: int, size: int) -> None:
         self.received = seq
-        self._bytes_since_ack += size
+        self._bytes_since_ack = waiting = self._bytes_since_ack + size
+        if seq - self._ack_told >= ACK_AFTER_MESSAGES or waiting >= ACK_AFTER_BYTES:
+            self.ack_due = True
 
     def accept(self, epoch: int, seq: int, ack: int, size: int) -> Verdict:
         """`judge`, `acknowledged` and `applied` in one, for a side that nothing can interrupt."""
@@ -124,8 +136,7 @@ class Link:
         kept = self._kept
         if kept and kept[0][0] <= ack:
             self.acknowledged(ack)
-        self.received = seq
-        self._bytes_since_ack += size
+        self.applied(seq, size)
         return Verdict.APPLY
 
     def acknowledged(self, ack: int) -> None:
@@ -158,6 +169,7 @@ class Link:
         self.epoch = epoch
         self._ack_told = self.received
         self._bytes_since_ack = 0
+        self.ack_due = False
         self.up = True
         return True
 

@@ -28,6 +28,8 @@ from flamezmq.wire import messages as m
 # The compiled methods, called by position: keywords and flags as enums cost a microsecond a call.
 _raw_send: Any = Backend.send
 _raw_recv: Any = Backend.recv
+_poll: Any = zmq.zmq_poll
+_DATA, _APPLY = codec.DATA, Verdict.APPLY
 _POLLIN = int(zmq.POLLIN)
 _MORE = int(zmq.SNDMORE)
 _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -116,7 +118,7 @@ class Board:
 
         The caller applies each message before it asks for the next, or calls `refuse`.
         """
-        socket, routes = self._socket, self._by_route
+        socket, routes, unpack = self._socket, self._by_route, codec.open_envelope
         route = self._wait(seconds)
         if not route:
             return
@@ -127,15 +129,15 @@ class Board:
             frames = _rest(socket) if frame.more else []
             peer = routes.get(route)
             try:
-                kind, epoch, seq, ack = codec.open_envelope(frame)
-                if kind == codec.DATA and peer is not None:
+                kind, epoch, seq, ack = unpack(frame)
+                if kind == _DATA and peer is not None:
                     link = peer.link
                     peer.heard = now
                     size = len(frame) + sum(map(len, frames)) if frames else len(frame)
                     verdict = link.accept(epoch, seq, ack, size)
-                    if verdict is Verdict.APPLY:
+                    if verdict is _APPLY:
                         yield peer, peer.decode(frame), frames
-                        if link.ack_due():
+                        if link.ack_due:
                             self._raw(peer, codec.signal(codec.ACK, link.epoch, 0, link.ack_riding()))
                     elif verdict is Verdict.GAP:
                         self._raw(peer, codec.signal(codec.STRANGER, link.epoch))
@@ -145,13 +147,13 @@ class Board:
                 self._refuse_route(route, peer, str(error))
             if peer is not None and peer.backlogged:
                 self._weigh(peer)
-            if not zmq.zmq_poll(self._poll, 0) or monotonic() > stop:
+            if not _poll(self._poll, 0) or monotonic() > stop:
                 return
             route = _raw_recv(socket)
 
     def _wait(self, seconds: float) -> bytes:
         """The first frame of the next message, b"" when none has come in time."""
-        if seconds < LONG_SECONDS and not zmq.zmq_poll(self._poll, max(0, int(seconds * 1000) + 1)):
+        if seconds < LONG_SECONDS and not _poll(self._poll, max(0, int(seconds * 1000) + 1)):
             return b""
         try:
             route: bytes = _raw_recv(self._socket)
@@ -224,35 +226,37 @@ class Board:
 
     def send(self, effects: list[tuple[int, Any, list[Any]]]) -> None:
         """Commit messages to their peers' links and send what can be sent."""
-        peers = self.peers
+        peers, socket = self.peers, self._socket
         for id, message, frames in effects:
             peer = peers.get(id)
             if peer is None:
                 continue
+            link = peer.link
             body = codec.encode(message)
-            if frames:
-                peer.link.enqueue([body, *frames], len(body) + sum(map(len, frames)))
-            else:
-                peer.link.enqueue([body], len(body))
-            self.flush(peer)
-            if peer.link.bytes_kept > BACKLOG_BYTES and not peer.backlogged:
+            whole = [body, *frames] if frames else [body]
+            number = link.commit(whole, len(body) + sum(map(len, frames)) if frames else len(body))
+            if number:
+                codec.seal(body, _DATA, link.epoch, number, link.ack_riding())
+                try:
+                    _raw_send(socket, peer.routing_id, _MORE, True, False)
+                except zmq.ZMQError as error:
+                    self._unreachable(peer, error)
+                else:
+                    _send_frames(socket, whole)
+            if link.bytes_kept > BACKLOG_BYTES and not peer.backlogged:
                 self._weigh(peer)
 
     def flush(self, peer: Peer) -> None:
+        """Send what its link has kept for it, at the beginning of an epoch."""
         link, socket = peer.link, self._socket
         for number, frames in link.outgoing():
-            codec.seal(frames[0], codec.DATA, link.epoch, number, link.ack_riding())
+            codec.seal(frames[0], _DATA, link.epoch, number, link.ack_riding())
             try:
                 _raw_send(socket, peer.routing_id, _MORE, True, False)
             except zmq.ZMQError as error:
                 self._unreachable(peer, error)
                 return
-            last = len(frames) - 1
-            if not last:
-                _raw_send(socket, frames[0], 0, True, False)
-                continue
-            for position, frame in enumerate(frames):
-                _raw_send(socket, frame, _MORE if position < last else 0, len(frame) < 65536, False)
+            _send_frames(socket, frames)
 
     def _raw(self, peer: Peer, frame: Any) -> None:
         if not self._send_to(peer.routing_id, frame):
@@ -330,3 +334,9 @@ def _rest(socket: zmq.Socket[bytes]) -> list[Any]:
     while frames[-1].more:
         frames.append(_raw_recv(socket, 0, False))
     return frames
+
+
+def _send_frames(socket: zmq.Socket[bytes], frames: list[Any]) -> None:
+    last = len(frames) - 1
+    for position, frame in enumerate(frames):
+        _raw_send(socket, frame, _MORE if position < last else 0, len(frame) < 65536, False)

@@ -26,7 +26,9 @@ from flamezmq.version import __version__
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 
-_raw_send: Any = Backend.send  # the compiled method, without the wrapper's keyword handling
+# The compiled methods, called by position: keywords and flags as enums cost a microsecond a call.
+_raw_send: Any = Backend.send
+_raw_recv: Any = Backend.recv
 _POLLIN = int(zmq.POLLIN)
 _MORE = int(zmq.SNDMORE)
 #: How an event of the monitor begins.  (pyzmq has a parser, but it imports asyncio: 15 ms of each start.)
@@ -58,7 +60,7 @@ class Line:
         self.router_was_there = False
         self._inbox: list[tuple[Any, list[Any]]] = []
         self._apply: Apply = apply or self._keep
-        self._dialect = "to " + role
+        self._decode = codec.decoder("to " + role)
         self._token = b""
         self._torn = True
         self._down_since = time.monotonic()
@@ -120,7 +122,7 @@ class Line:
             return []
         self._torn = True
         others = self._take(ready)
-        if self.link.ack_due():
+        if self.link.ack_due and self.link.up:
             self._raw(codec.signal(codec.ACK, self.link.epoch, 0, self.link.ack_riding()))
         self._torn = False
         return others
@@ -286,11 +288,11 @@ class Line:
         socket = self._socket
         only = [(socket, _POLLIN)]
         for _ in range(TURN_MESSAGES):
-            frame = socket.recv(copy=False)
+            frame = _raw_recv(socket, 0, False)
             frames = []
             more = frame.more
             while more:
-                frames.append(socket.recv(copy=False))
+                frames.append(_raw_recv(socket, 0, False))
                 more = frames[-1].more
             self._on_frames(frame, frames)
             if not zmq.zmq_poll(only, 0):
@@ -304,8 +306,8 @@ class Line:
                 verdict = link.judge(epoch, seq)
                 if verdict is Verdict.APPLY:
                     link.acknowledged(ack)
-                    self._apply(codec.decode(self._dialect, frame), frames)
-                    link.applied(seq, len(frame) + sum(map(len, frames)))
+                    self._apply(self._decode(frame), frames)
+                    link.applied(seq, len(frame) + sum(map(len, frames)) if frames else len(frame))
                 elif verdict is Verdict.GAP:
                     self._hello()
             elif kind == codec.WELCOME:

@@ -132,7 +132,7 @@ class Dialler:
                 link.acknowledged(ack)
                 self.apply(codec.decode("to " + self.role, frames[0]), frames[1:])
                 link.applied(seq, sum(map(len, frames)))
-                if link.ack_due():
+                if link.ack_due and link.up:
                     self.say_ack()
             elif verdict is Verdict.GAP:
                 self._hello()
@@ -253,7 +253,7 @@ class Router:
                     link.applied(seq, sum(map(len, frames)))
                     self.world.trace("  <-", peer.role, peer.id, message)
                     self.broker.on_message(peer.id, message, frames[1:], now, effects)
-                    if link.ack_due():
+                    if link.ack_due and link.up:
                         self._raw(peer, codec.signal(codec.ACK, link.epoch, 0, link.ack_riding()))
                 elif verdict is Verdict.GAP:
                     self._raw(peer, codec.signal(codec.STRANGER, link.epoch))
