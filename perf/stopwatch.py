@@ -7,7 +7,7 @@ one thread; good for steps of a microsecond and more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
@@ -109,9 +109,8 @@ class Stopwatch:
         self._children[:] = [0.0]
 
 
-def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def medians(rounds: Sequence[Mapping[str, float]], labels: Iterable[str]) -> dict[str, float]:
     """The median of each label; what a round does not have took no time in it."""
-    labels = dict.fromkeys(label for found in rounds for label in found)
     return {label: median(found.get(label, 0.0) for found in rounds) for label in labels}
 
 
