@@ -22,7 +22,7 @@ from itertools import repeat
 from time import perf_counter
 from typing import Any
 
-from flamezmq import page
+from flamezmq import page, processes
 from flamezmq.errors import FlameError
 from flamezmq.executor_config import ExecutorConfig
 from flamezmq.net.line import Line
@@ -96,7 +96,7 @@ class Executor:
         self._parked = False
         self._unpark = threading.Lock()
         self._environment: m.Environment | None = None
-        self._home = (os.getcwd(), list(sys.path))
+        self._home = (processes.current_folder(), list(sys.path))
 
     # --- main thread
 
@@ -297,7 +297,7 @@ class Executor:
         try:
             os.chdir(cwd)
         except OSError:
-            os.chdir(self._home[0])
+            os.chdir("/")  # it was deleted, or we may not go there
 
     # --- the attendant
 

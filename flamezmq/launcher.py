@@ -64,7 +64,6 @@ class Launcher:
         self.worker_due: float | None = None  # when there will be another one
         self._worker_born = 0.0
         self._backoff = Backoff()
-        self._quick_ends = 0  # workers in a row that died young
         self._wake_fd, wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._bound_fd, self._bound = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(STATUS_FD, False)  # who does not read it misses it
@@ -163,19 +162,21 @@ class Launcher:
 
     def _on_worker_end(self, status: int) -> None:
         """Zygote and executors die with it; what tasks had started is killed here.  Then the next."""
+        from flamezmq import worker
+
         if self.reason:
             return
+        code, words = os.waitstatus_to_exitcode(status), last_line(1)
         print(f"launcher: the worker {how_it_ended(status)}", flush=True)
         processes.kill_descendants([self.router])
-        if os.waitstatus_to_exitcode(status):  # else it was told to go
+        if code:  # else it was told to go
             now = monotonic()
             self._backoff.died(now - self._worker_born < YOUNG_SECONDS, self._worker_born, now)
             self.worker_due = max(now, self._backoff.until)
-
-    def _delay_after(self, now: float) -> float:
-        """When the next worker may start: at once, but later and later while they die young."""
-        self._quick_ends = self._quick_ends + 1 if now - self._worker_born < 1.0 else 0
-        return now + (0.0 if self._quick_ends < 3 else min(0.1 * 2 ** (self._quick_ends - 3), 5.0))
+        if code == worker.HOPELESS:
+            self.end(f"no executor can start: {words}")
+        elif self._backoff.hopeless:
+            self.end(f"the worker died {self._backoff.young} times in a row as it started: {words}")
 
     # --- the end
 
@@ -200,6 +201,16 @@ class Launcher:
             self._reap()
 
 
+def last_line(log: int) -> str:
+    """Of a file; "" if it is none."""
+    try:
+        size = os.fstat(log).st_size
+        text = os.pread(log, 4096, max(0, size - 4096)).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return (text.strip().splitlines() or [""])[-1]
+
+
 def how_it_ended(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     return f"exited with code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
@@ -208,6 +219,7 @@ def how_it_ended(status: int) -> str:
 def main(config: LauncherConfig) -> int:
     processes.name_process("flm-launcher")
     processes.become_subreaper()
+    processes.more_files()
     launcher = Launcher(config)
     gc.disable()  # imports make no garbage, only objects
     launcher.start_router()

@@ -30,6 +30,8 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 #: The environment variable that names the cluster's folder to all that it starts.
 MARK = "FLAMEZMQ_FOLDER"
+#: A worker needs four for each executor, the router one.
+_MOST_FILES = 1 << 14
 #: The first descriptor of those that `spawn` hands over.
 FIRST_FD = 3
 
@@ -199,8 +201,10 @@ def spawn(
         raise OSError(errno.ENOENT, "this Python does not know its own executable (sys.executable is empty)")
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     command = [sys.executable, "-P", "-c", _BOOT, root, entry, argument]
-    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 32 + len(fds)) for fd in (output, *fds)]
+    moved: list[int] = []
     try:
+        for fd in (output, *fds):
+            moved.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD + len(fds)))  # noqa: PERF401
         actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, moved[0], 1),
@@ -219,6 +223,24 @@ def spawn(
     finally:
         for fd in moved:
             os.close(fd)
+
+
+def more_files() -> None:
+    """Allow this process, and what it starts, more open files than the 1,024 of most shells, if it may."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def current_folder() -> str:
+    """Where this process stands; "/" if that was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
 
 
 # --- other processes

@@ -10,6 +10,7 @@ last, when nobody can write to it any more.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import select
@@ -37,8 +38,8 @@ DRAIN_BYTES = 4 << 20
 PATIENCE_SECONDS = 0.3
 #: A zygote that does not take requests for so long is as good as dead.
 ZYGOTE_SECONDS = 5.0
-#: Exit code: the router is gone.
-ROUTER_LOST = 3
+#: Exit codes: the router is gone; executors die as they start.
+ROUTER_LOST, HOPELESS = 3, 4
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
@@ -135,6 +136,9 @@ class Worker:
             for message, _ in self.line.receive():
                 self._on_message(message, now)
             self._do(self.agent.on_time(now))
+            if why := self.agent.hopeless(now):
+                print(why, flush=True)
+                return HOPELESS
         return ROUTER_LOST if self.line_lost else 0
 
     def _wait(self) -> list[int]:
@@ -202,6 +206,8 @@ class Worker:
             return
         report, fds = received
         if isinstance(report, zygote.Forked):
+            if not fds:  # the kernel drops what would be one descriptor too many
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             self.held[report.number].pidfd = fds[0]
             self._do(self.agent.on_forked(report.number, report.pid, now))
         else:
@@ -346,7 +352,7 @@ class Worker:
 
 
 def main(config: WorkerConfig) -> int:
-    """Serve until SIGTERM (returns 0) or until the router is gone (3).
+    """Serve until SIGTERM (returns 0), until the router is gone (3) or no executor can live here (4).
 
     Call it in the main thread of a process without a ZeroMQ context: it forks.
     """

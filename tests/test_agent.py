@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from flamezmq.core import agent as a
-from flamezmq.core.backoff import LONGEST_DELAY_SECONDS, Backoff
+from flamezmq.core.backoff import HOPELESS, LONGEST_DELAY_SECONDS, YOUNG_SECONDS, Backoff
 from flamezmq.core.chatter import BURST_BYTES, LAST_LINES, Chatter
 from flamezmq.wire import messages as m
 
@@ -158,6 +158,35 @@ def test_who_was_given_a_task_did_not_die_young() -> None:
     for turn in range(10):
         assert forks(kill_newest(agent, turn / 100, a.Words(1, 0, 0)))
         assert forks(kill_newest(agent, turn / 100, a.Words(1, -1, 1)))
+
+
+def die_at_once(agent: a.Agent, now: float) -> float:
+    agent.on_output(max(agent.executors), 2, b"Traceback\nOSError: no\n", now)
+    kill_newest(agent, now)
+    due = agent.next_deadline()
+    agent.on_time(due or now)
+    return due or now
+
+
+def test_when_executors_die_as_they_start_there_is_no_hope_after_a_while() -> None:
+    agent, now = agent_with(1), 0.0
+    for _ in range(HOPELESS):
+        assert not agent.hopeless(now)
+        now = die_at_once(agent, now + 0.01)
+
+    assert agent.hopeless(now) == (
+        "8 times in a row an executor died as it started, the last one with the words: OSError: no"
+    )
+
+
+def test_there_is_hope_as_long_as_one_executor_lives() -> None:
+    agent, now = agent_with(2), 0.0
+    agent.on_forked(1, 100, now)
+    now += YOUNG_SECONDS
+    for _ in range(2 * HOPELESS):
+        now = die_at_once(agent, now + 0.01)
+
+    assert not agent.hopeless(now)
 
 
 def test_neighbours_that_die_together_count_once() -> None:

@@ -231,6 +231,71 @@ def test_a_cluster_that_is_lost_on_the_way_is_exit_code_1() -> None:
     assert complaint.count("\n") == 1
 
 
+def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """flmping, $FLMPING, in a line of the shell."""
+    env = environment() | {"FLMPING": " ".join(COMMAND)}
+    return subprocess.run(
+        ["sh", "-c", line],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        env=env,
+        cwd=folder,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("words", ["-t 10", "--help"])
+def test_a_full_disk_is_one_sentence(words: str, tmp_path: Path) -> None:
+    done = shell(f"$FLMPING {words} > /dev/full", tmp_path)
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "can't write the output: " in done.stderr
+    assert "No space left" in done.stderr
+
+
+def test_who_stops_reading_gets_no_complaint(tmp_path: Path) -> None:
+    done = shell("$FLMPING -t 2000 -e 1 | head -n 1", tmp_path)
+
+    assert done.stdout.startswith("Session <")
+    assert done.stderr == ""
+
+
+def test_it_runs_without_standard_streams(tmp_path: Path) -> None:
+    assert shell("$FLMPING -t 20 -e 1 <&- >&- 2>&-", tmp_path).returncode == 0
+
+
+def test_it_runs_in_a_folder_that_was_deleted(tmp_path: Path) -> None:
+    done = shell("mkdir gone && cd gone && rmdir ../gone && $FLMPING -t 20 -e 1", tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "20/20" in done.stdout
+
+
+@pytest.mark.parametrize("folder", ["/nowhere", "/proc", "$PWD/" + "x" * 100])
+def test_a_useless_folder_for_temporary_files_does_no_harm(folder: str, tmp_path: Path) -> None:
+    (tmp_path / ("x" * 100)).mkdir()
+    done = shell(f"TMPDIR={folder} XDG_RUNTIME_DIR= $FLMPING -t 20 -e 1 -p", tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert "four-hop floor" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        (12, "can't start a cluster: [Errno 24] Too many open files; raise this shell's limit"),
+        pytest.param(20, "times in a row", marks=pytest.mark.slow),
+    ],
+)
+def test_too_few_descriptors_are_one_sentence(files: int, complaint: str, tmp_path: Path) -> None:
+    done = shell(f"ulimit -n {files}; $FLMPING -t 20", tmp_path)
+
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert complaint in done.stderr
+    assert "Too many open files" in done.stderr
+
+
 def pinged(results: list[Any], size: int = 0) -> flmping.Ping:
     """A run whose tasks give `results`."""
     given = iter(results)

@@ -179,7 +179,8 @@ def free_address(transport: str) -> Iterator[str]:
     if transport == "tcp":
         yield "tcp://127.0.0.1:*"
         return
-    with tempfile.TemporaryDirectory(prefix="flm-floor-") as folder:
+    short = len(os.fsencode(tempfile.gettempdir())) < 70  # a socket's path has 107 bytes
+    with tempfile.TemporaryDirectory(prefix="flm-floor-", dir=None if short else "/tmp") as folder:
         yield f"ipc://{folder}/socket"
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from math import ceil, inf
@@ -147,17 +148,17 @@ def command(
                 "created_ms": round(created * 1e3, 3),
             }
             if output == "table":
-                click.echo(
+                _say(
                     f"Session <{session.id}> was created in <{_ms(created)}>, "
                     f"start to run <{task_num:,}> tasks in the session:\n"
                 )
             facts["completed_ms"] = round(ping.run(Bar(task_num, output == "table")) * 1e3, 3)
             if output == "table":
-                click.echo(f"\n<{task_num:,}> tasks was completed in <{_ms(ping.seconds)}>.")
+                _say(f"\n<{task_num:,}> tasks was completed in <{_ms(ping.seconds)}>.")
             if perf:
                 facts["perf"] = ping.measure()
     if output == "json":
-        click.echo(json.dumps(facts, indent=2))
+        _say(json.dumps(facts, indent=2))
     elif perf:
         _show(facts["perf"])
 
@@ -192,6 +193,8 @@ def _warm_up(client: Client, executors: int | None) -> None:
             try:
                 futures = [session.submit(who, STAY_SECONDS) for _ in range(2 * wanted)]
                 answered.update(future.result(until - monotonic()) for future in futures)
+            except FlameError as error:
+                raise click.UsageError(str(error)) from error
             except TimeoutError:
                 session.close(cancel=True)
                 raise click.UsageError(
@@ -273,7 +276,10 @@ class Ping:
         cpu = {name: round(spent / self.count * 1e6, 2) for name, spent in self._cpu.items()}
         transport = "tcp" if self.client.address.startswith("tcp") else "ipc"
         took = self._trips(TRIPS // 2)
-        floor = four_hop.measure(TRIPS, transport)
+        try:
+            floor = four_hop.measure(TRIPS, transport)
+        except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
+            raise Failure(f"the four-hop floor could not be measured: {_last_line(error)}") from error
         took += self._trips(TRIPS - TRIPS // 2)
         p50, p90, p99 = _percentiles(took)
         return {
@@ -336,6 +342,10 @@ def _sentence(error: BaseException) -> str:
     return str(error) if isinstance(error, FlameError) else f"{type(error).__name__}: {error}"
 
 
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
 def _brief(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:40]}... ({len(text)} characters)"
@@ -351,17 +361,17 @@ class Bar:
         self.count, self.shown = count, shown
         self.due = inf  # when it may be drawn again
         self._open = False
-        if shown and sys.stdout.isatty():
+        if shown and sys.stdout and sys.stdout.isatty():
             self.draw(0)
 
     def draw(self, done: int) -> None:
         self._open = True
-        self._write("\r" + self._line(done))
+        _say("\r" + self._line(done), end="")
         self.due = monotonic() + BAR_SECONDS
 
     def end(self) -> None:
         if self.shown:
-            self._write(("\r" if self._open else "") + self._line(self.count) + "\n")
+            _say(("\r" if self._open else "") + self._line(self.count))
         self._open = False
 
     def _line(self, done: int) -> str:
@@ -369,10 +379,17 @@ class Bar:
         total = str(self.count)
         return f"[{100 * done // self.count:3d}%] {bar:<{BAR_COLUMNS}}   {done:>{len(total)}}/{total}"
 
-    @staticmethod
-    def _write(text: str) -> None:
-        sys.stdout.write(text)
+
+def _say(text: str, end: str = "\n") -> None:
+    """On standard output, now; nowhere if it was closed before we began."""
+    if sys.stdout:
+        sys.stdout.write(text + end)
         sys.stdout.flush()
+
+
+def _forget_output() -> None:
+    """Nobody gets what is left in the buffer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _show(perf: dict[str, Any]) -> None:
@@ -385,10 +402,10 @@ def _show(perf: dict[str, Any]) -> None:
     def times(found: dict[str, Any]) -> str:
         return ", ".join(f"{name} {found[name]:.0f} us" for name in ("p50", "p90", "p99"))
 
-    click.echo(f"\nthroughput      {perf['tasks_per_second']:,} tasks/s")
-    click.echo(f"CPU per task    {total:.1f} us, {whose}: {parts}")
-    click.echo(f"round trip      {times(trip)} ({trip['rounds']:,} empty tasks, one at a time)")
-    click.echo(
+    _say(f"\nthroughput      {perf['tasks_per_second']:,} tasks/s")
+    _say(f"CPU per task    {total:.1f} us, {whose}: {parts}")
+    _say(f"round trip      {times(trip)} ({trip['rounds']:,} empty tasks, one at a time)")
+    _say(
         f"four-hop floor  {times(floor)} (the same through a bare ZeroMQ broker, {floor['transport']}, "
         "in this run)"
     )
@@ -400,16 +417,20 @@ def main() -> NoReturn:
     complaint = ""
     try:
         code = command.main(prog_name="flmping", standalone_mode=False) or OK
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()  # the help
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
     except BrokenPipeError:
-        code = FAILED  # nobody reads us
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nor what is left in the buffer
+        code = FAILED  # nobody reads us, so nobody wants to know
+        _forget_output()
     except click.ClickException as error:
         code, complaint = REFUSED, error.format_message()
     except (Failure, FlameError) as error:
         code, complaint = FAILED, str(error)
+    except OSError as error:  # what else may fail is a Failure or a UsageError by now
+        code, complaint = FAILED, f"can't write the output: {error}"
+        _forget_output()
     if complaint:
         click.echo(f"flmping: {complaint}", err=True)
     sys.exit(code)

@@ -9,6 +9,7 @@ A process forked from the owner has no cluster: its `stop` does nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 from time import monotonic
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 #: What is read from the end of the log for an error message.
 _LOG_BYTES = 4096
 _LOG_LINES = 12
+#: What to do about it.
+_ADVICE = {
+    errno.EMFILE: "; raise this shell's limit of open files (ulimit -n)",
+    errno.EAGAIN: "; raise this user's limit of processes (ulimit -u)",
+    errno.ENOSPC: "; make room there, or set TMPDIR to another folder",
+    errno.EDQUOT: "; make room there, or set TMPDIR to another folder",
+    errno.EROFS: "; set TMPDIR to a folder that can be written to",
+    errno.EACCES: "; set TMPDIR to a folder that can be written to",
+}
 #: After the launcher had to be killed.
 _KILL_SECONDS = 1.0
 
@@ -82,7 +92,8 @@ class Embedded:
             folder.release()  # the launcher holds the lock now
         except OSError as error:
             self.stop()
-            raise _start_failed(f"can't start a cluster: {error}") from error
+            advice = _ADVICE.get(error.errno or 0, "")
+            raise _start_failed(f"can't start a cluster: {error}{advice}") from error
         finally:
             for fd in fds:
                 os.close(fd)

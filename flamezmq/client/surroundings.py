@@ -6,21 +6,15 @@ import os
 import socket
 import sys
 
+from flamezmq import processes
 from flamezmq.wire import messages as m
 
 
 def environment() -> m.Environment:
     """Where executors of this machine find what the user's functions import, and the files they open."""
-    here = _folder()
+    here = processes.current_folder()
     search_path = tuple(os.path.abspath(os.path.join(here, entry)) for entry in sys.path)
     return m.Environment(socket.gethostname(), here, search_path)
-
-
-def _folder() -> str:
-    try:
-        return os.getcwd()
-    except OSError:  # it was deleted
-        return "/"
 
 
 def show(message: m.Output) -> None:

@@ -99,6 +99,7 @@ class Agent:
         self._forking: dict[int, Executor] = {}  # asked for, without a pid yet
         self._talking: dict[int, Executor] = {}  # what they said waits for company
         self._last_number = 0
+        self._last_words = ""  # of the last one that died young
         self._died = 0
         self._zygotes = 0
 
@@ -125,6 +126,7 @@ class Agent:
         quick = now - executor.asked < YOUNG_SECONDS and not words.finished and words.running < 0
         if not executor.expected:
             self._backoff.died(quick, executor.asked, now)
+            self._last_words = " | ".join(executor.chatter.last_words()[-1:]) if quick else ""
         return [*self._bury(executor, end, words, now), *self._fill(now)]
 
     def on_zygote_lost(self, now: float) -> Effects:
@@ -189,6 +191,13 @@ class Agent:
     def ended(self) -> bool:
         """It was stopped, and no executor is left."""
         return self.stopping and not self.executors
+
+    def hopeless(self, now: float) -> str:
+        """Why no executor of this node will ever live, as far as one can tell; "" while one does, or may."""
+        if not self._backoff.hopeless or any(now - e.asked >= YOUNG_SECONDS for e in self.executors.values()):
+            return ""
+        words = f", the last one with the words: {self._last_words}" if self._last_words else ""
+        return f"{self._backoff.young} times in a row an executor died as it started{words}"
 
     # --- parts
 

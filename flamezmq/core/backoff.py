@@ -9,6 +9,8 @@ from __future__ import annotations
 YOUNG_SECONDS = 1.0
 #: So many young deaths in a row are an accident; more are a rule, and the next start waits.
 ACCIDENTS = 3
+#: After so many, within a few seconds, there is no reason to believe that the next one will live.
+HOPELESS = 8
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 5.0
 #: After so long without another one, young deaths are forgotten.
@@ -26,6 +28,10 @@ class Backoff:
     def __init__(self) -> None:
         self.young = 0
         self.until = self.last = 0.0
+
+    @property
+    def hopeless(self) -> bool:
+        return self.young >= HOPELESS
 
     def died(self, young: bool, born: float, now: float) -> None:
         if not young or now - self.last > FORGET_SECONDS:
