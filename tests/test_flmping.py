@@ -272,7 +272,7 @@ def test_it_runs_in_a_folder_that_was_deleted(tmp_path: Path) -> None:
     assert "20/20" in done.stdout
 
 
-@pytest.mark.parametrize("folder", ["/nowhere", "/proc", "$PWD/" + "x" * 100])
+@pytest.mark.parametrize("folder", ["/nowhere", "$PWD/" + "x" * 100])
 def test_a_useless_folder_for_temporary_files_does_no_harm(folder: str, tmp_path: Path) -> None:
     (tmp_path / ("x" * 100)).mkdir()
     done = shell(f"TMPDIR={folder} XDG_RUNTIME_DIR= $FLMPING -t 20 -e 1 -p", tmp_path)
