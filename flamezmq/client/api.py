@@ -22,7 +22,7 @@ from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.pump import Pump
 from flamezmq.client.status import Status
-from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, PENDING, RUNNING, Calls
+from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, HEAVY_BYTES, PENDING, RUNNING, Calls, weight
 from flamezmq.errors import ClientClosed, FlameError, Refused, RouterLost, Unpicklable
 from flamezmq.net.line import Line
 from flamezmq.serialize.functions import FunctionTable
@@ -35,8 +35,6 @@ FULL_TASKS = 256
 MOST_TASKS = 1 << 20
 #: Bytes of arguments that may wait in the client, beside those that the router has, before `submit` blocks.
 MOST_BYTES = 1 << 30
-#: Payloads below it are not counted one by one.
-HEAVY_BYTES = 1 << 10
 #: How long `cancel` waits for the router's word.
 CANCEL_SECONDS = 1.0
 #: How long opening and closing may take.
@@ -90,7 +88,7 @@ class Client:
         self._cancels: dict[int, set[int]] = {}  # session -> indices whose cancel was refused
         self._last_alias = 0
         self._default: Session | None = None
-        self._outbox_bytes = 0
+        self._no_credit = False  # what the outboxes hold has to wait for results
         address = address or os.environ.get("FLAMEZMQ_ADDRESS") or None
         if address is None:
             from flamezmq.client.embedded import Embedded
@@ -239,11 +237,14 @@ class Client:
         """
         return {
             **self._line.statistics(),
-            "unfinished": sum(calls.unfinished for calls in self._calls.values()),
+            "unfinished": self._unfinished(),
             "hand_offs": self._pump.hand_offs,
         }
 
     # --- towards the router
+
+    def _unfinished(self) -> int:
+        return sum(calls.unfinished for calls in list(self._calls.values()))
 
     def _own(self) -> Session:
         session = self._default
@@ -266,10 +267,11 @@ class Client:
         self._pump.push()
 
     def _unsent(self) -> bool:
-        return bool(self._dirty or self._orders)
+        """Whether there is anything that could go out."""
+        return bool(self._orders or (self._dirty and not self._no_credit))
 
     def _stage(self) -> None:
-        """Move outboxes and orders into the link, as far as the credit goes.  Under the line's lock."""
+        """Move outboxes into the link, as far as the credit goes, and orders.  Under the line's lock."""
         if not self._dirty and not self._orders:
             return
         link = self._line.link
@@ -277,12 +279,10 @@ class Client:
         for alias, calls in list(self._dirty.items()):
             while calls.outbox or calls.staged:
                 room = most_tasks - sum(len(other.pending) for other in self._calls.values())
-                if (
-                    room <= 0
-                    or sum(sum(c.heavy.values()) for c in self._calls.values() if c.heavy) > most_bytes
-                ):
-                    return
-                if not calls.stage(link, room):
+                if sum(other.heavy_bytes for other in self._calls.values() if other.heavy) > most_bytes:
+                    room = 0
+                self._no_credit = room <= 0
+                if not calls.stage(link, max(room, 0)):
                     break
             if not calls.outbox:
                 self._dirty.pop(alias, None)
@@ -387,8 +387,8 @@ class Session:
             ClientClosed, RouterLost: there is nobody to run it.
 
         What can't be pickled raises nothing here; the Future fails with Unpicklable, so that one
-        bad task fails alone.  A few microseconds; it blocks while the session has 1,048,576
-        unfinished tasks, or about a gigabyte of arguments waits to be sent.
+        bad task fails alone.  A few microseconds; it blocks while the client has 1,048,576
+        unfinished tasks, or about a gigabyte of the session's arguments waits to be sent.
         """
         client = self._client
         if client._closed or self._calls.closed or client._line.lost is not None:
@@ -409,7 +409,7 @@ class Session:
             else:
                 client._pump.push(look=False)  # nothing is on its way: company may never come
         elif waiting >= FULL_TASKS and not waiting % FULL_TASKS:
-            self._full()
+            self._full(payload)
         elif type(payload) is list or len(payload) > HEAVY_BYTES:
             self._heavy(payload)
         return future
@@ -516,28 +516,25 @@ class Session:
     def _flush(self) -> None:
         self._client._pump.push()
 
-    def _full(self) -> None:
+    def _full(self, payload: Any) -> None:
         """The outbox is due; and if the client has all that it may have, wait for room."""
+        self._heavy(payload)
         client = self._client
-        client._pump.push()
-        if len(self._outbox) + len(self._calls.pending) >= MOST_TASKS:
-            self._wait_for_room()
+        if client._unfinished() >= MOST_TASKS:
+            self._wait_for_room(lambda: client._unfinished() < MOST_TASKS - 4 * FULL_TASKS)
 
     def _heavy(self, payload: Any) -> None:
         """Large arguments go out at once, and count."""
-        client = self._client
+        client, calls = self._client, self._calls
+        if type(payload) is list or len(payload) > HEAVY_BYTES:
+            calls.outbox_bytes += weight(payload)
         client._pump.push()
-        if self._outbox:
-            held = sum(sum(map(len, p)) if type(p) is list else len(p) for _, _, p in self._outbox[-4096:])
-            if held > MOST_BYTES:
-                self._wait_for_room()
+        if calls.outbox_bytes > MOST_BYTES:
+            self._wait_for_room(lambda: not calls.outbox or calls.outbox_bytes < MOST_BYTES * 7 // 8)
 
-    def _wait_for_room(self) -> None:
-        if threading.current_thread() is self._client._pump.keeper:
-            return  # a submit in a callback never blocks
-        calls = self._calls
-        low = MOST_TASKS - FULL_TASKS * 4
-        self._drive(lambda: not calls.outbox or (calls.unfinished < low and not calls.heavy), None)
+    def _wait_for_room(self, there_is_room: Callable[[], bool]) -> None:
+        if threading.current_thread() is not self._client._pump.keeper:  # a submit in a callback never blocks
+            self._drive(there_is_room, None)
 
     def _cancel(self, future: Future) -> bool:
         """Cancel one task; True when it is certain that it never runs."""

@@ -45,15 +45,27 @@ Tell = Callable[[Any, str], None]  # (future, its new state): set it, and tell t
 Record = tuple[Any, Any, Any]  # future, function name (number, blob, label), payload
 
 
+def weight(payload: Any) -> int:
+    """Bytes of a payload with all its buffers."""
+    return sum(map(len, payload)) if type(payload) is list else len(payload)
+
+
 class Staged:
     """A message that is about to be committed; `number` is the one that the link will give it."""
 
-    __slots__ = ("after", "first_record", "frames", "number", "records", "size")
+    __slots__ = ("after", "first_record", "frames", "heavy", "number", "records", "size")
 
     def __init__(
-        self, number: int, frames: list[Any], size: int, records: int, first_record: Any, after: int
+        self,
+        number: int,
+        frames: list[Any],
+        size: int,
+        heavy: int,
+        records: int,
+        first_record: Any,
+        after: int,
     ) -> None:
-        self.number, self.frames, self.size = number, frames, size
+        self.number, self.frames, self.size, self.heavy = number, frames, size, heavy
         self.records, self.first_record, self.after = records, first_record, after
 
 
@@ -72,6 +84,8 @@ class Calls:
         self.committed = 0
         self.shipped: dict[int, None] = {}  # numbers of the functions that the router has
         self.heavy: dict[int, int] = {}  # index -> bytes, of large payloads on their way
+        self.heavy_bytes = 0  # their sum; an interrupt may falsify it, until none is on its way
+        self.outbox_bytes = 0  # of large payloads in the outbox, about; nothing when that is empty
         self.forget: list[int] = []  # numbers that will not be used again
         self.opened = False
         self.closed = False
@@ -117,7 +131,7 @@ class Calls:
             future._index = index
             if type(payload) is list:
                 big = True
-                size += self._weigh(index, sum(map(len, payload)))
+                size += self._weigh(index, weight(payload))
             elif len(payload) > HEAVY_BYTES:
                 size += self._weigh(index, len(payload))
             inputs.append(payload)
@@ -132,10 +146,13 @@ class Calls:
         if big:
             inputs, parts, frames = join_payloads(inputs)
         body = codec.encode(m.Submit(self.alias, functions, self.forget, slices, inputs, parts))
-        size = len(body) + sum(map(len, frames))
-        return Staged(link.sent + 1, [body, *frames], size, count, records[0], index)
+        total = len(body) + sum(map(len, frames))
+        return Staged(link.sent + 1, [body, *frames], total, size, count, records[0], index)
 
     def _weigh(self, index: int, size: int) -> int:
+        if not self.heavy:
+            self.heavy_bytes = 0
+        self.heavy_bytes += size - self.heavy.get(index, 0)
         self.heavy[index] = size
         return size
 
@@ -148,6 +165,7 @@ class Calls:
                 self.shipped[function.number] = None
             self.committed = staged.after
             del self.outbox[: staged.records]
+            self.outbox_bytes = max(self.outbox_bytes - staged.heavy, 0) if self.outbox else 0
             self.forget = []
         self.staged = None
 
@@ -195,7 +213,7 @@ class Calls:
     def _remove(self, indices: Iterable[int]) -> None:
         deque(map(self.pending.pop, indices, repeat(None)), 0)
         if self.heavy:
-            deque(map(self.heavy.pop, indices, repeat(None)), 0)
+            self.heavy_bytes -= sum(map(self.heavy.pop, indices, repeat(0)))
 
     def on_lost(self, message: m.Lost, tell: Tell) -> None:
         died = message.certificate
@@ -235,6 +253,7 @@ class Calls:
             for position, record in enumerate(self.outbox):
                 if record[0] is future:
                     del self.outbox[position]
+                    self.outbox_bytes = max(self.outbox_bytes - weight(record[2]), 0)
                     return True
         return False
 
@@ -260,3 +279,4 @@ class Calls:
         assert all(index < self.committed for index in self.pending)
         assert all(future._index == index for index, future in self.pending.items())
         assert set(self.heavy) <= set(self.pending)
+        assert not self.heavy or self.heavy_bytes == sum(self.heavy.values())
