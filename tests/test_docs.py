@@ -17,7 +17,6 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 import pytest
-from click.testing import CliRunner
 
 import flamezmq
 from flamezmq import states
@@ -369,13 +368,23 @@ def test_every_parameter_of_what_is_public_is_explained() -> None:
     assert not unexplained
 
 
-def test_the_flags_in_the_readme_are_those_of_the_command() -> None:
-    said = CliRunner().invoke(ping.command, ["--help"]).output
-    lines = re.findall(r"^ *(?:\$ )?flmping (.*)$|`flmping ([^`]*)`", text_of("README.md"), re.MULTILINE)
+@pytest.mark.parametrize("document", ["README.md", "docs/flmping.md"])
+def test_the_flags_that_are_shown_are_those_of_the_command(document: str) -> None:
+    lines = re.findall(r"^ *(?:\$ )?flmping (.*)$|`flmping ([^`]*)`", text_of(document), re.MULTILINE)
     flags = {flag for line in lines for flag in re.findall(r"(?<!\S)--?[a-z][\w-]*", " ".join(line))}
 
     assert flags
-    assert [flag for flag in sorted(flags) if not re.search(rf"(?<![\w-]){flag}\b", said)] == []
+    assert flags <= known_flags()
+
+
+def known_flags() -> set[str]:
+    return {"-h", "--help"}.union(*(option.opts for option in ping.command.params))
+
+
+def test_every_flag_of_flmping_is_explained_and_no_other() -> None:
+    rows = re.findall(r"^\| `(-\w)`, `(--[\w-]+)` \| \S", text_of("docs/flmping.md"), re.MULTILINE)
+
+    assert {flag for row in rows for flag in row} == known_flags()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -79,6 +79,8 @@ def test_a_task_uses_as_much_cpu_time_as_asked_for() -> None:
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
+    page = (ROOT / "docs" / "flmping.md").read_text(encoding="utf-8")
+    assert [name for name in found if f"`{name}`" not in page] == []
     assert found["tasks"] == 20
     assert found["duration_ms"] == 5
     assert found["completed_ms"] >= 20 * 5
@@ -97,6 +99,8 @@ def test_perf_adds_the_costs_and_the_floor_of_the_same_run() -> None:
 
     assert done.returncode == 0, done.stderr
     perf = json.loads(done.stdout)["perf"]
+    page = (ROOT / "docs" / "flmping.md").read_text(encoding="utf-8")
+    assert [name for name in perf if f"`{name}`" not in page] == []
     cpu = perf["cpu_us_per_task"]
     assert {"client", "router", "worker", "zygote", "executors", "launcher", "all"} == cpu.keys()
     assert cpu["all"] == pytest.approx(sum(cpu.values()) / 2, abs=0.1)
@@ -154,6 +158,7 @@ def test_help_has_an_example_and_the_exit_codes() -> None:
         (["-t", "0"], "'--task-num': 0 is not in the range"),
         (["-t", "many"], "'many' is not a valid integer"),
         (["-d", "-1"], "'--duration': -1.0 is not in the range"),
+        (["-d", "nan"], "'--duration': nan is not in the range"),
         (["-s", "-1"], "'--size': -1 is not in the range"),
         (["-e", "0"], "'--executors': 0 is not in the range"),
         (["-o", "xml"], "'xml' is not one of"),

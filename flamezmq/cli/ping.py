@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from math import ceil, inf
+from math import ceil, inf, isnan
 from time import monotonic, perf_counter, process_time
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -125,6 +125,8 @@ def command(
     Every task is a real one: pickled, routed, run in an executor process, its result unpickled
     and checked.
     """
+    if isnan(duration):
+        raise click.UsageError("Invalid value for '-d' / '--duration': nan is not in the range.")
     address = address or os.environ.get("FLAMEZMQ_ADDRESS") or None
     if address is None:
         executors = executors or max(1, int(capacity.usable_cores()))

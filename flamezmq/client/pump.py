@@ -18,7 +18,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from flamezmq.errors import FlameError
+from flamezmq.errors import FlameError, StartFailed
 from flamezmq.net.line import Line
 
 #: Without a caller for so long, the keeper drives.
@@ -57,7 +57,10 @@ class Pump:
         self.keeper = threading.Thread(target=self._keep, name="flm-keeper", daemon=True)
 
     def start(self) -> None:
-        self.keeper.start()
+        try:
+            self.keeper.start()
+        except RuntimeError as error:
+            raise StartFailed(f"{error}; raise this user's limit of processes (ulimit -u)") from error
 
     # --- callers
 
