@@ -23,7 +23,7 @@ from time import perf_counter
 from typing import Any
 
 from flamezmq import page, processes
-from flamezmq.errors import FlameError
+from flamezmq.errors import FlameError, ProtocolError
 from flamezmq.executor_config import ExecutorConfig
 from flamezmq.net.line import Line
 from flamezmq.serialize.failures import dump_error
@@ -251,14 +251,21 @@ class Executor:
             self.functions.pop(number, None)
         for new in message.functions:
             self.functions[new.number] = Function(new.number, new.blob)
-        inputs = split_payloads(message.inputs, message.parts, frames) if frames else message.inputs
+        inputs = (
+            split_payloads(message.inputs, message.parts, frames)
+            if frames or message.parts
+            else message.inputs
+        )
+        if sum(part.count for part in message.slices) != len(inputs):
+            raise ProtocolError("a grant whose inputs are not those of its tasks")
         used = 0
         for part in message.slices:
+            function = self.functions.get(part.function)
+            if function is None:
+                raise ProtocolError("a grant of a function that never came")
             here = inputs if part.count == len(inputs) else inputs[used : used + part.count]
             indices = range(part.first, part.first + part.count)
-            self.tasks.extend(
-                zip(repeat(self.functions[part.function]), indices, repeat(part.attempt), here, strict=False)
-            )
+            self.tasks.extend(zip(repeat(function), indices, repeat(part.attempt), here, strict=False))
             used += part.count
 
     def _give_back(self, keep: int, wanted: set[int] | None) -> None:
@@ -296,7 +303,7 @@ class Executor:
             cwd = environment.cwd
         try:
             os.chdir(cwd)
-        except OSError:
+        except (OSError, ValueError):  # it is gone, or is no path
             os.chdir("/")  # it was deleted, or we may not go there
 
     # --- the attendant

@@ -86,6 +86,50 @@ class Intruder:
         return self.expect(codec.PONG, codec.STRANGER, codec.REFUSE)[0]
 
 
+class Impostor:
+    """A ROUTER socket, spoken by hand, with one dialler."""
+
+    TOKEN = b"t" * 16
+
+    def __init__(self, context: zmq.Context[Any], address: str) -> None:
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.set_hwm(0)
+        self.socket.linger = 0
+        self.socket.bind(address)
+        self.peer = b""
+        self.epoch = self.sent = self.received = 0
+
+    def __enter__(self) -> Impostor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def hear(self, timeout_ms: int = ANSWER_MS) -> tuple[int, bytes] | None:
+        """(kind, body) of the next message, None if none comes."""
+        if not self.socket.poll(timeout_ms):
+            return None
+        self.peer, frame, *_ = self.socket.recv_multipart()
+        kind, epoch, seq, _ = codec.open_envelope(frame)
+        if kind == codec.HELLO:
+            self.epoch = epoch
+        self.received = max(self.received, seq)
+        return kind, frame[codec.SIZE :]
+
+    def send(self, *frames: bytes) -> None:
+        self.socket.send_multipart([self.peer, *frames])
+
+    def say(self, body: Any, *frames: bytes) -> None:
+        """DATA, with the next number."""
+        self.sent += 1
+        self.send(sealed(codec.DATA, body, self.epoch, self.sent, self.received), *frames)
+
+    def welcome(self, **changed: Any) -> None:
+        """Answer a HELLO as a router does."""
+        welcome = m.Welcome(self.TOKEN, self.received, 1000, 1 << 20)
+        self.send(sealed(codec.WELCOME, msgspec.structs.replace(welcome, **changed), self.epoch))
+
+
 # --- what they send
 
 whole_numbers = st.one_of(st.integers(-2, 5), st.integers(-(2**63), 2**64 - 1))

@@ -82,7 +82,11 @@ class Pump:
             if self._driver not in (0, me) or any(other != me for other in list(self._wanting)):
                 if self._stand_by(me, done, deadline):
                     continue
-            self._take_over(me, done, deadline)
+            try:
+                self._take_over(me, done, deadline)
+            except FlameError:
+                if self.line.lost is None:
+                    raise
         return True
 
     def _take_over(self, me: int, done: Done, deadline: float | None) -> None:

@@ -173,7 +173,11 @@ class Calls:
 
     def on_results(self, message: m.Results, frames: list[Any], tell: Tell) -> int:
         """Finish futures; `tell` is called for each that somebody must be told of."""
-        outputs = split_payloads(message.outputs, message.parts, frames) if frames else message.outputs
+        outputs = (
+            split_payloads(message.outputs, message.parts, frames)
+            if frames or message.parts
+            else message.outputs
+        )
         pending = self.pending
         get = pending.get
         failed = set(message.failed) if message.failed else None

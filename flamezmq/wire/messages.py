@@ -286,7 +286,7 @@ class Output(msgspec.Struct, tag=27, array_like=True):
 class Bind(msgspec.Struct, tag=40, array_like=True):
     """Serve this session from now on."""
 
-    session: int
+    session: Index
     environment: Environment
 
 
