@@ -11,9 +11,7 @@ counts nothing.  Linux only, as is everything that reads /proc.
 
 from __future__ import annotations
 
-import cProfile
 import os
-import pstats
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +22,8 @@ from time import clock_gettime_ns, perf_counter
 from typing import TypeVar
 
 Pids = Mapping[str, Sequence[int]]
+#: "cpu_us_per_task" and "handoffs_per_task", each by process name.
+Costs = dict[str, dict[str, float]]
 N = TypeVar("N", int, float)
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -110,6 +110,20 @@ class Sample:
         """Voluntary context switches per task, of one name or of all."""
         return (self.switches.get(name, 0) if name else sum(self.switches.values())) / tasks
 
+    def costs(self, tasks: int) -> Costs:
+        """What each task cost, by process name."""
+        names = [name for name in self.cpu if self.cpu[name] or self.switches.get(name)]
+        return {
+            "cpu_us_per_task": {name: round(self.cpu_us(tasks, name), 4) for name in names},
+            "handoffs_per_task": {name: round(self.handoffs(tasks, name), 4) for name in names},
+        }
+
+
+def in_words(costs: Costs) -> str:
+    """For a note."""
+    cpu = ", ".join(f"{name} {us:.3g}" for name, us in costs["cpu_us_per_task"].items())
+    return f"CPU us: {cpu}; hand-offs {sum(costs['handoffs_per_task'].values()):.2g}"
+
 
 def sample(pids: Pids, work: Callable[[], object]) -> Sample:
     """Run `work` once and say what it cost these processes.  Looking costs them nothing that counts."""
@@ -156,13 +170,6 @@ def times(once: Callable[[], object], rounds: int) -> list[float]:
         once()
         took.append(perf_counter() - began)
     return took
-
-
-def calls(work: Callable[[], object]) -> int:
-    """Python and C function calls that `work` makes in this thread: a count without noise."""
-    profile = cProfile.Profile()
-    profile.runcall(work)
-    return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from perf.floor import Floor
 from perf.isolate import JobFailed, isolated
-from perf.measure import Surroundings
+from perf.measure import Costs, Surroundings, in_words
 
 T = TypeVar("T")
 
@@ -66,6 +66,7 @@ class Row:
     unit: str
     target: Target | None = None
     note: str = ""
+    costs: Costs | None = None
 
     @property
     def verdict(self) -> str:
@@ -100,10 +101,16 @@ class Report:
         unit: str,
         target: Target | None = None,
         note: str = "",
+        costs: Costs | None = None,
     ) -> None:
-        """Append a row.  A `value` is kept to four digits: no more of it is true."""
+        """Append a row.  A `value` is kept to four digits: no more of it is true.
+
+        costs: what each task of it took; kept in the JSON, and told in the note.
+        """
         kept = None if value is None else float(f"{value:.4g}")
-        self.rows.append(Row(figure, engine, kept, unit, target, note))
+        if costs is not None:
+            note = "; ".join(filter(None, (note, in_words(costs))))
+        self.rows.append(Row(figure, engine, kept, unit, target, note, costs))
 
     def attempt(
         self,

@@ -41,8 +41,8 @@ def hold(path: str, limit: float) -> None:
 
 
 def work_and_tell(number: int, seconds: float, path: str) -> int:
-    """Spin, then append our number to a file: who ran, and how often."""
+    """Spin, then append our number, pid and the time to a file: who ran when, and how often."""
     spin(seconds)
     with open(path, "ab", buffering=0) as log:
-        log.write(b"%d\n" % number)
+        log.write(b"%d %d %.6f\n" % (number, os.getpid(), monotonic()))
     return number

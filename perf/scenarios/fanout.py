@@ -76,13 +76,7 @@ def fan_out(executors: int, task_seconds: float, tasks: int, repeats: int) -> Fo
 def _add(report: Report, figure: str, tasks: int, found: Found) -> float:
     middle = median_sample(found.samples)
     cost = median(one.cpu_us(tasks, "router") for one in found.samples)
-    note = (
-        f"{tasks / middle.seconds:,.0f} tasks/s; hand-offs {middle.handoffs(tasks, 'router'):.2g}, "
-        f"calls {found.router_calls:.3g} per task; "
-        f"simulated executors {middle.cpu_us(tasks, 'executors'):.2g} us"
-    )
-    report.add(figure, OURS, cost, "us", note=note)
-    report.raw += [
-        {"figure": figure, "router_calls": found.router_calls} | asdict(one) for one in found.samples
-    ]
+    note = f"{tasks / middle.seconds:,.0f} tasks/s; calls {found.router_calls:.3g} per task"
+    report.add(figure, OURS, cost, "us", None, note, middle.costs(tasks))
+    report.raw.append({"figure": figure} | asdict(found))
     return cost

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from time import monotonic, perf_counter
 
 from perf.engines import OURS, Flame, started
-from perf.measure import percentile, times
+from perf.measure import Sample, percentile, sample, times
 from perf.report import Report, at_most
 from perf.settings import Settings
 from perf.tasks import noop
@@ -33,17 +33,18 @@ def run(settings: Settings, report: Report) -> None:
     found = report.attempt("round trip p99 under flood", OURS, "ms", target, flood, seconds, limit=limit)
     if found is None:
         return
-    quiet, loud, rate = found
+    quiet, loud, done, flooding = found
     for label, took in (("before the flood", quiet), ("under flood", loud)):
         p50, p99 = percentile(took, 0.50) * 1e3, percentile(took, 0.99) * 1e3
         most = f"of {len(took)}; longest {max(took) * 1e3:.1f} ms"
         report.add(f"round trip p50 {label}", OURS, p50, "ms")
         report.add(f"round trip p99 {label}", OURS, p99, "ms", target if took is loud else None, most)
-    report.add("the flooder's own rate", OURS, rate, "/s")
+    costs = flooding.costs(done)
+    report.add("the flooder's own rate", OURS, done / flooding.seconds, "/s", costs=costs)
 
 
-def flood(seconds: float) -> tuple[list[float], list[float], float]:
-    """Returns the second client's round trips before and during the flood, and the flooder's tasks/s."""
+def flood(seconds: float) -> tuple[list[float], list[float], int, Sample]:
+    """The second client's round trips before and during the flood; the flooder's tasks and their cost."""
     fork = multiprocessing.get_context("fork")
     ours, its = fork.Pipe()
     probe = fork.Process(target=_probe, args=(its, seconds))  # forked before any context exists
@@ -55,16 +56,17 @@ def flood(seconds: float) -> tuple[list[float], list[float], float]:
             ours.send(engine.client.address)
             quiet = _answer(ours, CONNECT_SECONDS + seconds)
             ours.send("flood")
-            rate = _flood(engine, ours, 3 * seconds)
-            return quiet, _answer(ours, CONNECT_SECONDS), rate
+            done: list[int] = []
+            cost = sample(engine.pids(), lambda: done.append(_flood(engine, ours, 3 * seconds)))
+            return quiet, _answer(ours, CONNECT_SECONDS), done[0], cost
     finally:
         probe.join(5)
         probe.kill()
         probe.join()
 
 
-def _flood(engine: Flame, until: Connection, limit: float) -> float:
-    """Submit as fast as we are let, keep AHEAD of them outstanding, until the probe answers."""
+def _flood(engine: Flame, until: Connection, limit: float) -> int:
+    """Submit as fast as we are let until the probe answers; returns how many."""
     waiting: deque[object] = deque()
     began, done = perf_counter(), 0
     while not until.poll() and perf_counter() - began < limit:
@@ -72,9 +74,7 @@ def _flood(engine: Flame, until: Connection, limit: float) -> float:
         while len(waiting) > AHEAD:
             engine.result(waiting.popleft(), CONNECT_SECONDS)
             done += 1
-    rate = done / (perf_counter() - began)
-    engine.gather(waiting)
-    return rate
+    return done + len(engine.gather(waiting))
 
 
 def _probe(pipe: Connection, seconds: float) -> None:

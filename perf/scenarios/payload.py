@@ -8,9 +8,9 @@ store, at 1 MB.
 from __future__ import annotations
 
 from statistics import median
-from time import perf_counter
 
 from perf.engines import OURS, Engine, exhaust, started
+from perf.measure import Sample, median_sample, sample
 from perf.report import Report, at_least
 from perf.settings import Settings
 from perf.tasks import length, make
@@ -33,12 +33,13 @@ def _measured(report: Report, name: str, way: str, size: int, count: int, settin
     """Add the row; return MB/s, 0 if there is none."""
     figure = f"{count:,} {way} of {_readable(size)}"
     asked = (name, way, size, count, settings.repeats(3))
-    found = report.attempt(figure, name, "MB/s", None, speeds, *asked, limit=90)
+    found = report.attempt(figure, name, "MB/s", None, runs, *asked, limit=90)
     if found is None:
         return 0.0
-    middle = median(found)
-    report.add(figure, name, middle, "MB/s", note=f"{min(found):,.0f} to {max(found):,.0f}")
-    return middle
+    speeds = sorted(size * count / one.seconds / 1e6 for one in found)
+    costs = median_sample(found).costs(count)
+    report.add(figure, name, median(speeds), "MB/s", None, f"{speeds[0]:,.0f} to {speeds[-1]:,.0f}", costs)
+    return median(speeds)
 
 
 def _add_ratio(report: Report, way: str, found: dict[str, float]) -> None:
@@ -48,30 +49,26 @@ def _add_ratio(report: Report, way: str, found: dict[str, float]) -> None:
     report.add(f"{way} of {_readable(TARGET_SIZE)}, times the best peer's", OURS, ratio, "x", at_least(3))
 
 
-def speeds(name: str, way: str, size: int, count: int, repeats: int) -> list[float]:
-    """MB/s of some runs in one engine."""
+def runs(name: str, way: str, size: int, count: int, repeats: int) -> list[Sample]:
+    """Some runs in one engine."""
     with started(name) as engine:
         once = arguments if way == "arguments" else results
         once(engine, size, max(count // 10, 2))
-        return [once(engine, size, count) for _ in range(repeats)]
+        return [sample(engine.pids(), lambda: once(engine, size, count)) for _ in range(repeats)]
 
 
-def arguments(engine: Engine, size: int, count: int) -> float:
+def arguments(engine: Engine, size: int, count: int) -> None:
     """The same bytes object each time, which no engine may know."""
     data = make(size)
-    began = perf_counter()
     exhaust(engine.gather([engine.submit(length, data) for _ in range(count)]))
-    return size * count / (perf_counter() - began) / 1e6
 
 
-def results(engine: Engine, size: int, count: int) -> float:
+def results(engine: Engine, size: int, count: int) -> None:
     """Each result is let go when it has been seen."""
-    began = perf_counter()
     handles = [engine.submit(make, size) for _ in range(count)]
     handles.reverse()
     while handles:
         assert len(engine.result(handles.pop(), 60)) == size
-    return size * count / (perf_counter() - began) / 1e6
 
 
 def _readable(size: int) -> str:

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from statistics import median
 
 from perf.engines import OURS, started, submit_all
-from perf.measure import Sample, calls, median_sample, sample
+from perf.loopback import calls_per_task
+from perf.measure import Sample, median_sample, sample
 from perf.report import Report, at_least, at_most
 from perf.settings import Settings
 from perf.tasks import noop
@@ -32,10 +33,13 @@ def run(settings: Settings, report: Report) -> None:
             _add_engine(report, name, tasks, found)
     _add_ratios(report, {name: [s.seconds for s in found] for name, found in samples.items() if found})
     if OURS in settings.engines:
-        figure = "calls per task in the client's thread"
-        made = report.attempt(figure, OURS, "", None, client_calls, OURS, tasks, limit=60)
-        if made is not None:
-            report.add(figure, OURS, made / tasks, "", note="by cProfile; no noise")
+        _add_calls(report, tasks)
+
+
+def _add_calls(report: Report, tasks: int) -> None:
+    made = report.attempt("calls per task", OURS, "", None, calls_per_task, noop, tasks, limit=60)
+    for who, calls in (made or {}).items():
+        report.add(f"calls per task, {who}", OURS, calls, "", note="by cProfile, in one thread: no noise")
 
 
 def ping(name: str, tasks: int) -> Sample:
@@ -44,12 +48,6 @@ def ping(name: str, tasks: int) -> Sample:
         for _ in range(2):
             submit_all(engine, noop, tasks)
         return sample(engine.pids(), lambda: submit_all(engine, noop, tasks))
-
-
-def client_calls(name: str, tasks: int) -> int:
-    """Function calls of one run, in the thread that submits and waits."""
-    with started(name) as engine:
-        return calls(lambda: submit_all(engine, noop, tasks))
 
 
 def _add_engine(report: Report, name: str, tasks: int, found: list[Sample]) -> None:

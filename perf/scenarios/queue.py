@@ -17,9 +17,10 @@ from glob import glob
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic, perf_counter, sleep
+from typing import Any
 
 from perf.engines import OURS, Engine, exhaust, started, submit_all
-from perf.measure import Pids, rss_bytes
+from perf.measure import Pids, Sample, rss_bytes, sample
 from perf.report import Report, Target, at_least, at_most
 from perf.settings import Settings
 from perf.tasks import hold, noop
@@ -31,13 +32,13 @@ HOLD_SECONDS = 240.0
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """What a queue weighed (bytes by process), how fast it grew and drained (tasks/s)."""
+    """What a queue weighed (bytes by process), what its growing and draining cost, the usual tasks/s."""
 
     tasks: int
     grown: dict[str, int]
     payload: int
-    submit_rate: float
-    drain_rate: float
+    submits: Sample
+    drain: Sample
     rate_before: float
     rate_after: float
 
@@ -60,8 +61,13 @@ def _add(report: Report, figure: str, name: str, found: Weight, target: Target |
     by_process = ", ".join(f"{process} {grown / found.tasks:.0f} B" for process, grown in found.grown.items())
     note = f"{by_process}; payload {found.payload} B"
     report.add(figure, name, bytes_each / 1000, "KB", target, note)
-    report.add("rate of the submits meanwhile", name, found.submit_rate, "/s")
-    report.add("rate of the drain", name, found.drain_rate, "/s", note=f"before: {found.rate_before:,.0f}")
+    rates = (
+        ("submits meanwhile", found.submits, ""),
+        ("drain", found.drain, f"before: {found.rate_before:,.0f}"),
+    )
+    for what, one, told in rates:
+        costs = one.costs(found.tasks)
+        report.add(f"rate of the {what}", name, found.tasks / one.seconds, "/s", None, told, costs)
     after = found.rate_after / found.rate_before
     report.add("rate after, times before", name, after, "x", at_least(0.8) if ours else None)
 
@@ -74,18 +80,18 @@ def weigh(name: str, tasks: int) -> Weight:
         with _held(engine) as let_go:
             gc.collect()
             before = _weights(pids)
-            began = perf_counter()
-            submit = engine.submit
-            handles = [submit(noop, number) for number in range(tasks)]
-            submit_rate = tasks / (perf_counter() - began)
+            submit, handles = engine.submit, list[Any]()
+            submits = sample(pids, lambda: handles.extend(submit(noop, number) for number in range(tasks)))
             grown = {process: grown - before[process] for process, grown in _settled(pids).items()}
-            began = perf_counter()
-            let_go()
-            exhaust(engine.result(handle, HOLD_SECONDS) for handle in handles)
-            drain_rate = tasks / (perf_counter() - began)
+            drain = sample(pids, lambda: _drain(engine, handles, let_go))
         handles.clear()
         payload = len(pickle.dumps((tasks,), 5))
-        return Weight(tasks, grown, payload, submit_rate, drain_rate, rate_before, _rate(engine))
+        return Weight(tasks, grown, payload, submits, drain, rate_before, _rate(engine))
+
+
+def _drain(engine: Engine, handles: list[Any], let_go: Callable[[], None]) -> None:
+    let_go()
+    exhaust(engine.result(handle, HOLD_SECONDS) for handle in handles)
 
 
 @contextmanager

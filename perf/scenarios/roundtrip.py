@@ -15,9 +15,11 @@ from statistics import median
 
 from perf import floor
 from perf.engines import OURS, Engine, roundtrip, started
-from perf.measure import Sample, percentile, sample, times
+from perf.loopback import calls_per_task
+from perf.measure import Sample, median_sample, percentile, sample, times
 from perf.report import Report, Target, at_most
 from perf.settings import Settings
+from perf.tasks import noop
 
 #: Floors around a burst that differ by more were placed differently.
 ALIKE = 1.5
@@ -31,8 +33,7 @@ class Burst:
     p50_us: float
     p90_us: float
     p99_us: float
-    cpu_us: float
-    handoffs: float
+    cost: Sample
     floor_after_us: float
 
     @property
@@ -53,7 +54,12 @@ def run(settings: Settings, report: Report) -> None:
             asked = (name, one_core, bursts, rounds)
             found = report.attempt(f"{where}: p50", name, "us", None, measure, *asked, limit=30 + bursts * 10)
             if found:
-                _add(report, where, name, found)
+                _add(report, where, name, rounds, found)
+
+    if OURS in settings.engines:
+        made = report.attempt("calls per trip", OURS, "", None, calls_per_task, noop, 1, limit=60)
+        for who, calls in (made or {}).items():
+            report.add(f"calls per trip, {who}", OURS, calls, "", note="by cProfile, in one thread: no noise")
 
 
 def measure(name: str, one_core: bool, bursts: int, rounds: int) -> list[Burst]:
@@ -69,7 +75,7 @@ def measure(name: str, one_core: bool, bursts: int, rounds: int) -> list[Burst]:
             took, cost = _burst(engine, rounds)
             after = floor.four_hop(rounds, one_core=one_core).p50_us
             p50, p90, p99 = (percentile(took, quantile) * 1e6 for quantile in (0.50, 0.90, 0.99))
-            found.append(Burst(before, p50, p90, p99, cost.cpu_us(rounds), cost.handoffs(rounds), after))
+            found.append(Burst(before, p50, p90, p99, cost, after))
             before = after
     return found
 
@@ -80,7 +86,7 @@ def _burst(engine: Engine, rounds: int) -> tuple[list[float], Sample]:
     return took, cost
 
 
-def _add(report: Report, where: str, name: str, found: Sequence[Burst]) -> None:
+def _add(report: Report, where: str, name: str, rounds: int, found: Sequence[Burst]) -> None:
     ours = name == OURS
     fair = [burst for burst in found if burst.comparable]
     report.add(
@@ -89,8 +95,8 @@ def _add(report: Report, where: str, name: str, found: Sequence[Burst]) -> None:
         median(b.p50_us for b in found),
         "us",
         note=f"p90 {median(b.p90_us for b in found):.0f}, p99 {median(b.p99_us for b in found):.0f}; "
-        f"CPU {median(b.cpu_us for b in found):.0f} us, hand-offs {median(b.handoffs for b in found):.1f}; "
         f"floor p50 {median(b.floor_us for b in found):.0f}",
+        costs=median_sample([b.cost for b in found]).costs(rounds),
     )
     for label, limit, ratios in (
         ("p50", 1.1, [b.p50_us / b.floor_us for b in fair]),

@@ -18,6 +18,7 @@ from time import perf_counter
 
 from perf.engines import OURS, Engine, started
 from perf.isolate import GRACE_SECONDS
+from perf.measure import Sample, median_sample, sample
 from perf.report import Report, at_least, at_most
 from perf.settings import Settings
 from perf.tasks import spin
@@ -44,7 +45,7 @@ def run(settings: Settings, report: Report) -> None:
 def _add_efficiencies(report: Report, settings: Settings, tasks: int, seconds: float) -> None:
     """The engines take turns."""
     figure = f"{tasks:,} x {seconds * 1e3:g} ms on {EXECUTORS}: efficiency"
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in settings.engines}
+    found: dict[str, list[tuple[Sample, float]]] = {name: [] for name in settings.engines}
     limit = BARE_SECONDS + 20 * tasks * seconds
     for _ in range(settings.repeats(5)):
         for name, pairs in found.items():
@@ -53,19 +54,21 @@ def _add_efficiencies(report: Report, settings: Settings, tasks: int, seconds: f
     for name, pairs in found.items():
         if pairs:
             target = at_least(0.95) if name == OURS and seconds == 1e-3 else None
-            ratios = [engine / bare for engine, bare in pairs]
+            shares = [tasks * seconds / (EXECUTORS * engine.seconds) for engine, _ in pairs]
+            ratios = [share / bare for share, (_, bare) in zip(shares, pairs, strict=True)]
             note = f"bare {median(bare for _, bare in pairs):.3f}"
-            report.add(figure, name, median(engine for engine, _ in pairs), "", note=note)
+            costs = median_sample([engine for engine, _ in pairs]).costs(tasks)
+            report.add(figure, name, median(shares), "", None, note, costs)
             note = f"{min(ratios):.3f} to {max(ratios):.3f}"
             report.add(f"{figure}, times bare's", name, median(ratios), "x", target, note)
 
 
-def efficiency(name: str, tasks: int, seconds: float) -> tuple[float, float]:
-    """An engine's and the bare one, after a small run in which the engine learns the run time."""
+def efficiency(name: str, tasks: int, seconds: float) -> tuple[Sample, float]:
+    """An engine's run and the bare efficiency, after a small run in which the engine learns the run time."""
     with _bare() as bare, started(name, EXECUTORS) as engine:
         _engine_run(engine, max(tasks // 10, 20), seconds)
         before = _bare_run(bare, tasks, seconds)
-        found = _engine_run(engine, tasks, seconds)
+        found = sample(engine.pids(), lambda: _engine_run(engine, tasks, seconds))
         return found, (before + _bare_run(bare, tasks, seconds)) / 2
 
 

@@ -53,10 +53,9 @@ def _measured(report: Report, figure: str, name: str, mapped: bool, count: int, 
     if found is None:
         return 0.0
     each = sorted(count / s.seconds for s in found)
-    cpu = median_sample(found).cpu_us(count)
     rate = median(each)
-    note = f"CPU {cpu:.3g} us each; {each[0]:,.0f} to {each[-1]:,.0f}"
-    report.add(figure, name, rate, unit, target, note)
+    note = f"{each[0]:,.0f} to {each[-1]:,.0f}"
+    report.add(figure, name, rate, unit, target, note, median_sample(found).costs(count))
     return rate
 
 
