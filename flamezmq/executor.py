@@ -33,11 +33,16 @@ from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
 
 #: Finished results wait at most so long for company, and only while the next task is known to be short.
-FLUSH_SECONDS = 0.002
+FLUSH_SECONDS = 0.005
+#: Between short tasks, how often to look whether the router wants something back.
+LOOK_SECONDS = 0.002
 #: A task below it is short.
 SHORT_SECONDS = 0.005
-#: After a task that was not short, its function must show so many short ones before it is trusted again.
-DISTRUST = 100
+#: After a task that was not short, its function must show one short task for each SHORT_SECONDS that
+#: it took before it is trusted again, at most so many.  (A busy machine makes any task take some.)
+MOST_DISTRUST = 1000
+#: A function that is distrusted so much has its tasks announced: one of them has just taken 50 ms.
+ANNOUNCED_TRUST = -10
 #: Results of so many bytes go out at once.
 FLUSH_BYTES = 1 << 16
 #: How often the attendant looks whether the same task is still running.
@@ -123,7 +128,8 @@ class Executor:
         words[page.SESSION] = self.session
         finished = words[page.FINISHED]
         now = self._last_end = perf_counter()
-        flush_at = now + FLUSH_SECONDS
+        flush_at, look_at = now + FLUSH_SECONDS, now + LOOK_SECONDS
+        half = len(tasks) // 2 or -1
         ended: Ended | None = None
         while True:
             try:
@@ -159,22 +165,28 @@ class Executor:
             if now - before < SHORT_SECONDS:
                 function.trust += 1
             else:
-                function.trust = -DISTRUST
+                function.trust = -min(int((now - before) / SHORT_SECONDS), MOST_DISTRUST)
             args = kwargs = payload = None  # type: ignore[assignment]  # the user's memory is the user's
-            if now > flush_at or type(output) is list or len(output) > FLUSH_BYTES:
-                self._flush()
+            if len(tasks) == half or now > flush_at or type(output) is list or len(output) > FLUSH_BYTES:
+                self._flush()  # at half of what it held: more shall be here before the rest is done
+                ended, half = None, len(tasks) // 2 or -1
                 now = self._last_end = perf_counter()
-                flush_at = now + FLUSH_SECONDS
-                ended = None
+                flush_at, look_at = now + FLUSH_SECONDS, now + LOOK_SECONDS
+            elif now > look_at:
+                with self.line.lock:
+                    self.line.turn(0)
+                now = perf_counter()
+                look_at = now + LOOK_SECONDS
             output = None  # type: ignore[assignment]
 
     def _begin(self, function: Function, index: int, attempt: int) -> None:
-        """Before a task that may be long: send what is finished, and say that it has begun.
+        """Before a task that may be long: send what is finished, and say that it has begun if it is.
 
-        The very first task of a function is not announced: most are short, and
+        What takes some milliseconds is not announced: that would cost as much as
+        its result.  Nor is the very first task of a function: most are short, and
         the attendant does it if this one is not.
         """
-        if function.trust < 0:
+        if function.trust <= ANNOUNCED_TRUST:
             self._flush(begun=m.Begun(self.session, index, attempt))
         elif self.ended:
             self._flush()

@@ -63,6 +63,7 @@ class Scheduler:
         self._free: dict[int, int] = {}  # executor -> the session it served last (0: none); latest last
         self._serves: dict[int, int] = {}  # executor -> session
         self._hungry: dict[int, None] = {}  # sessions with fewer executors than they want
+        self._active = 0  # sessions that want any
 
     # --- what the broker reports
 
@@ -75,11 +76,13 @@ class Scheduler:
         """Forget it; its executors must have been released."""
         share = self._shares.pop(session)
         assert not share.have
+        self._active -= share.wanted > 0
         self._hungry.pop(session, None)
 
     def want(self, session: int, executors: int) -> None:
         """The session could use so many executors now."""
         share = self._shares[session]
+        self._active += (executors > 0) - (share.wanted > 0)
         share.wanted = executors
         self._note(session, share)
 
@@ -107,6 +110,11 @@ class Scheduler:
     def idle(self) -> int:
         """Executors that serve nobody."""
         return len(self._free)
+
+    @property
+    def crowded(self) -> bool:
+        """There are more sessions than executors for them: they take turns."""
+        return self._active > len(self._serves) + len(self._free)
 
     @property
     def waiting(self) -> bool:
@@ -211,6 +219,7 @@ class Scheduler:
         serves = {e: s for s, share in self._shares.items() for e in share.have}
         assert serves == self._serves
         assert not set(serves) & set(self._free)
+        assert self._active == sum(1 for share in self._shares.values() if share.wanted)
         for session, share in self._shares.items():
             assert set(share.leaving) <= set(share.have)
             assert (session in self._hungry) == (share.wanted > len(share.have)), session

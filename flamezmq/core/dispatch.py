@@ -111,7 +111,7 @@ def _feed(broker: Broker, executor: Executor, session: Session, out: Effects) ->
         run = queue[0]
         known = run.function.seconds >= 0
         estimate = _estimate(run.function, session)
-        n = _credit(broker, executor, estimate, before + count)
+        n = _credit(broker, session, executor, estimate, before + count)
         if executor.stalled or (broker.scheduler.idle and not known):
             n = min(n, 1 - before - count)  # it may be long: an idle one shall have the next
         n = min(n, max(share, int(WORTH_SECONDS / estimate) if known else 1) - count)
@@ -145,13 +145,17 @@ def _estimate(function: Function, session: Session) -> float:
     return max(session.seconds, UNKNOWN_SECONDS) if session.seconds >= 0 else -1.0
 
 
-def _credit(broker: Broker, executor: Executor, estimate: float, holds: int) -> int:
+def _credit(broker: Broker, session: Session, executor: Executor, estimate: float, holds: int) -> int:
     """How many more tasks of this run time the executor may be given."""
     limits = broker.limits
     if estimate < 0 or estimate >= limits.short_seconds:
-        return 0 if holds else 1
-    room = limits.horizon_seconds - executor.load
-    if holds > 1 and room < limits.horizon_seconds / 2:
+        hide = 0 <= estimate < limits.hidden_seconds and session.queued > 2 * len(session.executors)
+        return max((2 if hide else 1) - holds, 0)
+    horizon = limits.horizon_seconds
+    if not broker.scheduler.crowded:  # where sessions take turns, each turn shall be short
+        horizon = max(horizon, min(limits.batch_tasks * estimate, limits.deep_seconds))
+    room = horizon - executor.load
+    if holds > 1 and room < horizon / 2:
         return 0  # refill by halves: larger messages
     return max(int(room / estimate), 2 - holds)
 

@@ -103,8 +103,10 @@ class Worker:
 class Limits:
     """What the broker allows itself.
 
-    horizon_seconds   work that an executor may hold
+    horizon_seconds   work that an executor may hold, or `batch_tasks` if that is more, but
+                      never more than `deep_seconds`: a message is worth its price from so many tasks on
     short_seconds     tasks below it get one more, to hide the round trip
+    hidden_seconds    and longer ones up to it, as long as enough are queued for all executors
     max_grant         tasks in one message
     drain_seconds     after a death, how long its last messages may still arrive
     overdue_seconds   an executor that was not heard for so long gives back what it holds
@@ -112,7 +114,10 @@ class Limits:
     """
 
     horizon_seconds: float = 0.002
+    batch_tasks: int = 64
+    deep_seconds: float = 0.016
     short_seconds: float = 0.005
+    hidden_seconds: float = 0.1
     max_grant: int = 4096
     drain_seconds: float = 0.02
     overdue_seconds: float = 0.005

@@ -17,10 +17,12 @@ from tests.sim.ends import Dialler, Router
 from tests.sim.ledger import Ledger
 from tests.sim.world import World
 
-FLUSH_SECONDS = 0.002
+FLUSH_SECONDS = 0.005
+LOOK_SECONDS = 0.002
 SHORT_SECONDS = 0.005
 ATTEND_SECONDS = 0.02
-DISTRUST = 100
+MOST_DISTRUST = 1000
+ANNOUNCED_TRUST = -10
 
 Task = tuple[int, int, int, Any]  # function, index, attempt, payload
 
@@ -76,6 +78,8 @@ class SimExecutor:
         self.busy_seconds = 0.0
         self.by_session: dict[int, float] = {}
         self._began = 0.0
+        self._look_at = 0.0
+        self._half = -1
         self._flush_at = 0.0
         self._task: Task | None = None
         self._inbox: deque[tuple[Any, list[Any]]] = deque()
@@ -114,6 +118,10 @@ class SimExecutor:
             self.dialler.enqueue(results, frames)
         if begun is not None:
             self.dialler.enqueue(begun)
+        self._look()
+
+    def _look(self) -> None:
+        """Apply what came; what has ended may wait on."""
         while self._inbox:
             self._apply(*self._inbox.popleft())
         self.dialler.flush()
@@ -168,9 +176,14 @@ class SimExecutor:
                     self.worker.on_exit(self, expected=True, code=0)
                 return
         now = self.world.now
-        if now >= self._flush_at:
-            self._flush()
-            self._flush_at = now + FLUSH_SECONDS
+        if now >= self._look_at:
+            if now >= self._flush_at or len(self.tasks) == self._half:
+                self._flush()
+                self._flush_at = now + FLUSH_SECONDS
+                self._half = len(self.tasks) // 2 or -1
+            else:
+                self._look()
+            self._look_at = now + LOOK_SECONDS
             if not self.tasks:  # they were retracted just now
                 self._next()
                 return
@@ -180,9 +193,9 @@ class SimExecutor:
         self.running, self._began = index, now
         self.ledger.of(text).begins.append((self.name, attempt))
         trust = self.trust.get(function, 0)
-        if trust < 0:
+        if trust <= ANNOUNCED_TRUST:
             self._flush(m.Begun(self.session, index, attempt))
-        elif trust == 0 and self.ended:
+        elif trust <= 0 and self.ended:
             self._flush()
         seconds = run_seconds(self.world, text)
         if b"#poison" in text:
@@ -228,7 +241,10 @@ class SimExecutor:
         if b"#raises" in text:
             last.failed.append(index)
         last.seconds += seconds
-        self.trust[function] = self.trust.get(function, 0) + 1 if seconds < SHORT_SECONDS else -DISTRUST
+        if seconds < SHORT_SECONDS:
+            self.trust[function] = self.trust.get(function, 0) + 1
+        else:
+            self.trust[function] = -min(int(seconds / SHORT_SECONDS), MOST_DISTRUST)
         self._next()
 
 
