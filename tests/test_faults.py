@@ -216,16 +216,6 @@ def test_an_interrupt_anywhere_loses_no_future(seed: int) -> None:
     assert done.stdout.strip().endswith("nothing lost"), done.stderr[-2000:]
 
 
-def test_a_finished_result_does_not_wait_for_a_task_that_holds_the_gil() -> None:
-    with flm.Client(executors=1) as client:
-        first = [client.submit(abs, -i) for i in range(10)]
-        client.submit(sum, range(4 * 10**8))
-        start = monotonic()
-        assert [future.result(5) for future in first] == list(range(10))
-        assert monotonic() - start < 5
-        client.close()  # does not wait for the sum
-
-
 def test_sixteen_threads_share_a_client(client: Any) -> None:
     wrong: list[Any] = []
 
@@ -241,30 +231,6 @@ def test_sixteen_threads_share_a_client(client: Any) -> None:
         thread.join(40)
     assert not any(thread.is_alive() for thread in threads)
     assert not wrong
-
-
-def test_awkward_tasks_leave_the_executors_usable(client: Any) -> None:
-    def chatty() -> None:
-        print("x" * 1_000_000)
-
-    def forker() -> int:
-        pid = os.fork()
-        if not pid:
-            return 0  # a child that comes back from the task
-        os.waitpid(pid, 0)
-        return 7
-
-    for fn in (chatty, os.getcwd, lambda: os.close(0)):
-        assert client.submit(fn).exception(10) is None
-    assert isinstance(client.submit(lambda: (i for i in "ab")).exception(10), TypeError)
-    for kind in (KeyboardInterrupt, SystemExit):
-
-        def fail(kind: Any = kind) -> None:
-            raise kind("from the task")
-
-        assert isinstance(client.submit(fail).exception(10), kind)
-    assert client.submit(forker).result(10) == 7
-    assert client.submit(abs, -3).result(10) == 3
 
 
 def test_callbacks_may_submit_and_raise(client: Any) -> None:

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, PENDING, RAW, RAW_ERROR, RUNNING, VALUE
+from flamezmq.errors import Unpicklable
 from flamezmq.serialize.failures import load_error
 from flamezmq.serialize.values import load_value
 
@@ -167,9 +168,12 @@ class Future(cf.Future):  # type: ignore[type-arg]
                     raise
                 return error
         if form == RAW_ERROR:
-            value = load_error(value if type(value) is bytes else value[0])
-            self._value, self._form = value, ERROR
-            return value
+            failure = load_error(value if type(value) is bytes else value[0])
+            if type(failure) is Unpicklable and failure.what == "the result":
+                failure.what = f"the result of task {self.task_id}"  # the executor knows no session's name
+                failure.args = (failure.what, *failure.args[1:])
+            self._value, self._form = failure, ERROR
+            return failure
         if form == ERROR:
             return cf.CancelledError() if value is None else value
         return None
