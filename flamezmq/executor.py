@@ -131,11 +131,11 @@ class Executor:
         flush_at, look_at = now + FLUSH_SECONDS, now + LOOK_SECONDS
         half = len(tasks) // 2 or -1
         ended: Ended | None = None
-        while True:
+        while tasks:
             try:
                 function, index, attempt, payload = popleft()
             except IndexError:
-                return
+                return  # the attendant has just given it back
             words[page.RUNNING] = index + 1
             if function.trust <= 0:
                 self._begin(function, index, attempt)

@@ -79,9 +79,9 @@ class Pump:
                 if done():
                     return True
                 raise self.line.lost
-            if self._driver not in (0, me) or any(other != me for other in list(self._wanting)):
-                if self._stand_by(me, done, deadline):
-                    continue
+            others = self._driver not in (0, me) or (self._wanting and set(self._wanting) != {me})
+            if others and self._stand_by(me, done, deadline):
+                continue
             try:
                 self._take_over(me, done, deadline)
             except FlameError:

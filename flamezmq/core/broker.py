@@ -148,15 +148,16 @@ class Broker:
         if session is None:
             return
         payloads = split_payloads(message.inputs, message.parts, frames)
-        functions = dict(session.functions)
-        for new in message.functions:
-            functions[new.number] = self._function(new)
+        functions = session.functions
+        if message.functions:
+            functions = functions | {new.number: self._function(new) for new in message.functions}
         runs, used = [], 0
         for part in message.slices:
             function = functions.get(part.function)
             if function is None or part.count < 1 or part.first != session.next_index + used:
                 raise ProtocolError(f"a slice that does not follow: {part}")
-            runs.append(Run(function, part.first, 1, payloads[used : used + part.count], bool(frames)))
+            here = payloads if part.count == len(payloads) else payloads[used : used + part.count]
+            runs.append(Run(function, part.first, 1, here, bool(frames)))
             used += part.count
         if used != len(payloads):
             raise ProtocolError(f"{used} tasks with {len(payloads)} inputs")
