@@ -284,16 +284,21 @@ def test_finished_results_do_not_wait_for_a_task_that_never_lends_the_gil() -> N
     assert time.monotonic() - began < 2.0, "nor does the end"
 
 
-def test_who_never_lends_the_gil_still_dies_with_its_client() -> None:
+def test_who_never_lends_the_gil_still_dies_with_its_client(tmp_path: Path) -> None:
     """Of a second client: the cluster lives on, and wants its executor back."""
+    begun = tmp_path / "begun"
+
+    def hold() -> int:
+        begun.touch()
+        return sum(range(10**11))
+
     with flm.Client(executors=1) as owner:
         other = flm.Client(owner.address)
-        session = other.session()
-        session.submit(sum, range(10**11))
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not session.status().running:
-            assert time.monotonic() < deadline
+        other.submit(hold)
         victim = owner.processes()["executors"][0]
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not begun.exists():
+            assert time.monotonic() < deadline
         other.close()
         assert owner.submit(os.getpid).result(WAIT_SECONDS) != victim
 
