@@ -42,7 +42,7 @@ def run(settings: Settings, report: Report) -> None:
     for kind, seconds, tasks in KINDS:
         few = 0.0
         for executors in settings.pick(CONNECTED, QUICK):
-            asked = (executors, seconds, settings.pick(tasks, 2000), settings.repeats(3))
+            asked = (executors, seconds, settings.pick(tasks, 2000), settings.repeats(2))
             figure = f"{kind}, {executors:,} executors: CPU per task, router"
             found = report.attempt(figure, OURS, "us", None, fan_out, *asked, limit=100)
             if found is not None:

@@ -24,7 +24,7 @@ CONNECT_SECONDS = 30.0
 
 
 def run(settings: Settings, report: Report) -> None:
-    seconds = settings.pick(10.0, 2.0)
+    seconds = settings.pick(6.0, 2.0)
     target = at_most(5)
     if OURS not in settings.engines:
         report.add("round trip p99 under flood", OURS, None, "ms", target, "not measured")

@@ -31,7 +31,7 @@ THERE_RATE = {("pipelined", "ipc"): 30_000, ("push-pull", "ipc"): 1_300_000, ("p
 
 
 def run(settings: Settings, report: Report) -> None:
-    repeats = settings.repeats(5)
+    repeats = settings.repeats(3)
     for one_core in (False, True):
         for transport in ("ipc", "tcp"):
             for trip in (floor.two_hop, floor.four_hop):

@@ -32,7 +32,7 @@ def run(settings: Settings, report: Report) -> None:
 def _measured(report: Report, name: str, way: str, size: int, count: int, settings: Settings) -> float:
     """Add the row; return MB/s, 0 if there is none."""
     figure = f"{count:,} {way} of {_readable(size)}"
-    asked = (name, way, size, count, settings.repeats(3))
+    asked = (name, way, size, count, settings.repeats(2))
     found = report.attempt(figure, name, "MB/s", None, runs, *asked, limit=90)
     if found is None:
         return 0.0

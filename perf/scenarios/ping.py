@@ -24,7 +24,7 @@ CPU_TARGETS = {"client": 6, "router": 4, "executors": 5}
 def run(settings: Settings, report: Report) -> None:
     tasks = settings.pick(10_000, 2_000)
     samples: dict[str, list[Sample]] = {name: [] for name in settings.engines}
-    for _ in range(settings.repeats(5)):
+    for _ in range(settings.repeats(3)):
         for name in settings.engines:
             one = report.attempt(f"{tasks:,} no-op tasks", name, "/s", None, ping, name, tasks, limit=60)
             samples[name] += [one] if one else []

@@ -46,7 +46,7 @@ class Weight:
 def run(settings: Settings, report: Report) -> None:
     sizes = {OURS: settings.pick(1_000_000, 20_000)}
     for name in settings.engines:
-        tasks = sizes.get(name, settings.pick(200_000, 20_000))
+        tasks = sizes.get(name, settings.pick(50_000, 20_000))
         figure = f"{tasks:,} queued: per task, over the payload"
         target = at_most(0.8) if name == OURS else None
         found = report.attempt(figure, name, "KB", target, weigh, name, tasks, limit=HOLD_SECONDS + 60)

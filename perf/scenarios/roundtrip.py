@@ -47,7 +47,7 @@ class Burst:
 
 
 def run(settings: Settings, report: Report) -> None:
-    bursts, rounds = settings.repeats(9, 2), settings.pick(1000, 300)
+    bursts, rounds = settings.repeats(5, 2), settings.pick(1000, 300)
     for one_core in (False, True):
         for name in settings.engines:
             where = "one core" if one_core else "unpinned"

@@ -32,11 +32,11 @@ BARE_SECONDS = 60.0
 
 def run(settings: Settings, report: Report) -> None:
     share = settings.pick(1.0, 0.1)
-    for tasks, seconds in ((20_000, 0.1e-3), (2_000, 1e-3), (400, 10e-3)):
+    for tasks, seconds in ((10_000, 0.1e-3), (2_000, 1e-3), (200, 10e-3)):
         _add_efficiencies(report, settings, int(tasks * share), seconds)
     for name in settings.engines:
         target = at_most(25) if name == OURS else None
-        asked = (name, settings.pick(1.0, 0.15), settings.pick(10, 6))
+        asked = (name, settings.pick(0.4, 0.15), settings.pick(8, 6))
         found = report.attempt("METG(50 %)", name, "us", target, metg, *asked, limit=150)
         if found:
             report.add("METG(50 %)", name, found * 1e6, "us", target)
@@ -47,7 +47,7 @@ def _add_efficiencies(report: Report, settings: Settings, tasks: int, seconds: f
     figure = f"{tasks:,} x {seconds * 1e3:g} ms on {EXECUTORS}: efficiency"
     found: dict[str, list[tuple[Sample, float]]] = {name: [] for name in settings.engines}
     limit = BARE_SECONDS + 20 * tasks * seconds
-    for _ in range(settings.repeats(5)):
+    for _ in range(settings.repeats(2)):
         for name, pairs in found.items():
             one = report.attempt(figure, name, "", None, efficiency, name, tasks, seconds, limit=limit)
             pairs += [one] if one else []
