@@ -293,9 +293,9 @@ def test_who_never_lends_the_gil_still_dies_with_its_client(tmp_path: Path) -> N
         return sum(range(10**11))
 
     with flm.Client(executors=1) as owner:
+        victim = owner.submit(os.getpid).result(WAIT_SECONDS)
         other = flm.Client(owner.address)
         other.submit(hold)
-        victim = owner.processes()["executors"][0]
         deadline = time.monotonic() + WAIT_SECONDS
         while not begun.exists():
             assert time.monotonic() < deadline
