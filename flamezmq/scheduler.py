@@ -7,6 +7,10 @@ has finished what one of its executors holds (a *reclaim*).  Where there are
 more sessions than executors they take turns of `QUANTUM_SECONDS`, the one that
 has used least coming first.
 
+An executor that is to be given back no longer counts for the session that it
+still serves: what that session has queued waits for another one.  One that does
+not suit any session that waits is to be replaced by a fresh one.
+
 Pure and event-driven: the broker reports demand and idle executors, `decide`
 answers with moves.  Its cost grows with the number of sessions that wait, not
 with the number of tasks.  The same calls give the same moves.
@@ -14,9 +18,11 @@ with the number of tasks.  The same calls give the same moves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 #: How long a session keeps an executor for itself while others have none.
+#: What a session has not used in the past gives it a lead of one quantum, no more.
 QUANTUM_SECONDS = 0.005
 
 
@@ -24,53 +30,79 @@ QUANTUM_SECONDS = 0.005
 class Share:
     """A session, as the scheduler sees it.
 
-    wanted   executors that it could use now
+    wanted   executors that it could use now; those in `leaving` are not among them
     have     executors that serve it, in the order in which it got them; value: since when
     leaving  those of them that are to be given back
-    used     executor-seconds it has had, over its weight, counted up to `counted`
+    warm     free executors that served it last, latest last
+    coming   executors that did not suit it and end, so that fresh ones come
+    used     executor-seconds it has had, over its weight, counted up to `counted`;
+             never further behind the others than a lead allows
     """
 
     weight: float
     wanted: int = 0
     have: dict[int, float] = field(default_factory=dict)
     leaving: dict[int, None] = field(default_factory=dict)
+    warm: dict[int, None] = field(default_factory=dict)
+    coming: dict[int, None] = field(default_factory=dict)
     used: float = 0.0
     counted: float = 0.0
 
     @property
+    def staying(self) -> int:
+        return len(self.have) - len(self.leaving)
+
+    @property
     def level(self) -> float:
         """How well it is served; the lowest is served next."""
-        return (len(self.have) - len(self.leaving)) / self.weight
+        return (len(self.have) - len(self.leaving) + len(self.coming)) / self.weight
 
-    def count(self, now: float) -> None:
-        self.used += len(self.have) * (now - self.counted) / self.weight
-        self.counted = now
+    @property
+    def lacking(self) -> bool:
+        """It could use more than it has and will have."""
+        return self.wanted > len(self.have) - len(self.leaving) + len(self.coming)
 
 
 @dataclass(slots=True)
 class Moves:
-    """What is to be done: give `assign`ed executors to sessions; let `reclaim`ed ones run dry."""
+    """What is to be done, as (executor, session) or executors.
+
+    assign   free executors serve these sessions from now on
+    replace  free executors that suit no session that waits are to end; the session waits for a fresh one
+    reclaim  executors are to run dry, and then be released
+    """
 
     assign: list[tuple[int, int]] = field(default_factory=list)
+    replace: list[tuple[int, int]] = field(default_factory=list)
     reclaim: list[int] = field(default_factory=list)
 
 
-class Scheduler:
-    """Sessions and executors are integers; nodes, gangs and localities will be arguments of `add_*`."""
+def _always(_executor: int, _session: int) -> bool:
+    return True
 
-    def __init__(self) -> None:
+
+class Scheduler:
+    """Sessions and executors are integers; nodes, gangs and localities will be arguments of `add_*`.
+
+    suits: whether an executor can serve a session as it is.
+    """
+
+    def __init__(self, suits: Callable[[int, int], bool] = _always) -> None:
+        self._suits = suits
         self._shares: dict[int, Share] = {}
         self._free: dict[int, int] = {}  # executor -> the session it served last (0: none); latest last
         self._serves: dict[int, int] = {}  # executor -> session
+        self._ending: dict[int, int] = {}  # executor that is being replaced -> the session that waits for it
         self._hungry: dict[int, None] = {}  # sessions with fewer executors than they want
         self._active = 0  # sessions that want any
+        self._reached = 0.0  # the most that a session had used when it was given an executor
+        self._next_turn: float | None = None
 
     # --- what the broker reports
 
     def add_session(self, session: int, now: float, weight: float = 1.0) -> None:
-        """A new session starts level with the least served one, not ahead of everybody."""
-        active = [share.used for share in self._shares.values() if share.wanted]
-        self._shares[session] = Share(weight, used=min(active, default=0.0), counted=now)
+        """A new session starts level with those that are served, not ahead of everybody."""
+        self._shares[session] = Share(weight, used=self._reached, counted=now)
 
     def remove_session(self, session: int) -> None:
         """Forget it; its executors must have been released."""
@@ -78,9 +110,13 @@ class Scheduler:
         assert not share.have
         self._active -= share.wanted > 0
         self._hungry.pop(session, None)
+        for executor in share.warm:
+            self._free[executor] = 0
+        for executor in share.coming:
+            self._ending[executor] = 0
 
     def want(self, session: int, executors: int) -> None:
-        """The session could use so many executors now."""
+        """The session could use so many executors now, not counting those that are to be given back."""
         share = self._shares[session]
         self._active += (executors > 0) - (share.wanted > 0)
         share.wanted = executors
@@ -90,19 +126,33 @@ class Scheduler:
         self._free[executor] = 0
 
     def remove_executor(self, executor: int, now: float) -> None:
+        """The executor is gone, whatever it did."""
         if executor in self._serves:
             self.release(executor, now)
-        self._free.pop(executor, None)
+        session = self._free.pop(executor, 0) or self._ending.pop(executor, 0)
+        if session:
+            share = self._shares[session]
+            share.warm.pop(executor, None)
+            share.coming.pop(executor, None)
 
     def release(self, executor: int, now: float) -> None:
         """The executor holds nothing and its session has nothing for it."""
         session = self._serves.pop(executor)
         share = self._shares[session]
-        share.count(now)
+        self._count(share, now)
         del share.have[executor]
         share.leaving.pop(executor, None)
         self._free[executor] = session
+        share.warm[executor] = None
         self._note(session, share)
+
+    def retire(self, executor: int) -> None:
+        """The executor takes no more: its session needs another one as soon as it can be had."""
+        session = self._serves.get(executor)
+        if session is not None:
+            share = self._shares[session]
+            share.leaving[executor] = None
+            self._note(session, share)
 
     # --- what it answers
 
@@ -124,92 +174,118 @@ class Scheduler:
     def decide(self, now: float) -> Moves:
         """Hand out what is free, then ask those above their share to give back."""
         moves = Moves()
-        if not self._hungry:
-            return moves
-        while self._free and self._hungry:
-            session = self._neediest()
-            executor = self._pick(session)
-            self._give(executor, session, now)
-            moves.assign.append((executor, session))
-        if self._hungry and not self._free:
+        self._next_turn = None
+        if self._free and self._hungry:
+            self._hand_out(moves, now)
+        if self._hungry and self._serves and not self._free and len(self._shares) > 1:
             self._reclaim(moves, now)
         return moves
 
     def next_turn(self) -> float | None:
-        """When a session's quantum ends that another waits for; None if nobody waits."""
-        if not self._hungry:
-            return None
-        starving = any(not self._shares[s].have for s in self._hungry)
-        if not starving:
-            return None
-        starts = [
-            since
-            for share in self._shares.values()
-            for e, since in share.have.items()
-            if e not in share.leaving
-        ]
-        return min(starts) + QUANTUM_SECONDS if starts else None
+        """When a session's turn ends that another waits for; None if nobody waits for time to pass."""
+        return self._next_turn if self._hungry else None
 
     # --- how
 
     def _note(self, session: int, share: Share) -> None:
-        if share.wanted > len(share.have):
-            self._hungry[session] = None
+        if share.wanted > len(share.have) - len(share.leaving):
+            if session not in self._hungry:
+                self._hungry[session] = None
+                share.used = max(share.used, self._reached - QUANTUM_SECONDS)
         else:
             self._hungry.pop(session, None)
 
-    def _neediest(self) -> int:
+    def _count(self, share: Share, now: float) -> None:
+        used = share.used + len(share.have) * (now - share.counted) / share.weight
+        share.used = max(used, self._reached - QUANTUM_SECONDS)
+        share.counted = now
+
+    def _hand_out(self, moves: Moves, now: float) -> None:
+        """One by one, each to the session that is served worst."""
+        waiting = dict(self._hungry)
+        while self._free and waiting:
+            session = self._neediest(waiting)
+            share = self._shares[session]
+            executor = self._pick(session, share)
+            if executor is not None:
+                self._give(executor, session, share, now)
+                moves.assign.append((executor, session))
+                if session not in self._hungry:
+                    del waiting[session]
+            elif share.lacking:
+                executor = next(iter(self._free))  # the one that nobody has used for the longest
+                self._unwarm(executor)
+                self._ending[executor] = session
+                share.coming[executor] = None
+                moves.replace.append((executor, session))
+            else:
+                del waiting[session]
+
+    def _neediest(self, waiting: dict[int, None]) -> int:
         shares = self._shares
-        if len(self._hungry) == 1:
-            return next(iter(self._hungry))
-        return min(self._hungry, key=lambda s: (shares[s].level, shares[s].used))
+        if len(waiting) == 1:
+            return next(iter(waiting))
+        return min(waiting, key=lambda s: (shares[s].level, shares[s].used))
 
-    def _pick(self, session: int) -> int:
+    def _pick(self, session: int, share: Share) -> int | None:
         """A free executor: one that served this session before (it is warm), else the latest freed."""
-        latest = None
-        for executor in reversed(self._free):
-            if self._free[executor] == session:
-                return executor
-            latest = executor if latest is None else latest
-        assert latest is not None
-        return latest
+        if share.warm:
+            return next(reversed(share.warm))
+        return next((executor for executor in reversed(self._free) if self._suits(executor, session)), None)
 
-    def _give(self, executor: int, session: int, now: float) -> None:
-        del self._free[executor]
-        share = self._shares[session]
-        share.count(now)
+    def _give(self, executor: int, session: int, share: Share, now: float) -> None:
+        self._unwarm(executor)
+        self._count(share, now)
         share.have[executor] = now
+        if share.used > self._reached:
+            self._reached = share.used
         self._serves[executor] = session
         self._note(session, share)
+
+    def _unwarm(self, executor: int) -> None:
+        """It is not free any more."""
+        last = self._free.pop(executor)
+        if last:
+            del self._shares[last].warm[executor]
 
     def _reclaim(self, moves: Moves, now: float) -> None:
         """Ask for executors back, one for each session that would be better off with it."""
         shares = self._shares
-        promised = sum(len(share.leaving) for share in shares.values())
-        for session in sorted(self._hungry, key=lambda s: (shares[s].level, shares[s].used)):
+        promised = 0
+        for share in shares.values():
+            if share.have:
+                promised += len(share.leaving)
+                self._count(share, now)
+        needy = [session for session in self._hungry if shares[session].lacking]
+        needy.sort(key=lambda s: (shares[s].level, shares[s].used))
+        donors = [session for session, share in shares.items() if share.have]
+        for session in needy[promised:]:  # the first ones get what is on its way already
             share = shares[session]
-            if promised > 0:  # one is on its way already
-                promised -= 1
-                continue
-            donor = max(shares.values(), key=lambda other: (other.level, other.used))
-            if donor is share or not self._fair(share, donor, now):
+            donor = max(donors, key=lambda s: (shares[s].level, shares[s].used))
+            when = self._fair_at(share, shares[donor], now) if donor != session else None
+            if when is None or when > now:
+                self._next_turn = when
                 break
-            executor = next(e for e in reversed(donor.have) if e not in donor.leaving)
-            donor.leaving[executor] = None
+            executor = next(e for e in reversed(shares[donor].have) if e not in shares[donor].leaving)
+            self.retire(executor)
             moves.reclaim.append(executor)
 
     @staticmethod
-    def _fair(share: Share, donor: Share, now: float) -> bool:
-        """Would moving one executor from donor to share bring them closer, or is it share's turn?"""
-        if len(donor.have) == len(donor.leaving):
-            return False
+    def _fair_at(share: Share, donor: Share, now: float) -> float | None:
+        """When it is fair to move one executor from donor to share; None: not before something changes.
+
+        At once if that brings them closer.  Else, if the one has none at all,
+        when the other's turn is over and it has used at least as much.
+        """
+        if not donor.staying:
+            return None
         if donor.level - 1 / donor.weight >= share.level + 1 / share.weight:
-            return True
-        if share.have:
-            return False
-        donor.count(now)
+            return now
+        if share.level > 0:
+            return None
         oldest = min(since for e, since in donor.have.items() if e not in donor.leaving)
-        return now - oldest >= QUANTUM_SECONDS and share.used <= donor.used
+        evened = now + (share.used - donor.used) * donor.weight / len(donor.have)
+        return max(oldest + QUANTUM_SECONDS, evened)
 
     def statistics(self) -> dict[str, int]:
         return {"sessions": len(self._shares), "free": len(self._free), "serving": len(self._serves)}
@@ -220,6 +296,11 @@ class Scheduler:
         assert serves == self._serves
         assert not set(serves) & set(self._free)
         assert self._active == sum(1 for share in self._shares.values() if share.wanted)
+        assert not set(self._ending) & (set(serves) | set(self._free))
+        warm = {e: s for s, share in self._shares.items() for e in share.warm}
+        assert warm == {e: s for e, s in self._free.items() if s}
+        coming = {e: s for s, share in self._shares.items() for e in share.coming}
+        assert coming == {e: s for e, s in self._ending.items() if s}
         for session, share in self._shares.items():
             assert set(share.leaving) <= set(share.have)
-            assert (session in self._hungry) == (share.wanted > len(share.have)), session
+            assert (session in self._hungry) == (share.wanted > share.staying), session

@@ -24,6 +24,9 @@ from flamezmq.scheduler import Scheduler
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import split_payloads
 
+#: No slice can have run for so long.
+FOREVER_SECONDS = 1e10
+
 
 class Broker:
     """All state of the router but its sockets.  Peers are integers that the host gives."""
@@ -35,13 +38,14 @@ class Broker:
         self.executors: dict[int, Executor] = {}
         self.workers: dict[int, Worker] = {}
         self.sessions: dict[int, Session] = {}
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(self._suits)
         self.fed: dict[int, Executor] = {}  # executors that may take more, looked at when the turn ends
         self.laden: dict[int, Executor] = {}  # executors with more than one task
         self._functions: WeakValueDictionary[bytes, Function] = WeakValueDictionary()
         self._by_name: dict[tuple[str, int], int] = {}  # (worker's token, number) -> peer
-        self._dead: dict[tuple[str, int], m.Died] = {}  # died before its Ready came
-        self._mourned: dict[int, tuple[float, m.Died | None]] = {}  # peer -> when to bury it
+        self._dead: dict[tuple[str, int], None] = {}  # died before its Ready came
+        self._buried: dict[tuple[str, int], None] = {}  # lost before its worker reported its death
+        self._mourned: dict[int, tuple[float, m.Died]] = {}  # peer -> when to bury it, at the latest
         self._orphans: dict[int, float] = {}  # executors that run a task of a client that is gone
         self._last_function = 0
         self._last_session = 0
@@ -78,7 +82,7 @@ class Broker:
         """Deadlines, the scheduler's moves, and the grants that follow from all that came in."""
         if self._mourned:
             for peer, (due, died) in list(self._mourned.items()):
-                if now >= due:
+                if now >= due or self.executors[peer].finished >= died.finished:
                     self._bury(peer, died, now, out)
         if self._orphans:
             dispatch.kill_orphans(self, self._orphans, now, out)
@@ -93,7 +97,7 @@ class Broker:
         turn = self.scheduler.next_turn()
         if turn is not None:
             due.append(max(turn, now + 0.001))
-        if self.laden and self.scheduler.idle and not self.scheduler.waiting:
+        if self.laden and self.scheduler.idle:
             due.append(now + self.limits.overdue_seconds)
         return min(due, default=None)
 
@@ -116,10 +120,16 @@ class Broker:
                     self._orphans[executor.peer] = now + self.limits.orphan_seconds
         worker = self.workers.pop(peer, None)
         if worker is not None:
-            self._dead = {name: died for name, died in self._dead.items() if name[0] != worker.token}
             for executor in [e for e in self.executors.values() if e.token == worker.token]:
                 self._bury(executor.peer, None, now, out)
-        self._bury(peer, None, now, out)
+            for names in (self._dead, self._buried):  # nobody will report them any more
+                for name in [name for name in names if name[0] == worker.token]:
+                    del names[name]
+        lost = self.executors.get(peer)
+        if lost is not None:
+            if any(w.token == lost.token for w in self.workers.values()):
+                self._buried[lost.token, lost.number] = None
+            self._bury(peer, None, now, out)
 
     # --- clients
 
@@ -185,15 +195,18 @@ class Broker:
         session = self._session(peer, message.session)
         if session is None:
             return
-        wanted = set(message.indices)
+        self._cancel(session, set(message.indices), out)
+        self.demand(session)
+
+    def _cancel(self, session: Session, wanted: set[int], out: Effects) -> None:
+        """Cancel what waits, ask executors for what they hold, refuse the rest."""
         gone = extract(session.queue, wanted)
         session.queued -= len(gone)
         session.cancelled += len(gone)
         wanted.difference_update(gone)
         refused = self._ask_back(session, wanted, out)
         if gone or refused:
-            out.append((peer, m.Cancelled(session.alias, gone, refused), []))
-        self.demand(session)
+            out.append((session.client.peer, m.Cancelled(session.alias, gone, refused), []))
 
     def _ask_back(self, session: Session, wanted: set[int], out: Effects) -> list[int]:
         """Drop what executors hold of `wanted`; returns the indices that nobody holds."""
@@ -202,7 +215,7 @@ class Broker:
                 break
             held = sorted(i for i in wanted if any(run.start <= i < run.end for run in executor.held))
             if held:
-                executor.asked.append(held)
+                executor.asked.append((session, held))
                 out.append((executor.peer, m.Drop(session.number, held), []))
                 wanted.difference_update(held)
         return sorted(wanted)
@@ -223,7 +236,7 @@ class Broker:
         session.client.sessions.pop(session.alias, None)
         for executor in list(session.executors.values()):
             if executor.tasks:
-                executor.asked.append(None)
+                executor.asked.append((session, None))
                 out.append((executor.peer, m.Retract(session.number, 0), []))
         self.demand(session)
         self._forget_if_over(session)
@@ -254,7 +267,8 @@ class Broker:
         name = (message.token, message.number)
         if name in self._by_name:
             raise ProtocolError(f"executor {message.number} of this worker is here already")
-        if self._dead.pop(name, None) is not None:
+        if name in self._dead:
+            del self._dead[name]
             return
         executor = Executor(peer, message.node, message.token, message.number, message.pid, now)
         self.executors[peer] = executor
@@ -271,6 +285,9 @@ class Broker:
             return  # it answers a session that it does not serve any more
         if len(message.seconds) != len(message.slices):
             raise ProtocolError("one run time is due for each slice")
+        for seconds in message.seconds:
+            if not 0.0 <= seconds < FOREVER_SECONDS:  # what is not a number neither
+                raise ProtocolError(f"a run time of {seconds}")
         ended = 0
         for part, seconds in zip(message.slices, message.seconds, strict=True):
             ended += self._settle(executor, session, part, seconds)
@@ -290,41 +307,38 @@ class Broker:
     def _settle(self, executor: Executor, session: Session, part: m.Slice, seconds: float) -> int:
         """Take the tasks of one slice out of what the executor holds; returns how many there were.
 
-        A slice that quotes tasks that it does not hold is stale: its attempt
-        becomes 0, which tells the client to pass over it.
+        A slice that quotes a task that it does not hold is stale: its attempt
+        becomes 0, which tells the client to pass over all of it.
         """
         held = executor.held
-        index, left = part.first, part.count
-        if left > executor.tasks:
-            left = 0
-        while left > 0:
-            run = held[0] if held else None
-            if run is None or run.start != index or run.attempt != part.attempt:
-                if not dispatch.bring_to_front(held, index, part.attempt):
-                    break
-                run = held[0]
-            count = min(left, len(run))
-            run.function.learn(seconds / part.count * count, count)
-            executor.load -= count * run.estimate
-            run.done += count
-            if not len(run):
-                held.popleft()
-            index += count
-            left -= count
-        settled = index - part.first
-        if not settled:
+        first, count = part.first, part.count
+        if not (
+            dispatch.is_first(held, first, count, part.attempt)
+            or dispatch.bring_to_front(held, first, count, part.attempt)
+        ):
             part.attempt = 0
             return 0
-        session.learn(seconds, part.count)
-        executor.tasks -= settled
-        session.held -= settled
+        each = seconds / count
+        left = count
+        while left:
+            run = held[0]
+            here = min(left, len(run))
+            run.function.learn(each * here, here)
+            executor.load -= here * run.estimate
+            run.done += here
+            if not len(run):
+                held.popleft()
+            left -= here
+        session.learn(seconds, count)
+        executor.tasks -= count
+        session.held -= count
         if session.begun:
-            for index in range(part.first, part.first + part.count):
+            for index in range(first, first + count):
                 session.begun.pop(index, None)
         if session.charges:
-            for index in range(part.first, part.first + part.count):
+            for index in range(first, first + count):
                 session.charges.pop(index, None)
-        return settled
+        return count
 
     def _took_from(self, executor: Executor, session: Session) -> None:
         """An executor holds less than before: it may take more, or is free."""
@@ -332,8 +346,9 @@ class Broker:
             self.laden.pop(executor.peer, None)
         if not executor.tasks:
             executor.load = 0.0
-            session.busy -= 1
-            self.demand(session)
+            if not executor.leaving:
+                session.busy -= 1
+                self.demand(session)
         self.fed[executor.peer] = executor
 
     def _on_begun(self, peer: int, message: m.Begun, _frames: list[Any], now: float, out: Effects) -> None:
@@ -354,16 +369,16 @@ class Broker:
     ) -> None:
         executor = self._executor(peer)
         executor.heard = now
-        if not executor.asked:
-            raise ProtocolError("an answer to a question that was not asked")
-        dropped = executor.asked.popleft()
-        session = executor.session
+        session, dropped = executor.asked[0] if executor.asked else (None, None)
         if session is None or session.number != message.session:
-            return
-        if sum(part.count for part in message.slices) > executor.tasks:
-            raise ProtocolError("more tasks come back than were granted")
-        back = {i for part in message.slices for i in range(part.first, part.first + part.count)}
-        runs = dispatch.take_back(executor, session, back)
+            raise ProtocolError("an answer to a question that was not asked")
+        if sum(abs(part.count) for part in message.slices) > executor.tasks:
+            raise ProtocolError("more is given back than it holds")
+        executor.asked.popleft()
+        runs: list[Run] = []
+        if executor.session is session:
+            back = {i for part in message.slices for i in range(part.first, part.first + part.count)}
+            runs = dispatch.take_back(executor, session, back)
         if dropped is not None:
             gone = [i for run in runs for i in range(run.start, run.end)]
             session.cancelled += len(gone)
@@ -376,7 +391,8 @@ class Broker:
             session.cancelled += sum(map(len, runs))
         if runs:
             self._took_from(executor, session)
-        self.fed[peer] = executor  # it may be free now that it has answered
+            self.fed.update(session.executors)
+        self.fed[peer] = executor  # no more is asked of it: it may take more
         self.demand(session)
 
     # --- deaths
@@ -398,11 +414,18 @@ class Broker:
         name = (worker.token, message.number)
         dead = self._by_name.get(name)
         if dead is None:
-            self._dead[name] = message
-        elif self.executors[dead].finished >= message.finished:
+            if name in self._buried:
+                del self._buried[name]
+            else:
+                self._dead[name] = None
+            return
+        executor = self.executors[dead]
+        if executor.finished >= message.finished or executor.session is None:
             self._bury(dead, message, now, out)
-        else:
+        elif dead not in self._mourned:
             self._mourned[dead] = (now + self.limits.drain_seconds, message)
+            dispatch.let_run_dry(self, executor, executor.session)
+            self.scheduler.retire(dead)
 
     def _bury(self, peer: int, died: m.Died | None, now: float, out: Effects) -> None:
         """Take back what a dead executor held; charge a retry to the task that ran, to no other."""
@@ -420,12 +443,17 @@ class Broker:
             return
         session.executors.pop(peer, None)
         if executor.tasks:
-            session.busy -= 1
+            if not executor.leaving:
+                session.busy -= 1
             session.held -= executor.tasks
             if not session.closed:
                 dispatch.mourn(executor, session, died, out)
         for index in [i for i, holder in session.begun.items() if holder == peer]:
             del session.begun[index]
+        for asked, dropped in executor.asked:  # it took its answers with it
+            if dropped is not None and not asked.closed:
+                self._cancel(asked, set(dropped), out)
+        self.fed.update(session.executors)
         self.demand(session)
         self._forget_if_over(session)
 
@@ -451,6 +479,9 @@ class Broker:
             queued = 0 if session.closed or session.client.held_back else session.queued
             self.scheduler.want(session.number, session.busy + queued)
 
+    def _suits(self, peer: int, number: int) -> bool:
+        return dispatch.suits(self.executors[peer], self.sessions[number])
+
     def statistics(self) -> dict[str, int]:
         return {
             "clients": len(self.clients),
@@ -468,7 +499,9 @@ class Broker:
         for session in self.sessions.values():
             assert session.queued == sum(map(len, session.queue)), "queued"
             assert session.held == sum(e.tasks for e in session.executors.values()), "held"
-            assert session.busy == sum(1 for e in session.executors.values() if e.tasks), "busy"
+            assert session.busy == sum(1 for e in session.executors.values() if e.tasks and not e.leaving), (
+                "busy"
+            )
             assert (session.client.sessions.get(session.alias) is session) != session.closed
             indices = [
                 i
@@ -482,4 +515,5 @@ class Broker:
             assert executor.tasks == sum(map(len, executor.held))
             assert (peer in self.laden) == (executor.tasks > 1)
             assert executor.session is None or executor.session.executors[peer] is executor
+            assert not executor.exiting or executor.session is None
         assert set(self._mourned) <= set(self.executors)

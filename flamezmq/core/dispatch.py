@@ -25,14 +25,18 @@ if TYPE_CHECKING:
 
 #: What a function that was never run is taken for where its session has run others.
 UNKNOWN_SECONDS = 1e-4
-#: So much work is not divided among executors: the messages would cost more than it does.
+#: So much work is not divided among executors, nor given to an idle one: the messages would cost more.
 WORTH_SECONDS = 1e-4
 #: A move may free an executor for another session, at most so many times in one turn.
 ROUNDS = 8
 
 
 def balance(broker: Broker, now: float, out: Effects) -> None:
-    """Feed those that may take more, hand out idle executors, ask back what is unfairly held."""
+    """Hand out idle executors, feed those that may take more, ask back what is unfairly held.
+
+    In this order: what waits goes to an idle executor rather than behind what
+    another one holds, but for a little that is not worth a message of its own.
+    """
     for _ in range(ROUNDS):
         _balance_once(broker, now, out)
         if not broker.fed:
@@ -42,93 +46,114 @@ def balance(broker: Broker, now: float, out: Effects) -> None:
 def _balance_once(broker: Broker, now: float, out: Effects) -> None:
     scheduler = broker.scheduler
     fed, broker.fed = broker.fed, {}
+    staying: list[Executor] = []
     for executor in fed.values():
         session = executor.session
         if session is None:
             continue
-        if session.queued and not executor.leaving and not session.client.held_back and not session.closed:
-            _feed(broker, executor, session, out)
-        if not executor.tasks and not executor.asked:
+        if session.queued and not executor.leaving and not session.client.held_back:
+            staying.append(executor)
+        elif not executor.tasks:
             _unbind(broker, executor, session, now)
+    if staying and scheduler.idle:  # a little is done sooner by who works already
+        _feed_all(broker, staying, True, out)
     if scheduler.waiting:
         moves = scheduler.decide(now)
         for peer, number in moves.assign:
-            _bind(broker.executors[peer], broker.sessions[number], now, out)
-        for peer, number in moves.assign:  # after all are bound: they share what is queued
-            _feed_first(broker, broker.executors[peer], broker.sessions[number], out)
+            _bind(broker.executors[peer], broker.sessions[number], now)
+        staying = [broker.executors[peer] for peer, _ in moves.assign] + staying
+        for peer, _ in moves.replace:
+            broker.executors[peer].exiting = True
+            out.append((peer, m.Exit(), []))
         for peer in moves.reclaim:
             _reclaim(broker, broker.executors[peer], now, out)
-    elif scheduler.idle and broker.laden:
+    if staying:
+        _feed_all(broker, staying, False, out)
+    if scheduler.idle and broker.laden:
         _retract_for_idle(broker, now, out)
 
 
 # --- giving
 
 
-def _bind(executor: Executor, session: Session, now: float, out: Effects) -> None:
+def suits(executor: Executor, session: Session) -> bool:
+    """Whether it may serve the session: no other program's modules are loaded in there."""
+    return (
+        executor.environment is None
+        or executor.owner == session.client.peer
+        or executor.environment == session.spec.environment
+    )
+
+
+def _bind(executor: Executor, session: Session, now: float) -> None:
     executor.session = session
     executor.leaving = False
-    session.executors[executor.peer] = executor
-    environment = session.spec.environment
-    if executor.environment not in (None, environment) and executor.owner != session.client.peer:
-        # Another program's modules are loaded in there: a fresh fork must serve this one.
-        executor.exiting = executor.leaving = True
-        out.append((executor.peer, m.Exit(), []))
-        return
-    if executor.bound_to != session.number:
-        executor.environment, executor.owner = environment, session.client.peer
-        executor.bound_to = session.number
-        out.append((executor.peer, m.Bind(session.number, environment), []))
     executor.heard = now
-
-
-def _feed_first(broker: Broker, executor: Executor, session: Session, out: Effects) -> None:
-    """Give a newly bound executor its first tasks."""
-    if executor.exiting:
-        return
-    _feed(broker, executor, session, out)
-    if not executor.tasks:
-        broker.fed[executor.peer] = executor  # the others have taken all: it is free again
+    session.executors[executor.peer] = executor
 
 
 def _unbind(broker: Broker, executor: Executor, session: Session, now: float) -> None:
-    if executor.exiting:
-        return  # its worker will report the end
     executor.session, executor.leaving = None, False
     del session.executors[executor.peer]
     broker.scheduler.release(executor.peer, now)
     broker._forget_if_over(session)
 
 
-def _feed(broker: Broker, executor: Executor, session: Session, out: Effects) -> None:
-    """Grant what fits under the executor's credit, as one message."""
+def _feed_all(broker: Broker, executors: list[Executor], little: bool, out: Effects) -> None:
+    """Feed each; the tail of a queue is for all that serve the session, whether they are fed now or soon.
+
+    little: only what is not worth waking another executor for
+    """
+    shares: dict[int, int] = {}  # session -> tasks for each
+    for executor in executors:
+        session = executor.session
+        if session is None or executor.leaving:
+            continue  # reclaimed just now
+        share = shares.get(session.number)
+        if share is None:
+            share = shares[session.number] = -(-session.queued // len(session.executors))
+        if session.queued:
+            _feed(broker, executor, session, share, little, out)
+        if not executor.tasks:
+            broker.fed[executor.peer] = executor  # the others have taken all: it is free again
+
+
+def _feed(
+    broker: Broker, executor: Executor, session: Session, share: int, little: bool, out: Effects
+) -> None:
+    """Grant what fits under the executor's credit and into its share of the queue, as one message."""
     runs: list[Run] = []
     count = 0
     queue = session.queue
     before = executor.tasks
-    share = -(-session.queued // len(session.executors))  # the tail is for all of them
+    limits = broker.limits
     while queue:
         run = queue[0]
         known = run.function.seconds >= 0
         estimate = _estimate(run.function, session)
-        n = _credit(broker, session, executor, estimate, before + count)
+        n = _credit(broker, session, executor, estimate, before + count, little)
         if executor.stalled or (broker.scheduler.idle and not known):
             n = min(n, 1 - before - count)  # it may be long: an idle one shall have the next
         n = min(n, max(share, int(WORTH_SECONDS / estimate) if known else 1) - count)
-        n = min(n, len(run), broker.limits.max_grant - count)
+        n = min(n, len(run), limits.max_grant - count)
         if n <= 0:
             break
         if n == len(run):
             queue.popleft()
         else:
             run = run.take(n)
-        run.estimate = estimate
-        executor.load += n * estimate
+        run.estimate = estimate if estimate >= 0 else limits.short_seconds
+        executor.load += n * run.estimate
         session.queued -= n
         count += n
         runs.append(run)
         executor.tasks = before + count
     if count:
+        if executor.bound_to != session.number:
+            environment = session.spec.environment
+            executor.environment, executor.owner = environment, session.client.peer
+            executor.bound_to = session.number
+            out.append((executor.peer, m.Bind(session.number, environment), []))
         _grant(broker, executor, session, runs, count, out)
         if not before:
             session.busy += 1
@@ -145,19 +170,26 @@ def _estimate(function: Function, session: Session) -> float:
     return max(session.seconds, UNKNOWN_SECONDS) if session.seconds >= 0 else -1.0
 
 
-def _credit(broker: Broker, session: Session, executor: Executor, estimate: float, holds: int) -> int:
+def _credit(
+    broker: Broker, session: Session, executor: Executor, estimate: float, holds: int, little: bool
+) -> int:
     """How many more tasks of this run time the executor may be given."""
     limits = broker.limits
     if estimate < 0 or estimate >= limits.short_seconds:
-        hide = 0 <= estimate < limits.hidden_seconds and session.queued > 2 * len(session.executors)
+        enough = session.queued > 2 * len(session.executors)
+        hide = 0 <= estimate < limits.hidden_seconds and enough and not little
         return max((2 if hide else 1) - holds, 0)
+    if holds == 1 and executor.load >= limits.short_seconds:
+        return 0  # what it has is long, or nobody can tell: a short one shall not wait for that
     horizon = limits.horizon_seconds
-    if not broker.scheduler.crowded:  # where sessions take turns, each turn shall be short
+    if little:
+        horizon = WORTH_SECONDS
+    elif not broker.scheduler.crowded:  # where sessions take turns, each turn shall be short
         horizon = max(horizon, min(limits.batch_tasks * estimate, limits.deep_seconds))
     room = horizon - executor.load
     if holds > 1 and room < horizon / 2:
         return 0  # refill by halves: larger messages
-    return max(int(room / estimate), 2 - holds)
+    return max(int(room / estimate), (1 if little else 2) - holds)
 
 
 def _grant(
@@ -201,14 +233,22 @@ def _forget(broker: Broker, executor: Executor, runs: list[Run]) -> list[int]:
 
 def _reclaim(broker: Broker, executor: Executor, now: float, out: Effects) -> None:
     """The executor is to serve another session as soon as it holds nothing."""
-    executor.leaving = True
     session = executor.session
     assert session is not None
-    if not executor.tasks and not executor.asked:
-        _unbind(broker, executor, session, now)
+    let_run_dry(broker, executor, session)
+    if not executor.tasks:
         broker.fed[executor.peer] = executor
     elif executor.tasks > 1 and not executor.asked and executor.load > broker.limits.horizon_seconds:
         _ask(executor, session, 1, out)
+
+
+def let_run_dry(broker: Broker, executor: Executor, session: Session) -> None:
+    """It gets no more tasks, and no longer counts as one that the session has."""
+    if not executor.leaving:
+        executor.leaving = True
+        if executor.tasks:
+            session.busy -= 1
+        broker.demand(session)
 
 
 def _retract_for_idle(broker: Broker, now: float, out: Effects) -> None:
@@ -230,7 +270,7 @@ def _retract_for_idle(broker: Broker, now: float, out: Effects) -> None:
 
 
 def _ask(executor: Executor, session: Session, keep: int, out: Effects) -> None:
-    executor.asked.append(None)
+    executor.asked.append((session, None))
     out.append((executor.peer, m.Retract(session.number, keep), []))
 
 
@@ -245,24 +285,44 @@ def take_back(executor: Executor, session: Session, indices: set[int]) -> list[R
             continue
         kept.extend(run.without(here))
         back.extend(run.without(set(range(run.start, run.end)) - here))
-        executor.load -= len(here) * max(run.estimate, 0.0)
+        executor.load -= len(here) * run.estimate
         executor.tasks -= len(here)
         session.held -= len(here)
     executor.held = kept
     return back
 
 
-def bring_to_front(held: deque[Run], index: int, attempt: int) -> bool:
-    """Arrange that task `index` is the first one held; False when it is not held (at that attempt)."""
-    for position, run in enumerate(held):
-        if run.attempt == attempt and run.start <= index < run.end:
-            del held[position]
-            if run.start < index:
-                held.insert(position, run.between(run.start, index))
-                run = run.between(index, run.end)
-            held.appendleft(run)
-            return True
+def is_first(held: deque[Run], first: int, count: int, attempt: int) -> bool:
+    """Whether these tasks are the first ones held, in their order: so executors run and report them."""
+    index = first
+    for run in held:
+        if run.first + run.done != index or run.attempt != attempt:
+            return False
+        index = run.first + len(run.inputs)
+        if index - first >= count:
+            return count > 0
     return False
+
+
+def bring_to_front(held: deque[Run], first: int, count: int, attempt: int) -> bool:
+    """Arrange that these tasks are the first ones held; False, and no change, when one is not held so."""
+    if not 0 < count <= sum(map(len, held)):
+        return False
+    wanted = set(range(first, first + count))
+    front: list[Run] = []
+    rest: list[Run] = []
+    for run in held:
+        if run.attempt != attempt or run.start >= first + count or run.end <= first:
+            rest.append(run)
+            continue
+        rest += run.without(wanted)
+        front.append(run.between(max(run.start, first), min(run.end, first + count)))
+    if sum(map(len, front)) != count:
+        return False
+    held.clear()
+    held.extend(merge(front))
+    held.extend(rest)
+    return True
 
 
 def requeue(session: Session, runs: Iterable[Run]) -> None:

@@ -42,6 +42,7 @@ class Link:
     """
 
     __slots__ = (
+        "_ack_after_bytes",
         "_ack_told",
         "_bytes_since_ack",
         "_forgotten",
@@ -54,7 +55,8 @@ class Link:
         "up",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, ack_after_bytes: int = ACK_AFTER_BYTES) -> None:
+        self._ack_after_bytes = ack_after_bytes
         self.epoch = 0
         self.up = False
         self.received = 0
@@ -123,7 +125,7 @@ class Link:
     def applied(self, seq: int, size: int) -> None:
         self.received = seq
         self._bytes_since_ack = waiting = self._bytes_since_ack + size
-        if seq - self._ack_told >= ACK_AFTER_MESSAGES or waiting >= ACK_AFTER_BYTES:
+        if seq - self._ack_told >= ACK_AFTER_MESSAGES or waiting >= self._ack_after_bytes:
             self.ack_due = True
 
     def accept(self, epoch: int, seq: int, ack: int, size: int) -> Verdict:

@@ -38,7 +38,7 @@ class Session:
     queued: int = 0
     next_index: int = 0  # tasks below it have been submitted
     executors: dict[int, Executor] = field(default_factory=dict)  # bound to it
-    busy: int = 0  # of them, those that hold tasks
+    busy: int = 0  # of them, those that hold tasks and are not leaving
     held: int = 0  # tasks on executors
     begun: dict[int, int] = field(default_factory=dict)  # index -> executor: those that said so
     charges: dict[int, int] = field(default_factory=dict)  # index -> executors it took down
@@ -59,7 +59,7 @@ class Executor:
 
     load      seconds of work it is believed to hold
     finished  tasks whose results have come from it, in all its life
-    asked     what it still has to answer: None for a Retract, indices for a Drop
+    asked     what it still has to answer, and for which session: None for a Retract, indices for a Drop
     heard     when it last said something
     stalled   its task takes longer than was believed: what it held besides was asked back
     """
@@ -76,9 +76,9 @@ class Executor:
     load: float = 0.0
     finished: int = 0
     known: dict[int, None] = field(default_factory=dict)  # functions it has, oldest first
-    asked: deque[list[int] | None] = field(default_factory=deque)
-    leaving: bool = False  # to be unbound once it holds nothing
-    exiting: bool = False  # told to exit
+    asked: deque[tuple[Session, list[int] | None]] = field(default_factory=deque)
+    leaving: bool = False  # gets no more; to be unbound once it holds nothing
+    exiting: bool = False  # told to exit: it serves nobody any more
     stalled: bool = False
     environment: m.Environment | None = None
     owner: int = -1  # peer of the client whose environment it has

@@ -209,6 +209,8 @@ class Board:
         if not peer.link.begin(epoch, hello.received):
             self.forget(peer)
             raise ProtocolError(_NEVER_SENT)
+        if peer.backlogged:  # it may have nothing to say for long: a HELLO acknowledges, too
+            self._weigh(peer)
         welcome = codec.encode(m.Welcome(peer.token, peer.link.received, *self._limits))
         codec.seal(welcome, codec.WELCOME, epoch, 0, peer.link.received)
         self._raw(peer, welcome)

@@ -8,7 +8,7 @@ from typing import Any
 from zlib import crc32
 
 from flamezmq.core.broker import Broker
-from flamezmq.core.link import Link, Verdict
+from flamezmq.core.link import ACK_AFTER_BYTES, Link, Verdict
 from flamezmq.core.members import Effects, Limits
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import codec
@@ -34,10 +34,11 @@ class Dialler:
         role: str,
         apply: Callable[[Any, Frames], None],
         on_lost: Callable[[str], None],
+        ack_after_bytes: int = ACK_AFTER_BYTES,
     ) -> None:
         self.world, self.network, self.role = world, network, role
         self.apply, self.on_lost = apply, on_lost
-        self.link = Link()
+        self.link = Link(ack_after_bytes)
         self.lost = ""
         self.limits = (0, 0)
         self._token = b""
@@ -299,6 +300,8 @@ class Router:
         peer.heard, peer.down_since = now, 0.0
         if not peer.link.begin(epoch, hello.received):
             raise ProtocolError("your link quotes messages that this router never sent")
+        if peer.backlogged:
+            self._weigh(peer)
         welcome = codec.encode(m.Welcome(peer.token, peer.link.received, 1 << 17, 256 << 20))
         codec.seal(welcome, codec.WELCOME, epoch, 0, peer.link.received)
         self._raw(peer, bytes(welcome))

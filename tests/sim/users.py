@@ -7,6 +7,7 @@ from typing import Any
 
 from flamezmq.core import caller
 from flamezmq.core.caller import Calls
+from flamezmq.core.link import ACK_AFTER_BYTES
 from flamezmq.wire import messages as m
 from tests.sim.ends import Dialler, Router
 from tests.sim.network import Connection
@@ -101,7 +102,11 @@ class SimUser:
         self._last_number = 0
         self._last_alias = 0
         self._kept: list[tuple[Connection, list[Any]]] = []
-        self.dialler = Dialler(self.world, router.network, "client", self._on_message, self._on_lost)
+        # As in life, it acknowledges long before what it leaves unacknowledged holds it back.
+        ack_after = min(ACK_AFTER_BYTES, router.backlog_bytes // 4)
+        self.dialler = Dialler(
+            self.world, router.network, "client", self._on_message, self._on_lost, ack_after
+        )
         self._on_wire = self.dialler.on_wire
         self.dialler.on_wire = self._on_wire_unless_asleep  # type: ignore[method-assign]
 
