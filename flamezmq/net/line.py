@@ -175,6 +175,7 @@ class Line:
     def _dial(self) -> None:
         self._hang_up()
         self._cut()
+        self._down_since = time.monotonic()  # that we dial anew is our doing, and none of the router's
         socket = self.berth.context.socket(zmq.DEALER)
         socket.set_hwm(0)  # credit is the bound
         socket.linger = 0
