@@ -320,6 +320,9 @@ def test_an_executor_that_answers_wrongly_is_replaced_by_one_that_does_not(
                 bad.say(message)
             if bad.ask_for_life() == codec.PONG:
                 bad.send(sealed(codec.BYE))
+        if asked:  # nobody has the task any more; the first call may meet the answer to what was asked above
+            assert future.cancel() or future.cancel()
+            return
         with victim.intruder() as good:
             an_executor(good)
             serve_one(good, 41)
