@@ -109,7 +109,7 @@ class Pump:
 
     def _turns(self, done: Done, deadline: float | None) -> None:
         flush, turn = self._flush, self.line.turn
-        while True:
+        while not done():  # another thread may have taken in all, while this one waited for the lock
             flush()
             if deadline is None:
                 turn(-1)
@@ -118,8 +118,6 @@ class Pump:
                 if left <= 0:
                     return
                 turn(int(left * 1000) + 1)
-            if done():
-                return
             if self._standby:
                 self._wake_standby(False)
             if self._wanting:
