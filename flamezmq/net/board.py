@@ -197,6 +197,8 @@ class Board:
             raise ProtocolError("this router does not know you (was it started anew?); open a new connection")
         if hello.received and peer is None:
             raise ProtocolError(_NEVER_SENT)
+        if peer is not None and epoch <= peer.link.epoch:
+            return  # said on a connection that was cut since; it came late
         before = self._by_route.get(route)
         if before is not None and before is not peer:
             self.forget(before)  # a connection has one link: nobody would answer for the other

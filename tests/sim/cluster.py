@@ -96,17 +96,20 @@ class Cluster:
         self.sessions: list[SimSession] = []
         self.unreported = False  # some executor has died, or was lost, without a report
         self._numbers: dict[tuple[int, int], int] = {}
-        self._checked = 0
         self._ending = False
         self._to_open = plan.users * plan.sessions
         for number in range(plan.workers):
             self.start_worker(f"node{number}", 0)
         for number in range(plan.users):
-            user = SimUser(self.router, f"u{number}")
-            user.home = user.name if plan.foreign else "shared"
-            self.users.append(user)
+            user = self.add_user(f"u{number}")
             for _ in range(plan.sessions):
                 self.world.after(self.world.random.random() * 0.3, self._open, user)
+
+    def add_user(self, name: str) -> SimUser:
+        user = SimUser(self.router, name)
+        user.home = name if self.plan.foreign else "shared"
+        self.users.append(user)
+        return user
 
     def start_worker(self, node: str, life: int) -> SimWorker:
         worker = SimWorker(self.router, self.ledger, node, life, self.plan.executors)
@@ -226,6 +229,7 @@ class Cluster:
         self._mend_until_done()
         self.check_tasks()
         self.leave()
+        self.check_refusals()
         return self.router.digest
 
     def _mend_until_done(self) -> None:
@@ -272,10 +276,8 @@ class Cluster:
     # --- what must hold all the time
 
     def _after_turn(self, effects: Effects) -> None:
-        self._checked += 1
         broker = self.broker
-        if self._checked < 200 or not self._checked % 7:
-            broker.check()
+        broker.check()
         now = self.world.now
         self._check_nobody_waits()
         idle = broker.scheduler.idle
@@ -358,6 +360,12 @@ class Cluster:
             assert [bytes(part) for part in value[1:]] == future.payload[1:]
         assert future._form == (caller.RAW_ERROR if b"#raises" in head(future.payload) else caller.RAW)
         assert account.finished >= 1
+
+    def check_refusals(self) -> None:
+        """Everybody here is honest: only those are refused that were given up before they spoke again."""
+        given_up = ("this is an executor's message", "this router does not know you")
+        for said in self.router.refused:
+            assert said.endswith(given_up), said
 
     def check_empty(self) -> None:
         broker, scheduler = self.broker, self.broker.scheduler

@@ -247,11 +247,9 @@ class Router:
             if kind == codec.DATA and peer is not None:
                 link = peer.link
                 peer.heard = now
-                verdict = link.judge(epoch, seq)
+                verdict = link.accept(epoch, seq, ack, sum(map(len, frames)))
                 if verdict is Verdict.APPLY:
-                    link.acknowledged(ack)
                     message = codec.decode(peer.role, frame)
-                    link.applied(seq, sum(map(len, frames)))
                     self.world.trace("  <-", peer.role, peer.id, message)
                     self.broker.on_message(peer.id, message, frames[1:], now, effects)
                     if link.ack_due and link.up:
@@ -315,8 +313,12 @@ class Router:
                 continue
             body = codec.encode(message)
             self.digest = crc32(body, self.digest + id)
-            peer.link.enqueue([body, *frames], len(body) + sum(map(len, frames)))
-            self._flush(peer)
+            link = peer.link
+            number = link.commit([body, *frames], len(body) + sum(map(len, frames)))
+            if number:
+                codec.seal(body, codec.DATA, link.epoch, number, link.ack_riding())
+                if not self.network.down(peer.route, [bytes(body), *frames]):
+                    self._cut(peer)
             if peer.role == "client" and peer.link.bytes_kept > self.backlog_bytes and not peer.backlogged:
                 self._weigh(peer)
 
