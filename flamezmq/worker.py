@@ -188,6 +188,10 @@ class Worker:
     def _on_message(self, message: Any, now: float) -> None:
         if isinstance(message, m.Kill):
             self._do(self.agent.on_kill_order(message.number, now))
+        elif isinstance(message, m.Flush):
+            for held in self.held.values():
+                self._drain(held, now)
+            self._do(self.agent.on_flush(message.request, now))
         elif isinstance(message, m.Exit):
             self._stop()
 

@@ -39,6 +39,8 @@ MOST_BYTES = 1 << 30
 CANCEL_SECONDS = 1.0
 #: How long opening and closing may take.
 OPEN_SECONDS = 15.0
+#: How long a client that is closed waits for what its tasks have printed.
+LAST_WORDS_SECONDS = 0.3
 CLOSE_SECONDS = 1.5
 
 if TYPE_CHECKING:
@@ -210,6 +212,7 @@ class Client:
         pump = getattr(self, "_pump", None)
         if pump is not None:
             self._cancel_everything()
+            self._hear_last_words()
             pump.stop(CLOSE_SECONDS)
             if not pump.keeper.is_alive() or threading.current_thread() is pump.keeper:
                 if self._line.lock.acquire(timeout=CLOSE_SECONDS):
@@ -347,6 +350,17 @@ class Client:
             for calls in list(self._calls.values()):
                 calls.cancel_all(self._on_end)
         self._dirty.clear()
+
+    def _hear_last_words(self) -> None:
+        """Close the sessions that are open: the router answers when all that their tasks printed is here."""
+        calls = [session._calls for session in self._sessions.values() if session._calls.opened]
+        if not calls or threading.current_thread() is self._pump.keeper:
+            return
+        try:
+            self._orders += [m.Close(one.alias) for one in calls]
+            self._drive(lambda: all(one.closed for one in calls), monotonic() + LAST_WORDS_SECONDS)
+        except FlameError:
+            pass  # the router is gone, and they with it
 
     def _forked(self) -> None:
         """In the child of a fork: the line belongs to the parent."""

@@ -50,7 +50,7 @@ class StopZygote(msgspec.Struct, frozen=True, gc=False):
 class Send(msgspec.Struct, frozen=True):
     """A message for the router."""
 
-    message: m.Register | m.Died | m.Printed
+    message: m.Register | m.Died | m.Printed | m.Flushed
 
 
 Effect: TypeAlias = Fork | Kill | StartZygote | StopZygote | Send
@@ -151,6 +151,14 @@ class Agent:
         executor.chatter.hear(stream, data, now)
         self._talking[number] = executor
         return self._pass_on([executor], now)
+
+    def on_flush(self, request: int, now: float) -> Effects:
+        """All that was printed until now goes out, unfinished lines too; the host has just read the pipes."""
+        effects: Effects = []
+        for executor in self._talking.values():
+            effects += map(Send, executor.chatter.say(executor.number, now, last=True))
+        self._talking.clear()
+        return [*effects, Send(m.Flushed(request))]
 
     def on_kill_order(self, number: int, now: float) -> Effects:
         """The router wants an executor dead; what is gone already stays so."""

@@ -39,6 +39,8 @@ class Broker:
         self.workers: dict[int, Worker] = {}
         self.sessions: dict[int, Session] = {}
         self.scheduler = Scheduler(self._suits)
+        #: Closed sessions, each with the workers that are still to send on what its tasks have printed.
+        self._flushing: dict[int, tuple[Session, dict[int, None]]] = {}
         self.fed: dict[int, Executor] = {}  # executors that may take more, looked at when the turn ends
         self.laden: dict[int, Executor] = {}  # executors with more than one task
         self._functions: WeakValueDictionary[bytes, Function] = WeakValueDictionary()
@@ -62,6 +64,7 @@ class Broker:
             m.Register: self._on_register,
             m.Died: self._on_died,
             m.Printed: self._on_printed,
+            m.Flushed: self._on_flushed,
         }
 
     # --- what the host calls
@@ -114,12 +117,15 @@ class Broker:
         """A peer is gone for good.  Calling it again changes nothing."""
         client = self.clients.pop(peer, None)
         if client is not None:
+            self._flushing = {n: f for n, f in self._flushing.items() if f[0].client is not client}
             for session in list(client.sessions.values()):
                 self._end(session, now, out)
                 for executor in session.executors.values():
                     self._orphans[executor.peer] = now + self.limits.orphan_seconds
         worker = self.workers.pop(peer, None)
         if worker is not None:
+            for number in list(self._flushing):
+                self._flushed(peer, number, out)
             for executor in [e for e in self.executors.values() if e.token == worker.token]:
                 self._bury(executor.peer, None, now, out)
             for names in (self._dead, self._buried):  # nobody will report them any more
@@ -222,9 +228,37 @@ class Broker:
 
     def _on_close(self, peer: int, message: m.Close, _frames: list[Any], now: float, out: Effects) -> None:
         session = self._session(peer, message.session)
+        speaking = self._speaking(session) if session is not None else {}
         if session is not None:
             self._end(session, now, out)
-        out.append((peer, m.Closed(message.session), []))
+        if session is not None and speaking:
+            self._flushing[session.number] = (session, speaking)
+            out += [(worker, m.Flush(session.number), []) for worker in speaking]
+        else:
+            out.append((peer, m.Closed(message.session), []))
+
+    def _speaking(self, session: Session) -> dict[int, None]:
+        """The workers that may still have something that tasks of the session have printed."""
+        if not session.spec.forward_output:
+            return {}
+        tokens = {e.token: None for e in self.executors.values() if e.served is session}
+        return {peer: None for peer, worker in self.workers.items() if worker.token in tokens}
+
+    def _on_flushed(
+        self, peer: int, message: m.Flushed, _frames: list[Any], now: float, out: Effects
+    ) -> None:
+        if peer not in self.workers:
+            raise ProtocolError("this is a worker's message")
+        self._flushed(peer, message.request, out)
+
+    def _flushed(self, peer: int, number: int, out: Effects) -> None:
+        """This worker has no more to say for a session that is closing; the last one closes it."""
+        if number in self._flushing:
+            session, speaking = self._flushing[number]
+            speaking.pop(peer, None)
+            if not speaking:
+                del self._flushing[number]
+                out.append((session.client.peer, m.Closed(session.alias), []))
 
     def _end(self, session: Session, now: float, out: Effects) -> None:
         """Close it: what waits is dropped, what executors hold is asked back, what runs may end."""
@@ -464,10 +498,10 @@ class Broker:
         if worker is None:
             raise ProtocolError("this is a worker's message")
         executor = self.executors.get(self._by_name.get((worker.token, message.number), -1))
-        session = executor.session if executor else None
-        if executor is None or session is None:
+        session = executor.served if executor else None
+        if executor is None or session is None or not session.spec.forward_output:
             return
-        if not session.closed and session.spec.forward_output:
+        if not session.closed or session.number in self._flushing:
             text = m.Output(session.alias, executor.name, message.stream, message.text, message.dropped)
             out.append((session.client.peer, text, []))
 

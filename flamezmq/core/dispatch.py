@@ -152,7 +152,7 @@ def _feed(
         if executor.bound_to != session.number:
             environment = session.spec.environment
             executor.environment, executor.owner = environment, session.client.peer
-            executor.bound_to = session.number
+            executor.bound_to, executor.served = session.number, session
             out.append((executor.peer, m.Bind(session.number, environment), []))
         _grant(broker, executor, session, runs, count, out)
         if not before:

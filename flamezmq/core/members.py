@@ -57,6 +57,7 @@ class Session:
 class Executor:
     """A process that runs tasks.
 
+    served    the session that it was bound to last, whose tasks have printed what still comes
     load      seconds of work it is believed to hold
     finished  tasks whose results have come from it, in all its life
     asked     what it still has to answer, and for which session: None for a Retract, indices for a Drop
@@ -71,6 +72,7 @@ class Executor:
     pid: int
     heard: float
     session: Session | None = None
+    served: Session | None = None
     held: deque[Run] = field(default_factory=deque)
     tasks: int = 0
     load: float = 0.0

@@ -159,7 +159,10 @@ class Cancel(msgspec.Struct, tag=3, array_like=True):
 
 
 class Close(msgspec.Struct, tag=4, array_like=True):
-    """Close the session: what waits or can be taken back is cancelled.  Answered by `Closed`."""
+    """Close the session: what waits or can be taken back is cancelled.
+
+    Answered by `Closed`, after all that its tasks have printed.
+    """
 
     session: int
 
@@ -412,10 +415,28 @@ class Kill(msgspec.Struct, tag=83, array_like=True):
     number: int
 
 
+class Flush(msgspec.Struct, tag=84, array_like=True):
+    """Send on what the executors have printed so far, then answer with `Flushed`.
+
+    request  a number that the answer quotes
+    """
+
+    request: int
+
+
+class Flushed(msgspec.Struct, tag=85, array_like=True):
+    """Answer to `Flush`: all that had been printed then has gone out before this.
+
+    request  as in `Flush`
+    """
+
+    request: int
+
+
 FromClient = Open | Submit | Cancel | Close | Query
 ToClient = Opened | Results | Cancelled | Closed | Counts | Lost | Begun | Output | Huddle
 FromExecutor = Ready | RoutedResults | Begun | Retracted
 ToExecutor = Bind | Grant | Retract | Drop | Exit | Huddle
-FromWorker = Register | Died | Printed
-ToWorker = Kill | Exit
+FromWorker = Register | Died | Printed | Flushed
+ToWorker = Kill | Flush | Exit
 Message = Any

@@ -277,6 +277,13 @@ class SimWorker:
                 self.world.trace("killed by order", executor.name)
                 self.kill(executor, "SIGKILL", expected=True)
 
+        elif type(message) is m.Flush:
+            self.world.after(self.world.random.random() * 0.002, self._flush, message.request)
+
+    def _flush(self, request: int) -> None:
+        if self.alive:
+            self.dialler.send(m.Flushed(request))
+
     def _on_lost(self, reason: str) -> None:
         """The router does not want it any more: it ends, and its executors with it."""
         self.crash()

@@ -1,0 +1,111 @@
+"""What tasks print has been shown when their session, or the client, is closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic
+
+import pytest
+
+import flamezmq as flm
+from flamezmq.core.broker import Broker
+from flamezmq.wire import messages as m
+
+ROOT = Path(__file__).resolve().parent.parent
+CLIENT, WORKER, EXECUTOR = 1, 2, 3
+
+
+def closing(forward_output: bool = True) -> tuple[Broker, list[tuple[int, object]]]:
+    """A broker whose client has just closed a session that an executor has served; what it sent then."""
+    broker = Broker()
+    out: list[tuple[int, object, list[object]]] = []
+    broker.on_client(CLIENT)
+    spec = m.SessionSpec("s", forward_output=forward_output)
+    for peer, message in (
+        (WORKER, m.Register("node", "token", 1, 1.0, 1, 1)),
+        (EXECUTOR, m.Ready("node", "token", 1, 7)),
+        (CLIENT, m.Open(5, "s-1", spec)),
+        (CLIENT, m.Submit(5, [m.NewFunction(1, b"f")], [], [m.Slice(1, 0, 1, 1)], [b"x"], [])),
+    ):
+        broker.on_message(peer, message, [], 0.0, out)
+        broker.on_turn_end(0.0, out)
+    out.clear()
+    broker.on_message(CLIENT, m.Close(5), [], 0.1, out)
+    return broker, [(peer, message) for peer, message, _ in out if not isinstance(message, m.Retract)]
+
+
+def told(broker: Broker, peer: int, message: object) -> list[tuple[int, object]]:
+    out: list[tuple[int, object, list[object]]] = []
+    broker.on_message(peer, message, [], 0.2, out)
+    return [(peer, message) for peer, message, _ in out]
+
+
+def test_a_session_is_closed_when_its_workers_have_sent_on_what_was_printed() -> None:
+    broker, out = closing()
+    ((peer, flush),) = out
+    assert peer == WORKER
+    assert isinstance(flush, m.Flush)
+
+    ((peer, output),) = told(broker, WORKER, m.Printed(1, 1, "late\n", 0))
+    assert (peer, output) == (CLIENT, m.Output(5, "node/1", 1, "late\n", 0))
+    assert told(broker, WORKER, m.Flushed(flush.request)) == [(CLIENT, m.Closed(5))]
+    assert told(broker, WORKER, m.Flushed(flush.request)) == [], "once"
+    assert told(broker, WORKER, m.Printed(1, 1, "too late\n", 0)) == []
+    broker.check()
+
+
+def test_a_worker_that_is_lost_has_nothing_more_to_say() -> None:
+    broker, _ = closing()
+    out: list[tuple[int, object, list[object]]] = []
+
+    broker.on_peer_lost(WORKER, 0.2, out)
+
+    assert (CLIENT, m.Closed(5), []) in out
+
+
+def test_who_does_not_want_to_hear_it_waits_for_nobody() -> None:
+    assert closing(forward_output=False)[1] == [(CLIENT, m.Closed(5))]
+
+
+@pytest.mark.processes
+def test_all_that_was_printed_is_there_when_the_client_is_closed(capfd: pytest.CaptureFixture[str]) -> None:
+    with flm.Client(executors=2) as client, client.session("loud") as session:
+        list(session.map(print, range(50), chunksize=5))
+        session.submit(print, "no end", end="", flush=True).result()
+
+    lines = [line.split(") ")[1] for line in capfd.readouterr().out.splitlines()]
+    assert sorted(lines) == sorted([*map(str, range(50)), "no end"])
+
+
+@pytest.mark.processes
+def test_a_program_that_just_ends_has_shown_it_too() -> None:
+    program = "import flamezmq as flm; c = flm.Client(executors=1); c.submit(print, 'seen').result()"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=40,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+    assert done.stdout.endswith(") seen\n"), done.stderr
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("stuck", ["worker", "router"])
+def test_a_close_does_not_wait_long_for_who_is_stuck(stuck: str) -> None:
+    client = flm.Client(executors=1)
+    client.submit(print, 1).result(20)
+    (pid,) = client.processes()[stuck]
+
+    os.kill(pid, signal.SIGSTOP)
+    began = monotonic()
+    client.close()
+
+    assert monotonic() - began < 6
