@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic, thread_time
+from time import thread_time
 from typing import Any
 
 import psutil
@@ -155,105 +155,6 @@ def test_a_connection_that_is_cut_again_and_again_loses_nothing(
         assert proxy.cuts > 2
     finally:
         proxy.stop()
-
-
-def interrupted(seed: int) -> None:
-    """Submit and wait, with KeyboardInterrupt raised at random moments; every future ends well."""
-    with flm.Client(executors=2) as client:
-        rng = random.Random(seed)
-        futures: list[Any] = []
-        interrupts = 0
-        me = threading.get_ident()
-        over = threading.Event()
-
-        armed = False
-
-        def interrupt(*_: Any) -> None:
-            nonlocal armed
-            if armed:  # else it would land in what this test does about the last one
-                armed = False
-                raise KeyboardInterrupt
-
-        def nag() -> None:
-            while not over.wait(rng.uniform(0.0005, 0.02)):
-                signal.pthread_kill(me, signal.SIGUSR1)
-
-        before = signal.signal(signal.SIGUSR1, interrupt)
-        nagger = threading.Thread(target=nag)
-        nagger.start()
-        until = monotonic() + 2.0
-        try:
-            while not over.is_set():
-                try:
-                    armed = True
-                    while monotonic() < until:
-                        for _ in range(rng.randrange(1, 400)):
-                            value = len(futures)
-                            futures.append((value, client.submit(abs, -value)))
-                        for value, future in futures[-3:]:
-                            assert future.result(10) == value
-                    armed = False
-                    over.set()
-                except KeyboardInterrupt:
-                    interrupts += 1
-        finally:
-            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-            over.set()
-            nagger.join()
-        signal.signal(signal.SIGUSR1, before)
-        assert interrupts > 20
-        for value, future in futures:
-            assert future.result(10) == value
-        assert client.submit(abs, -5).result(10) == 5
-    print("nothing lost")
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_an_interrupt_anywhere_loses_no_future(seed: int) -> None:
-    """In a program of its own: an interrupt may also land in a finalizer, which Python only prints."""
-    script = f"import test_faults; test_faults.interrupted({seed})"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        cwd=Path(__file__).parent,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert done.stdout.strip().endswith("nothing lost"), done.stderr[-2000:]
-
-
-def test_sixteen_threads_share_a_client(client: Any) -> None:
-    wrong: list[Any] = []
-
-    def work(seed: int) -> None:
-        for i in range(100):
-            result = client.submit(pow, i, 2).result(20)
-            wrong.extend([(seed, i, result)] if result != i * i else [])
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(16)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(40)
-    assert not any(thread.is_alive() for thread in threads)
-    assert not wrong
-
-
-def test_callbacks_may_submit_and_raise(client: Any) -> None:
-    seen: list[int] = []
-    done = threading.Event()
-
-    def again(future: Any) -> None:
-        seen.append(future.result())
-        if len(seen) == 5:
-            done.set()
-            raise ValueError("callbacks may fail")
-        client.submit(abs, -len(seen)).add_done_callback(again)
-
-    client.submit(abs, 0).add_done_callback(again)
-    assert done.wait(10)
-    assert seen == [0, 1, 2, 3, 4]
 
 
 def test_cancel_is_certain(client: Any) -> None:

@@ -238,7 +238,9 @@ class Pump:
             fn, args = self.errands.popleft()
             try:
                 fn(*args)
-            except Exception:
+            except BaseException as error:  # the keeper outlives even a callback's SystemExit
+                if not isinstance(error, Exception) and threading.current_thread() is not self.keeper:
+                    raise
                 import logging
 
                 logging.getLogger("flamezmq").exception("a callback failed")

@@ -1,0 +1,116 @@
+"""A program that is interrupted at random moments: `python interrupts.py SEED`; says "nothing lost" if so.
+
+In a process of its own: an interrupt may also land in a finalizer, which Python only prints.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import flamezmq as flm
+
+SECONDS = 2.0
+WAIT_SECONDS = 10
+
+
+class Program:
+    """What a user does at a prompt, with Ctrl-C."""
+
+    def __init__(self, client: flm.Client, rng: random.Random) -> None:
+        self.client, self.rng = client, rng
+        self.futures: list[tuple[int, Any]] = []  # all that `submit` has returned
+        self.deeds: list[Callable[[], None]] = [
+            self.result,
+            self.wait,
+            self.as_completed,
+            self.map,
+            self.cancel,
+        ]
+
+    def submit(self) -> None:
+        for _ in range(self.rng.randrange(1, 300)):
+            value = len(self.futures)
+            self.futures.append((value, self.client.submit(abs, -value)))
+
+    def recent(self) -> list[tuple[int, Any]]:
+        return self.futures[-self.rng.randrange(1, 200) :]
+
+    def result(self) -> None:
+        for value, future in self.recent()[-3:]:
+            assert future.result(WAIT_SECONDS) == value
+
+    def wait(self) -> None:
+        kind = self.rng.choice(["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"])
+        futures = [future for _, future in self.recent()]
+        done, not_done = flm.wait(futures, WAIT_SECONDS, kind)
+        assert done
+        assert len(done) + len(not_done) == len(futures)
+
+    def as_completed(self) -> None:
+        futures = [future for _, future in self.recent()]
+        assert len(list(flm.as_completed(futures, WAIT_SECONDS))) == len(futures)
+
+    def map(self) -> None:
+        count = self.rng.randrange(1, 2000)
+        ordered = self.rng.random() < 0.5
+        assert sorted(self.client.map(abs, range(count), ordered=ordered)) == list(range(count))
+
+    def cancel(self) -> None:
+        future = self.client.submit(abs, -1)
+        assert future.cancel() == future.cancelled()
+
+    def step(self) -> None:
+        self.submit()
+        self.rng.choice(self.deeds)()
+
+
+def main(seed: int) -> None:
+    rng = random.Random(seed)
+    me = threading.get_ident()
+    over = threading.Event()
+    armed = False
+
+    def interrupt(*_: Any) -> None:
+        nonlocal armed
+        if armed:  # else it would land in what this program does about the last one
+            armed = False
+            raise KeyboardInterrupt
+
+    def nag() -> None:
+        pauses = random.Random(seed)
+        while not over.wait(pauses.uniform(0.0005, 0.02)):
+            signal.pthread_kill(me, signal.SIGUSR1)
+
+    with flm.Client(executors=2) as client:
+        program = Program(client, rng)
+        interrupts = 0
+        signal.signal(signal.SIGUSR1, interrupt)
+        nagger = threading.Thread(target=nag)
+        nagger.start()
+        until = monotonic() + SECONDS
+        while monotonic() < until:
+            try:
+                armed = True
+                while monotonic() < until:
+                    program.step()
+                armed = False
+            except KeyboardInterrupt:
+                interrupts += 1
+        over.set()
+        nagger.join()
+        assert interrupts > 20, interrupts
+        for value, future in program.futures:
+            assert future.result(WAIT_SECONDS) == value
+        assert client.submit(abs, -5).result(WAIT_SECONDS) == 5
+        assert client.session().status().pending == 0
+    print("nothing lost")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
