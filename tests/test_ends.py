@@ -35,6 +35,7 @@ waiting = [client.submit(abs, -i) for i in range(1000)]
 folder = os.path.dirname(client.address.removeprefix("ipc://"))
 client.session().status()
 print(json.dumps([client.processes(), folder]), flush=True)
+sys.stdin.readline()
 """
 
 
@@ -55,7 +56,11 @@ def program(end: str) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Proce
             line = child.stdout.readline()
             assert line, child.communicate()[1]
             pids, folder = json.loads(line)
-            yield child, [psutil.Process(pid) for some in pids.values() for pid in some], folder
+            left = [psutil.Process(pid) for some in pids.values() for pid in some]
+            assert child.stdin is not None
+            child.stdin.write("go on\n")
+            child.stdin.flush()
+            yield child, left, folder
         finally:
             child.kill()
 
@@ -130,13 +135,15 @@ try:
     busy[0].result()
 except KeyboardInterrupt:
     pass
-print(waiting[7].cancel(), client.session().status().pending, flush=True)
+last = client.submit(abs, -3)
+print(last.cancel() or last.result(20) == 3, client.session().status().pending, flush=True)
 """
     with program(end) as (child, left, folder):
         assert child.stdout is not None
         assert child.stdout.readline() == "on\n"
         os.killpg(child.pid, signal.SIGINT)
-        assert child.stdout.readline() == "True 0\n"
+        answer = child.stdout.readline()
+        assert answer == "True 0\n", answer or child.communicate()[1]
         child.communicate(timeout=WAIT_SECONDS)
         nothing_is_left(left, folder)
 
