@@ -130,8 +130,8 @@ def test_ctrl_c_ends_a_program_wherever_it_waits(way: str) -> None:
 
 def test_after_ctrl_c_the_client_is_usable() -> None:
     end = """
-print("on", flush=True)
 try:
+    print("on", flush=True)
     busy[0].result()
 except KeyboardInterrupt:
     pass
