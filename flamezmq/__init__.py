@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from flamezmq.version import __version__
 
 if TYPE_CHECKING:
-    from flamezmq.client.api import Client, Session
+    from flamezmq.client.api import Client
     from flamezmq.client.future import Future
+    from flamezmq.client.session import Session
     from flamezmq.client.waiting import as_completed, wait
     from flamezmq.errors import (
         Certificate,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Client": "flamezmq.client.api",
-    "Session": "flamezmq.client.api",
+    "Session": "flamezmq.client.session",
     "Future": "flamezmq.client.future",
     "as_completed": "flamezmq.client.waiting",
     "wait": "flamezmq.client.waiting",

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 import flamezmq as flm
-from flamezmq.client import api
+from flamezmq.client.session import FULL_TASKS, MOST_TASKS
 
 pytestmark = pytest.mark.processes
 
@@ -87,7 +87,7 @@ class Submitter(threading.Thread):
 def test_a_submit_blocks_while_too_many_tasks_are_unfinished(
     client: flm.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "MOST_TASKS", 5000)
+    monkeypatch.setattr("flamezmq.client.session.MOST_TASKS", 5000)
     gate = Gate(client, tmp_path)
     submitter = Submitter(client, 20_000, abs, -1)
     submitter.start()
@@ -107,7 +107,7 @@ def test_a_submit_blocks_while_too_many_tasks_are_unfinished(
 def test_a_submit_blocks_while_too_many_bytes_wait(
     client: flm.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "MOST_BYTES", 20 * MIB)
+    monkeypatch.setattr("flamezmq.client.session.MOST_BYTES", 20 * MIB)
     client._line.limits = (client._line.limits[0], 4 * MIB)
     gate = Gate(client, tmp_path)
     submitter = Submitter(client, 1000, len, bytes(100_000))
@@ -173,7 +173,7 @@ def test_a_flood_of_tasks_is_bounded_in_router_and_client(client: flm.Client, co
     assert last.result(WAIT_SECONDS) == count - 1
     assert peak < 150 * MIB
     assert mine < 1500 * MIB
-    assert most <= api.MOST_TASKS + api.FULL_TASKS
+    assert most <= MOST_TASKS + FULL_TASKS
 
 
 def test_a_queue_that_nobody_works_on_stays_with_its_client(client: flm.Client, tmp_path: Path) -> None:
@@ -214,6 +214,7 @@ def test_results_that_are_never_taken_stay_with_their_client(client: flm.Client)
 STOPPED = """
 import os, signal, sys
 import flamezmq as flm
+from flamezmq.client.session import FULL_TASKS, MOST_TASKS
 with flm.Client(sys.argv[1]) as client:
     futures = [client.submit(os.urandom, 100_000) for _ in range(10_000)]
     futures[0].result()

@@ -104,7 +104,7 @@ def limits() -> str:
             "bytes of large payloads with the router, per client",
             mebibytes(ours.max_bytes),
             "`max_bytes` in WELCOME; kept by the client",
-            "`core/members.py`, `client/api.py`",
+            "`core/members.py`, `client/session.py`",
         ),
         (
             "tasks, and bytes of large payloads, in one Submit",

@@ -27,7 +27,8 @@ from flamezmq.cli.tasks import carry, echo, who, work
 from flamezmq.errors import FlameError
 
 if TYPE_CHECKING:
-    from flamezmq.client.api import Client, Session
+    from flamezmq.client.api import Client
+    from flamezmq.client.session import Session
 
 #: The progress bar's width, and how often it is drawn at most.
 BAR_COLUMNS = 45

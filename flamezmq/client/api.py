@@ -1,9 +1,8 @@
-"""Client and Session: what a user holds in the hand.
+"""The Client: a connection to a router, or, without an address, a private cluster that dies with it.
 
-A Client is a connection to a router, or, without an address, a private cluster
-that lives and dies with it.  A Session is the unit of work.  `Session.submit`
-is the client's hot path and stands here whole: name the function, pickle the
-arguments, append to the outbox.
+It ties the parts together: sessions (client/session.py) fill outboxes, the pump
+(client/pump.py) says when to do I/O, the line (net/line.py) does it, and
+what comes back goes to the calls of its session (core/caller.py).
 """
 
 from __future__ import annotations
@@ -14,34 +13,23 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from time import monotonic
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.client import surroundings
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.pump import Pump
-from flamezmq.client.status import Status
-from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, HEAVY_BYTES, PENDING, RUNNING, Calls, weight
-from flamezmq.errors import ClientClosed, FlameError, Refused, RouterLost, Unpicklable
+from flamezmq.client.session import CLOSE_SECONDS, Session
+from flamezmq.core.caller import PENDING, RUNNING, Calls
+from flamezmq.errors import ClientClosed, FlameError, Refused, RouterLost
 from flamezmq.net.line import Line
 from flamezmq.serialize.functions import FunctionTable
-from flamezmq.serialize.values import dump_call
 from flamezmq.wire import messages as m
 
-#: An outbox of so many tasks is sent without waiting for more.
-FULL_TASKS = 256
-#: Tasks that a client may have unfinished before `submit` blocks.
-MOST_TASKS = 1 << 20
-#: Bytes of arguments that may wait in the client, beside those that the router has, before `submit` blocks.
-MOST_BYTES = 1 << 30
-#: How long `cancel` waits for the router's word.
-CANCEL_SECONDS = 1.0
-#: How long opening and closing may take.
+#: How long opening may take.
 OPEN_SECONDS = 15.0
 #: How long a client that is closed waits for what its tasks have printed.
 LAST_WORDS_SECONDS = 0.3
-CLOSE_SECONDS = 1.5
 
 if TYPE_CHECKING:
     from flamezmq.client.embedded import Embedded
@@ -366,223 +354,6 @@ class Client:
         """In the child of a fork: the line belongs to the parent."""
         self._closed = "this client belongs to the parent process: it can't be used after a fork"
         self._line.abandon()  # the cluster knows by itself whose it is
-
-
-class Session:
-    """Tasks that belong together, with their own share of the executors; made by `Client.session`.
-
-    As a context manager it waits for its tasks at the end of the block, and cancels them when
-    the block is left by an exception.  Usable by many threads at a time.
-    """
-
-    def __init__(self, client: Client, calls: Calls) -> None:
-        self._client = client
-        self._calls = calls
-        self._outbox = calls.outbox
-        self._apply_lock = client._apply_lock
-        self._name = client._functions.name
-        self._drive = client._drive
-
-    @property
-    def id(self) -> str:
-        """Its name in logs and errors: the name that was asked for, and six random letters."""
-        return self._calls.id
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Run `fn(*args, **kwargs)` on an executor; returns its Future at once.
-
-        The contract of `concurrent.futures.Executor.submit`.  The function and the arguments are
-        pickled here and now: what happens to them afterwards does not reach the task.  The
-        function may be anything callable: a lambda, a closure, a bound method, one of
-        `__main__` or of a notebook; it travels once, and again when something that it refers to
-        has changed.  Buffers of 16 KiB and more (numpy arrays, bytes) are copied once.
-
-        Raises:
-            ClientClosed, RouterLost: there is nobody to run it.
-
-        What can't be pickled raises nothing here; the Future fails with Unpicklable, so that one
-        bad task fails alone.  A few microseconds; it blocks while the client has 1,048,576
-        unfinished tasks, or about a gigabyte of the session's arguments waits to be sent.
-        """
-        client = self._client
-        if client._closed or self._calls.closed or client._line.lost is not None:
-            self._refuse()
-        future = Future(self)
-        try:
-            function = self._name(fn)
-            payload = dump_call(args, kwargs, fn)
-        except Unpicklable as error:
-            return self._stillborn(future, error)
-        outbox = self._outbox
-        outbox.append((future, function, payload))
-        waiting = len(outbox)
-        if waiting == 1:
-            client._dirty[self._calls.alias] = self._calls
-            if self._calls.pending:
-                client._pump.arm()
-            else:
-                client._pump.push(look=False)  # nothing is on its way: company may never come
-        elif waiting >= FULL_TASKS and not waiting % FULL_TASKS:
-            self._full(payload)
-        elif type(payload) is list or len(payload) > HEAVY_BYTES:
-            self._heavy(payload)
-        return future
-
-    def map(
-        self,
-        fn: Callable[..., Any],
-        /,
-        *iterables: Iterable[Any],
-        ordered: bool = True,
-        chunksize: int | None = None,
-        timeout: float | None = None,
-    ) -> Mapped:
-        """`fn(*items)` for the items of the `iterables`, in parallel; returns an iterator of results.
-
-        Items travel in slices of a few milliseconds of work, one slice a task; inputs are pulled
-        as results are taken, so endless iterables are fine.  It ends with the shortest of several
-        iterables, as the built-in `map` does.
-
-        Args:
-            ordered: results in the order of the inputs; False gives them as their slices end.
-            chunksize: items per slice, from 1; None takes what fits the measured run time.
-            timeout: seconds from now until the last result.
-
-        Raises, where the result would have come:
-            an item's own error; going on gives the results behind it.
-            TimeoutError: the time is over.
-            Unpicklable, TaskLost: for a slice as a whole, in the place of its first item.
-
-        Closing the iterator cancels what is left.  Under a microsecond per empty item.
-        """
-        if not iterables:
-            raise TypeError("map needs at least one iterable")
-        if chunksize is not None and chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        return Mapped(self, fn, iterables, ordered, chunksize, timeout)
-
-    def status(self) -> Status:
-        """How many of the session's tasks are pending, running, succeed, failed, cancelled: a `Status`.
-
-        Tasks as the router counts them: a slice of a `map` is one.  One round trip.
-
-        Raises:
-            ClientClosed: the session is closed.
-            RouterLost: there is nobody to ask.
-        """
-        calls = self._calls
-        calls.counts = None
-        self._client._check_open()
-        self._client._tell(m.Query(calls.alias, 0))
-        self._drive(lambda: calls.counts is not None or calls.closed, monotonic() + CANCEL_SECONDS * 5)
-        counts = calls.counts
-        if counts is None:
-            raise ClientClosed(f"session {self.id} is closed; its tasks are not counted any more")
-        waiting = len(calls.outbox)
-        return Status(
-            counts.pending + waiting, counts.running, counts.succeed, counts.failed, counts.cancelled
-        )
-
-    def close(self, cancel: bool = False) -> None:
-        """Wait for the tasks and close the session.  Idempotent.
-
-        Args:
-            cancel: do not wait; cancel what has not ended.  Tasks that run go on for a moment;
-                their futures are cancelled all the same.
-        """
-        calls, client = self._calls, self._client
-        if client._sessions.pop(calls.alias, None) is None:
-            return
-        if not cancel:
-            self._drive(lambda: not calls.unfinished, None)
-        self._cancel_rest()
-        try:
-            client._tell(m.Close(calls.alias))
-            self._drive(lambda: calls.closed, monotonic() + CLOSE_SECONDS)
-        except FlameError:
-            pass  # nobody is left to close it
-        finally:
-            calls.closed = True
-            client._calls.pop(calls.alias, None)
-            client._dirty.pop(calls.alias, None)
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close(cancel=kind is not None)
-
-    def __repr__(self) -> str:
-        return f"<flamezmq.Session {self.id}: {self._calls.unfinished} unfinished>"
-
-    # --- how
-
-    def _refuse(self) -> None:
-        self._client._check_open()
-        raise ClientClosed(f"session {self.id} is closed; open a new one")
-
-    def _stillborn(self, future: Future, error: BaseException) -> Future:
-        future._form, future._value, future._state = ERROR, error, FINISHED
-        return future
-
-    def _flush(self) -> None:
-        self._client._pump.push()
-
-    def _full(self, payload: Any) -> None:
-        """The outbox is due; and if the client has all that it may have, wait for room."""
-        self._heavy(payload)
-        client = self._client
-        if client._unfinished() >= MOST_TASKS:
-            self._wait_for_room(lambda: client._unfinished() < MOST_TASKS - 4 * FULL_TASKS)
-
-    def _heavy(self, payload: Any) -> None:
-        """Large arguments go out at once, and count."""
-        client, calls = self._client, self._calls
-        if type(payload) is list or len(payload) > HEAVY_BYTES:
-            calls.outbox_bytes += weight(payload)
-        client._pump.push()
-        if calls.outbox_bytes > MOST_BYTES:
-            self._wait_for_room(lambda: not calls.outbox or calls.outbox_bytes < MOST_BYTES * 7 // 8)
-
-    def _wait_for_room(self, there_is_room: Callable[[], bool]) -> None:
-        if threading.current_thread() is not self._client._pump.keeper:  # a submit in a callback never blocks
-            self._drive(there_is_room, None)
-
-    def _cancel(self, future: Future) -> bool:
-        """Cancel one task; True when it is certain that it never runs."""
-        client, calls = self._client, self._calls
-        with client._apply_lock:
-            if calls.take_from_outbox(future):
-                for callback in future._end_quietly(CANCELLED):
-                    client._pump.errand(future._call, callback)
-                return True
-        index = future._index
-        refused = client._cancels.setdefault(calls.alias, set())
-        refused.discard(index)
-        client._tell(m.Cancel(calls.alias, [index]))
-        self._drive(lambda: future.done() or index in refused, monotonic() + CANCEL_SECONDS)
-        refused.discard(index)
-        return future.cancelled()
-
-    def _abandon(self, future: Future) -> None:
-        """Cancel without waiting for an answer."""
-        client, calls = self._client, self._calls
-        if future.done() or client._closed or calls.closed:
-            return
-        with client._apply_lock:
-            if calls.take_from_outbox(future):
-                future._end_quietly(CANCELLED)
-                return
-        try:
-            client._tell(m.Cancel(calls.alias, [future._index]))
-        except FlameError:
-            pass  # the router is gone, and the task with it
-
-    def _cancel_rest(self) -> None:
-        with self._apply_lock:
-            self._calls.cancel_all(self._client._on_end)
 
 
 @atexit.register

@@ -19,7 +19,7 @@ from flamezmq.serialize.failures import load_error
 from flamezmq.serialize.values import load_value
 
 if TYPE_CHECKING:
-    from flamezmq.client.api import Session
+    from flamezmq.client.session import Session
 
 _DONE = frozenset((FINISHED, CANCELLED, "CANCELLED"))
 

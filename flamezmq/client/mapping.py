@@ -18,8 +18,8 @@ from flamezmq.serialize.failures import load_error
 from flamezmq.shims.slices import Slicer
 
 if TYPE_CHECKING:
-    from flamezmq.client.api import Session
     from flamezmq.client.future import Future
+    from flamezmq.client.session import Session
 
 #: A slice is so much work.
 SLICE_SECONDS = 0.005

@@ -147,8 +147,8 @@ def points(loop: Loopback) -> list[Point]:
 
     What client and executor share is wrapped on the object, not on the class.
     """
-    from flamezmq.client.api import Session
     from flamezmq.client.pump import Pump
+    from flamezmq.client.session import Session
     from flamezmq.core.broker import Broker
     from flamezmq.core.caller import Calls
     from flamezmq.executor import Executor
