@@ -120,7 +120,8 @@ class Broker:
             self._flushing = {n: f for n, f in self._flushing.items() if f[0].client is not client}
             for session in list(client.sessions.values()):
                 self._end(session, now, out)
-                for executor in session.executors.values():
+            for executor in self.executors.values():  # of sessions that were closed before, too
+                if executor.session is not None and executor.session.client is client:
                     self._orphans[executor.peer] = now + self.limits.orphan_seconds
         worker = self.workers.pop(peer, None)
         if worker is not None:
