@@ -511,8 +511,10 @@ class Broker:
     def demand(self, session: Session) -> None:
         """Tell the scheduler how many executors the session could use."""
         if session.number in self.sessions:
-            queued = 0 if session.closed or session.client.held_back else session.queued
-            self.scheduler.want(session.number, session.busy + queued)
+            more = 0
+            if session.queued and not session.client.held_back:
+                more = dispatch.worth(session, len(self.executors))
+            self.scheduler.want(session.number, session.busy + more)
 
     def _suits(self, peer: int, number: int) -> bool:
         return dispatch.suits(self.executors[peer], self.sessions[number])

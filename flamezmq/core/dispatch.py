@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from flamezmq.core.members import Effects, Executor, Session
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 UNKNOWN_SECONDS = 1e-4
 #: So much work is not divided among executors, nor given to an idle one: the messages would cost more.
 WORTH_SECONDS = 1e-4
+#: To learn what a queue is worth, so many of its runs are looked at.
+RUNS = 64
 #: A move may free an executor for another session, at most so many times in one turn.
 ROUNDS = 8
 
@@ -38,13 +41,15 @@ def balance(broker: Broker, now: float, out: Effects) -> None:
     another one holds, but for a little that is not worth a message of its own.
     """
     for _ in range(ROUNDS):
-        _balance_once(broker, now, out)
-        if not broker.fed:
+        given = _balance_once(broker, now, out)
+        if not broker.fed and not (given and broker.scheduler.idle and broker.scheduler.waiting):
             return
 
 
-def _balance_once(broker: Broker, now: float, out: Effects) -> None:
+def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
+    """Whether idle executors were handed out."""
     scheduler = broker.scheduler
+    given = False
     fed, broker.fed = broker.fed, {}
     staying: list[Executor] = []
     for executor in fed.values():
@@ -59,6 +64,7 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> None:
         _feed_all(broker, staying, True, out)
     if scheduler.waiting:
         moves = scheduler.decide(now)
+        given = bool(moves.assign)
         for peer, number in moves.assign:
             _bind(broker.executors[peer], broker.sessions[number], now)
         staying = [broker.executors[peer] for peer, _ in moves.assign] + staying
@@ -71,9 +77,29 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> None:
         _feed_all(broker, staying, False, out)
     if scheduler.idle and broker.laden:
         _retract_for_idle(broker, now, out)
+    return given
 
 
 # --- giving
+
+
+def worth(session: Session, executors: int) -> int:
+    """How many executors could share what is queued, so that each gets more than a message costs.
+
+    executors: so many there are; more need not be counted
+    """
+    enough = executors * WORTH_SECONDS
+    seconds = 0.0
+    for run in islice(session.queue, RUNS):
+        estimate = run.function.seconds
+        if not 0 <= estimate < WORTH_SECONDS:
+            return session.queued
+        seconds += estimate * len(run)
+        if seconds >= enough:
+            return session.queued
+    if len(session.queue) > RUNS:
+        return session.queued
+    return min(session.queued, int(seconds / WORTH_SECONDS) + 1)
 
 
 def suits(executor: Executor, session: Session) -> bool:
