@@ -399,7 +399,15 @@ def _last_moments(executor: Executor, session: Session, died: m.Died | None) -> 
     finished = max(died.finished - executor.finished, 0)
     if died.session == session.number and died.running in order:
         return (-1 if died.expected else died.running), order.index(died.running)
-    return -1, min(finished, len(order)) - 1
+    # What it was to drop, and has not answered for, may have been given back before it was reached.
+    dropped = {i for _, indices in executor.asked for i in indices or ()}
+    executed = -1
+    for position, index in enumerate(order):
+        if finished <= 0:
+            break
+        executed = position
+        finished -= index not in dropped
+    return -1, executed
 
 
 def _rejoin(pieces: list[Run]) -> list[Run]:

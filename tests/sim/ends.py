@@ -178,9 +178,16 @@ class Router:
     after_turn: called when a turn has ended and everything is sent.
     """
 
-    def __init__(self, world: World, limits: Limits, latency: float, backlog_bytes: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        limits: Limits,
+        latency: float,
+        backlog_bytes: int,
+        duplicates: float = 0.0,
+    ) -> None:
         self.world, self.backlog_bytes = world, backlog_bytes
-        self.network = Network(world, self._deliver, latency)
+        self.network = Network(world, self._deliver, latency, duplicates)
         self.broker = Broker(limits)
         self.after_turn: Callable[[Effects], None] = lambda effects: None
         self.peers: dict[int, Peer] = {}

@@ -11,13 +11,13 @@ class Account:
 
     begins      (executor, attempt), each time that it began
     took_down   executors that died while it ran, and whose worker saw it
-    suspected   executors that held it when nobody was left to tell what they ran
+    sent        how often its result was sent, on a connection that stood
     finished    how often it came to its end
     """
 
     begins: list[tuple[str, int]] = field(default_factory=list)
     took_down: int = 0
-    suspected: int = 0
+    sent: int = 0
     finished: int = 0
 
 

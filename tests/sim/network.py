@@ -3,7 +3,8 @@
 As with TCP under ZeroMQ: each direction keeps its order; after a cut a prefix
 of what was in flight may still arrive, even after the next connection was made;
 what was sent before the cut was noticed is gone, or goes out on the next
-connection; both ends notice in their own time.
+connection; both ends notice in their own time.  As with no TCP, but for
+the links' sake, some networks also deliver twice.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from flamezmq.wire import codec
 from tests.sim.world import World
 
 Frames = list[Any]
@@ -40,8 +42,16 @@ class Connection:
 
 
 class Network:
-    def __init__(self, world: World, deliver: Callable[[Connection, Frames], None], latency: float) -> None:
-        self.world, self.deliver, self.latency = world, deliver, latency
+    """duplicates: the share of numbered messages that arrive twice."""
+
+    def __init__(
+        self,
+        world: World,
+        deliver: Callable[[Connection, Frames], None],
+        latency: float,
+        duplicates: float = 0.0,
+    ) -> None:
+        self.world, self.deliver, self.latency, self.duplicates = world, deliver, latency, duplicates
         self.cuts = 0
 
     def _delay(self) -> float:
@@ -49,6 +59,12 @@ class Network:
         if random.random() < 0.02:
             return random.random() * self.latency * 30
         return self.latency * (0.5 + random.random())
+
+    def _arrivals(self, frames: Frames) -> int:
+        """How often it arrives; what is not numbered arrives once."""
+        if not self.duplicates or frames[0][0] != codec.DATA:
+            return 1
+        return 2 if self.world.random.random() < self.duplicates else 1
 
     def connect(self, dialler: Any) -> Connection:
         return Connection(dialler)
@@ -59,7 +75,8 @@ class Network:
             connection.carried.append(frames)
             return
         connection.last_up = max(connection.last_up, self.world.now + self._delay())
-        self.world.at(connection.last_up, self._arrive_up, connection, frames)
+        for _ in range(self._arrivals(frames)):
+            self.world.at(connection.last_up, self._arrive_up, connection, frames)
 
     def down(self, connection: Connection, frames: Frames) -> bool:
         """Towards the dialler; False when the router's socket knows that nobody is there."""
@@ -67,7 +84,8 @@ class Network:
             return False
         if connection.alive:
             connection.last_down = max(connection.last_down, self.world.now + self._delay())
-            self.world.at(connection.last_down, self._arrive_down, connection, frames)
+            for _ in range(self._arrivals(frames)):
+                self.world.at(connection.last_down, self._arrive_down, connection, frames)
         return True
 
     def _arrive_up(self, connection: Connection, frames: Frames) -> None:

@@ -48,11 +48,12 @@ def run_seconds(world: World, payload: bytes) -> float:
 
 
 class Ended:
-    __slots__ = ("attempt", "failed", "first", "function", "outputs", "seconds")
+    __slots__ = ("attempt", "failed", "first", "function", "outputs", "payloads", "seconds")
 
     def __init__(self, function: int, first: int, attempt: int) -> None:
         self.function, self.first, self.attempt = function, first, attempt
         self.outputs: list[Any] = []
+        self.payloads: list[bytes] = []
         self.failed: list[int] = []
         self.seconds = 0.0
 
@@ -66,6 +67,7 @@ class SimExecutor:
         self.name = f"{worker.token}/{number}"
         self.alive = True
         self.told_to_exit = False
+        self.doomed = False
         self.hogging = self.world.random.random() < 0.2
         self.session = 0
         self.running = -1  # the page: index of the task that runs
@@ -108,6 +110,8 @@ class SimExecutor:
         if self.ended:
             slices, seconds, outputs, failed = [], [], [], []  # type: ignore[var-annotated]
             for run in self.ended:
+                for payload in run.payloads if self.dialler.link.up else ():
+                    self.ledger.of(payload).sent += 1
                 failed += [len(outputs) + index - run.first for index in run.failed]
                 outputs += run.outputs
                 slices.append(m.Slice(run.function, run.first, len(run.outputs), run.attempt))
@@ -116,6 +120,8 @@ class SimExecutor:
             column, parts, frames = join_payloads(outputs)
             results = m.Results(self.session, slices, failed, seconds, parts, column)
             self.dialler.enqueue(results, frames)
+            if self.doomed:
+                self.world.after(0.0, self._doom)
         if begun is not None:
             self.dialler.enqueue(begun)
         self._look()
@@ -125,6 +131,10 @@ class SimExecutor:
         while self._inbox:
             self._apply(*self._inbox.popleft())
         self.dialler.flush()
+
+    def _doom(self) -> None:
+        if self.alive:
+            self.worker.kill(self, "SIGKILL")
 
     def _apply(self, message: Any, frames: list[Any]) -> None:
         kind = type(message)
@@ -240,6 +250,7 @@ class SimExecutor:
         last.outputs.append([answer, *payload[1:]] if type(payload) is list else answer)
         if b"#raises" in text:
             last.failed.append(index)
+        last.payloads.append(text)
         last.seconds += seconds
         if seconds < SHORT_SECONDS:
             self.trust[function] = self.trust.get(function, 0) + 1
