@@ -17,7 +17,7 @@ from flamezmq.core.members import Effects
 from flamezmq.wire import messages as m
 
 #: So many lonely round trips in a row start a huddle.
-ENTER = 64
+ENTER = 16
 #: A task that runs for so long is worth a processor of its own.
 SHORT_SECONDS = 0.001
 
