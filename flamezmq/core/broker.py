@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from flamezmq.core import dispatch
+from flamezmq.core import deaths, dispatch
 from flamezmq.core.huddle import Huddle
 from flamezmq.core.members import Client, Effects, Executor, Limits, Session, Worker
 from flamezmq.core.tasks import Function, Run, extract
@@ -88,7 +88,7 @@ class Broker:
                 if now >= due or self.executors[peer].finished >= died.finished:
                     self._bury(peer, died, now, out)
         if self._orphans:
-            dispatch.kill_orphans(self, self._orphans, now, out)
+            deaths.kill_orphans(self, self._orphans, now, out)
         dispatch.balance(self, now, out)
 
     def next_deadline(self, now: float) -> float | None:
@@ -482,7 +482,7 @@ class Broker:
                 session.busy -= 1
             session.held -= executor.tasks
             if not session.closed:
-                dispatch.mourn(executor, session, died, out)
+                deaths.mourn(executor, session, died, out)
         for index in [i for i, holder in session.begun.items() if holder == peer]:
             del session.begun[index]
         for asked, dropped in executor.asked:  # it took its answers with it
