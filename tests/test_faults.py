@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import thread_time
 from typing import Any
@@ -155,6 +156,55 @@ def test_a_connection_that_is_cut_again_and_again_loses_nothing(
         assert proxy.cuts > 2
     finally:
         proxy.stop()
+
+
+ROUTER = """
+import sys
+from flamezmq.router import main
+main(sys.argv[1], lambda: print("up", flush=True))
+"""
+WORKER = """
+import sys
+from flamezmq.worker import WorkerConfig, main
+sys.exit(main(WorkerConfig(sys.argv[1], "node", 2, 2.0, 1 << 30)))
+"""
+
+
+@contextmanager
+def host(program: str, address: str) -> Iterator[subprocess.Popen[str]]:
+    """A host of a cluster in a process of its own; it is terminated at the end."""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, address],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_cuts_between_the_router_and_a_node_lose_nothing(tmp_path: Path, seed: int) -> None:
+    """The worker and its executors dial through the proxy, the client does not; one executor dies, too."""
+    with host(ROUTER, f"ipc://{tmp_path}/r") as router:
+        assert router.stdout is not None
+        assert router.stdout.readline() == "up\n"
+        proxy = CuttingProxy(str(tmp_path / "p"), str(tmp_path / "r"), seed)
+        proxy.start()
+        try:
+            with host(WORKER, f"ipc://{tmp_path}/p"), flm.Client(f"ipc://{tmp_path}/r") as client:
+                futures = [client.submit(lambda i: (os.getpid(), i, bytes(200)), i) for i in range(10_000)]
+                victim = futures[100].result(20)[0]
+                os.kill(victim, signal.SIGKILL)
+                found = [future.result(30) for future in futures]
+                assert [i for _, i, _ in found] == list(range(10_000))
+                assert proxy.cuts > 2
+                assert list(client.map(abs, range(2000), chunksize=10)) == list(range(2000))
+        finally:
+            proxy.stop()
 
 
 def test_cancel_is_certain(client: Any) -> None:
