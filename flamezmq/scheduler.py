@@ -5,7 +5,7 @@ and none idles while a session could use it.  A session that has less than its
 share gets an executor as soon as one is free, or as soon as a session with more
 has finished what one of its executors holds (a *reclaim*).  Where there are
 more sessions than executors they take turns of `QUANTUM_SECONDS`, the one that
-has used least coming first.
+has used least coming first; what was used while nobody had to wait does not count.
 
 An executor that is to be given back no longer counts for the session that it
 still serves: what that session has queued waits for another one.  One that does
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 #: How long a session keeps an executor for itself while others have none.
-#: What a session has not used in the past gives it a lead of one quantum, no more.
+#: One that comes back has a lead of one quantum, however little it has used.
 QUANTUM_SECONDS = 0.005
 
 
@@ -35,8 +35,8 @@ class Share:
     leaving  those of them that are to be given back
     warm     free executors that served it last, latest last
     coming   executors that did not suit it and end, so that fresh ones come
-    used     executor-seconds it has had, over its weight, counted up to `counted`;
-             never further behind the others than a lead allows
+    used     executor-seconds it has had since sessions have had to wait for each other,
+             over its weight, counted up to `counted`
     """
 
     weight: float
@@ -95,6 +95,7 @@ class Scheduler:
         self._ending: dict[int, int] = {}  # executor that is being replaced -> the session that waits for it
         self._hungry: dict[int, None] = {}  # sessions with fewer executors than they want
         self._active = 0  # sessions that want any
+        self._contended = False  # sessions wait for each other: what they use is counted
         self._reached = 0.0  # the most that a session had used when it was given an executor
         self._next_turn: float | None = None
 
@@ -177,8 +178,10 @@ class Scheduler:
         self._next_turn = None
         if self._free and self._hungry:
             self._hand_out(moves, now)
-        if self._hungry and self._serves and not self._free and len(self._shares) > 1:
+        if self._hungry and self._serves and not self._free and self._active > 1:
             self._reclaim(moves, now)
+        else:
+            self._contended = False
         return moves
 
     def next_turn(self) -> float | None:
@@ -192,8 +195,10 @@ class Scheduler:
             if session not in self._hungry:
                 self._hungry[session] = None
                 share.used = max(share.used, self._reached - QUANTUM_SECONDS)
-        else:
-            self._hungry.pop(session, None)
+        elif session in self._hungry:
+            del self._hungry[session]
+            if not self._hungry:
+                self._contended = False
 
     def _count(self, share: Share, now: float) -> None:
         used = share.used + len(share.have) * (now - share.counted) / share.weight
@@ -251,6 +256,10 @@ class Scheduler:
     def _reclaim(self, moves: Moves, now: float) -> None:
         """Ask for executors back, one for each session that would be better off with it."""
         shares = self._shares
+        if not self._contended:
+            self._contended, self._reached = True, 0.0
+            for share in shares.values():
+                share.used, share.counted = 0.0, now
         promised = 0
         for share in shares.values():
             if share.have:

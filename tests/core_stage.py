@@ -1,0 +1,142 @@
+"""A broker alone, and peers that say what a test wants: no socket, and time that only the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from flamezmq.core.broker import Broker
+from flamezmq.core.members import Effects, Executor, Limits, Session
+from flamezmq.wire import messages as m
+
+#: Peers.  Executors are 11, 12, ..., with the numbers 1, 2, ...
+CLIENT, OTHER, WORKER = 1, 2, 5
+FIRST = 11
+
+
+def environment(home: str) -> m.Environment:
+    return m.Environment("host", f"/home/{home}", ())
+
+
+class Stage:
+    """`said` are the effects of the last turn: (peer, message)."""
+
+    def __init__(self, executors: int = 0, **limits: Any) -> None:
+        self.broker = Broker(Limits(**limits))
+        self.now = 0.0
+        self.said: list[tuple[int, Any]] = []
+        self.submitted: dict[int, int] = {}
+        self.broker.on_client(CLIENT)
+        self.broker.on_client(OTHER)
+        self.say(WORKER, m.Register("node", "token", 1, 2.0, 1 << 30, executors))
+        for number in range(1, executors + 1):
+            self.ready(number)
+
+    # --- what peers say; each is a turn of its own
+
+    def say(self, peer: int, message: Any, frames: Iterable[Any] = ()) -> list[tuple[int, Any]]:
+        out: Effects = []
+        self.broker.on_message(peer, message, list(frames), self.now, out)
+        return self.turn(out)
+
+    def turn(self, out: Effects | None = None) -> list[tuple[int, Any]]:
+        out = [] if out is None else out
+        self.broker.on_turn_end(self.now, out)
+        self.broker.check()
+        self.said = [(peer, message) for peer, message, _ in out]
+        return self.said
+
+    def wait(self, seconds: float) -> list[tuple[int, Any]]:
+        self.now += seconds
+        return self.turn()
+
+    def lose(self, peer: int) -> list[tuple[int, Any]]:
+        out: Effects = []
+        self.broker.on_peer_lost(peer, self.now, out)
+        return self.turn(out)
+
+    def ready(self, number: int, token: str = "token") -> list[tuple[int, Any]]:
+        return self.say(FIRST + number - 1, m.Ready("node", token, number, 100 + number))
+
+    def open(self, alias: int = 1, client: int = CLIENT, home: str = "shared", **spec: Any) -> Session:
+        """`home` tells environments apart."""
+        self.say(
+            client, m.Open(alias, f"s{alias}", m.SessionSpec("s", environment=environment(home), **spec))
+        )
+        return self.broker.clients[client].sessions[alias]
+
+    def submit(self, count: int = 1, function: int = 1, alias: int = 1, client: int = CLIENT) -> list:
+        session = self.broker.clients[client].sessions[alias]
+        known = function in session.functions
+        new = [] if known else [m.NewFunction(function, b"%d" % function, "f")]
+        part = m.Slice(function, session.next_index, count, 1)
+        return self.say(client, m.Submit(alias, new, [], [part], [b""] * count, []))
+
+    def finish(self, number: int, seconds: float = 1e-5, count: int = 0) -> list[tuple[int, Any]]:
+        """Executor `number` ends `count` tasks of what it holds (0: all), each in so many seconds."""
+        executor = self.executor(number)
+        assert executor.session is not None
+        slices = []
+        left = count or executor.tasks
+        for run in executor.held:
+            if left:
+                here = min(left, len(run))
+                slices.append(m.Slice(run.function.number, run.start, here, run.attempt))
+                left -= here
+        each = [seconds * part.count for part in slices]
+        return self.say(executor.peer, results(executor.session.number, slices, each))
+
+    def teach(self, seconds: float, function: int = 1, alias: int = 1) -> None:
+        """Let the run time of a function be known: one task is run."""
+        self.submit(1, function, alias)
+        number = next(e.number for e in self.broker.executors.values() if e.tasks)
+        self.finish(number, seconds)
+
+    def dies(self, number: int, running: int = -1, finished: int = 0, **fields: Any) -> list[tuple[int, Any]]:
+        """Its worker reports the death."""
+        executor = self.broker.executors.get(FIRST + number - 1)
+        session = executor.session.number if executor and executor.session else 0
+        died = m.Died(number, 100 + number, "node", session, running, finished, "SIGKILL", 0, False, 0, ())
+        return self.say(WORKER, msgspec.structs.replace(died, **fields))
+
+    # --- what is seen
+
+    def executor(self, number: int) -> Executor:
+        return self.broker.executors[FIRST + number - 1]
+
+    def held(self) -> list[list[tuple[int, int]]]:
+        """(index, attempt) of what each executor holds, in its order."""
+        return [self.tasks(executor.held) for executor in self.broker.executors.values()]
+
+    def holds(self) -> list[int]:
+        return [executor.tasks for executor in self.broker.executors.values()]
+
+    @staticmethod
+    def tasks(runs: Iterable[Any]) -> list[tuple[int, int]]:
+        return [(index, run.attempt) for run in runs for index in range(run.start, run.end)]
+
+    def heard(self, peer: int, kind: type) -> list[Any]:
+        """What the peer was told of this kind in the last turn."""
+        return [message for to, message in self.said if to == peer and type(message) is kind]
+
+    def state(self) -> str:
+        """Everything that the broker knows, to see that nothing has changed."""
+        broker = self.broker
+        sessions = [
+            (s.number, self.tasks(s.queue), s.next_index, sorted(s.functions), s.closed, s.succeed, s.failed)
+            for s in broker.sessions.values()
+        ]
+        executors = [
+            (e.peer, e.tasks, e.finished, self.tasks(e.held), len(e.asked), e.session and e.session.number)
+            for e in broker.executors.values()
+        ]
+        rest = list(broker.clients), list(broker.workers), broker.scheduler.statistics()
+        return repr((sessions, executors, rest))
+
+
+def results(session: int, slices: list[m.Slice], seconds: list[float], **fields: Any) -> m.RoutedResults:
+    """What an executor answers; the router does not look at the outputs."""
+    message = m.RoutedResults(session, slices, [], seconds, [], msgspec.Raw(b"\x90"))
+    return msgspec.structs.replace(message, **fields)
