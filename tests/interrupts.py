@@ -103,8 +103,8 @@ def main(seed: int) -> None:
 
         while goes_on():
             try:
-                armed = True
                 while goes_on():
+                    armed = True  # again and again: one that lands in a finalizer comes to nothing
                     program.step()
                 armed = False
             except KeyboardInterrupt:

@@ -176,7 +176,7 @@ class Line:
         self._hang_up()
         self._cut()
         self._down_since = time.monotonic()  # that we dial anew is our doing, and none of the router's
-        socket = self.berth.context.socket(zmq.DEALER)
+        socket = self._socket = self.berth.context.socket(zmq.DEALER)
         socket.set_hwm(0)  # credit is the bound
         socket.linger = 0
         socket.reconnect_ivl = 10
@@ -192,7 +192,6 @@ class Line:
         self._monitor.linger = 0
         self._monitor.connect(monitor)
         socket.connect(self.address)
-        self._socket = socket
         self._poll = [(socket, _POLLIN), (self._monitor, _POLLIN), (self._wake_fd, _POLLIN)]
         if self._guard_fd >= 0:
             self._poll.append((self._guard_fd, _POLLIN))
@@ -200,6 +199,8 @@ class Line:
 
     def _hang_up(self, linger_ms: int = 0) -> None:
         """Close the sockets; may be interrupted, and called again, at any point."""
+        if self._socket is not None and not self._socket.closed:
+            self._socket.monitor(None, 0)  # else ZeroMQ's I/O thread would wait for a monitor that is gone
         if self._monitor is not None:
             self._monitor.close(0)
             self._monitor = None
