@@ -34,7 +34,7 @@ class Share:
     have     executors that serve it, in the order in which it got them; value: since when
     leaving  those of them that are to be given back
     warm     free executors that served it last, latest last
-    coming   executors that did not suit it and end, so that fresh ones come
+    coming   executors that did not suit it and end (or have ended), so that fresh ones come
     used     executor-seconds it has had since sessions have had to wait for each other,
              over its weight, counted up to `counted`
     """
@@ -92,7 +92,8 @@ class Scheduler:
         self._shares: dict[int, Share] = {}
         self._free: dict[int, int] = {}  # executor -> the session it served last (0: none); latest last
         self._serves: dict[int, int] = {}  # executor -> session
-        self._ending: dict[int, int] = {}  # executor that is being replaced -> the session that waits for it
+        self._ending: dict[int, int] = {}  # executor that is replaced -> the session that waits (0: none)
+        self._ended: dict[int, int] = {}  # the same, of those whose successors have not come yet
         self._hungry: dict[int, None] = {}  # sessions with fewer executors than they want
         self._active = 0  # sessions that want any
         self._contended = False  # sessions wait for each other: what they use is counted
@@ -114,7 +115,7 @@ class Scheduler:
         for executor in share.warm:
             self._free[executor] = 0
         for executor in share.coming:
-            self._ending[executor] = 0
+            (self._ending if executor in self._ending else self._ended)[executor] = 0
 
     def want(self, session: int, executors: int) -> None:
         """The session could use so many executors now, not counting those that are to be given back."""
@@ -125,16 +126,28 @@ class Scheduler:
 
     def add_executor(self, executor: int) -> None:
         self._free[executor] = 0
+        if self._ended:
+            self._came(next(iter(self._ended)))
+
+    def expect_none(self) -> None:
+        """A worker is gone: nobody knows which of the executors that have ended will have successors."""
+        for executor in list(self._ended):
+            self._came(executor)
+
+    def _came(self, ended: int) -> None:
+        """The successor of this one is here; or nobody waits for it any more."""
+        session = self._ended.pop(ended)
+        if session:
+            del self._shares[session].coming[ended]
 
     def remove_executor(self, executor: int, now: float) -> None:
         """The executor is gone, whatever it did."""
         if executor in self._serves:
             self.release(executor, now)
-        session = self._free.pop(executor, 0) or self._ending.pop(executor, 0)
-        if session:
-            share = self._shares[session]
-            share.warm.pop(executor, None)
-            share.coming.pop(executor, None)
+        if executor in self._free:
+            self._unwarm(executor)
+        elif executor in self._ending:
+            self._ended[executor] = self._ending.pop(executor)
 
     def release(self, executor: int, now: float) -> None:
         """The executor holds nothing and its session has nothing for it."""
@@ -156,6 +169,11 @@ class Scheduler:
             self._note(session, share)
 
     # --- what it answers
+
+    @property
+    def coming(self) -> int:
+        """Executors that are to come in the place of others."""
+        return len(self._ending) + len(self._ended)
 
     @property
     def idle(self) -> int:
@@ -309,7 +327,7 @@ class Scheduler:
         warm = {e: s for s, share in self._shares.items() for e in share.warm}
         assert warm == {e: s for e, s in self._free.items() if s}
         coming = {e: s for s, share in self._shares.items() for e in share.coming}
-        assert coming == {e: s for e, s in self._ending.items() if s}
+        assert coming == {e: s for e, s in (self._ending | self._ended).items() if s}
         for session, share in self._shares.items():
             assert set(share.leaving) <= set(share.have)
             assert (session in self._hungry) == (share.wanted > share.staying), session

@@ -256,8 +256,29 @@ def test_an_executor_that_does_not_suit_is_replaced_once_and_not_all_of_them() -
 
     assert decide(scheduler) == Moves(replace=[(101, 1)])
     assert decide(scheduler) == Moves(), "one is coming"
+    scheduler.remove_executor(101, 0.1)
+    assert decide(scheduler, 0.1) == Moves(), "it has ended, its successor is still to come"
     scheduler.want(1, 2)
-    assert decide(scheduler) == Moves(replace=[(102, 1)])
+    assert decide(scheduler, 0.1) == Moves(replace=[(102, 1)])
+
+
+def test_if_no_successor_can_be_expected_another_one_is_replaced() -> None:
+    scheduler = Scheduler(lambda executor, session: executor > 150)
+    scheduler.add_session(1, 0.0)
+    for executor in (101, 102):
+        scheduler.add_executor(executor)
+    scheduler.want(1, 1)
+    decide(scheduler)
+    scheduler.remove_executor(101, 0.1)
+
+    scheduler.expect_none()
+
+    assert decide(scheduler, 0.1).replace == [(102, 1)]
+    scheduler.remove_session(1)
+    scheduler.remove_executor(102, 0.2)
+    scheduler.add_executor(151)
+    scheduler.check()
+    assert scheduler.coming == 0
 
 
 def test_while_a_replacement_is_coming_one_that_suits_is_taken() -> None:

@@ -129,6 +129,7 @@ class Broker:
             for names in (self._dead, self._buried):  # nobody will report them any more
                 for name in [name for name in names if name[0] == worker.token]:
                     del names[name]
+            self.scheduler.expect_none()
         lost = self.executors.get(peer)
         if lost is not None:
             if any(w.token == lost.token for w in self.workers.values()):

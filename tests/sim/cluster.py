@@ -306,7 +306,6 @@ class Cluster:
         """
         broker = self.broker
         idle = [e for e in broker.executors.values() if e.session is None and not e.exiting]
-        coming = sum(1 for e in broker.executors.values() if e.exiting)
         for session in broker.sessions.values():
             for executor in session.executors.values():
                 assert executor.tasks, f"executor {executor.name} is bound and has nothing to do"
@@ -315,7 +314,7 @@ class Cluster:
                     assert not suits(executor, session), (
                         f"{executor.name} is idle, {session.queued} queued in session {session.number}"
                     )
-                assert not idle or coming >= min(session.queued, 1), (
+                assert not idle or broker.scheduler.coming, (
                     f"{len(idle)} idle, {session.queued} queued in session {session.number}, none is coming"
                 )
 
