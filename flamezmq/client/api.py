@@ -20,7 +20,7 @@ from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.pump import Pump
 from flamezmq.client.session import CLOSE_SECONDS, Session
-from flamezmq.core.caller import PENDING, RUNNING, Calls
+from flamezmq.core.caller import PENDING, RUNNING, Calls, Orders
 from flamezmq.errors import ClientClosed, FlameError, Refused, RouterLost
 from flamezmq.net.line import Line
 from flamezmq.serialize.functions import FunctionTable
@@ -73,7 +73,7 @@ class Client:
         self._submit_lock = threading.Lock()
         self._apply_lock = threading.Lock()
         self._own_lock = threading.Lock()
-        self._orders: list[Any] = []  # messages of control, behind what the outboxes hold
+        self._orders = Orders()  # messages of control, behind what the outboxes hold
         self._executors = executors or 4
         self._cancels: dict[int, set[int]] = {}  # session -> indices whose cancel was refused
         self._last_alias = 0
@@ -267,6 +267,9 @@ class Client:
             return
         link = self._line.link
         most_tasks, most_bytes = self._line.limits
+        self._orders.complete(link)
+        for calls in list(self._dirty.values()):
+            calls.complete(link)
         for alias, calls in list(self._dirty.items()):
             while calls.outbox or calls.staged:
                 room = most_tasks - sum(len(other.pending) for other in self._calls.values())
@@ -279,9 +282,7 @@ class Client:
                 self._dirty.pop(alias, None)
                 if calls.outbox:  # a submit came in between
                     self._dirty[alias] = calls
-        while self._orders:
-            self._line.enqueue(self._orders[0])
-            del self._orders[0]
+        self._orders.stage(link)
 
     def _drive(self, done: Callable[[], bool], deadline: float | None) -> bool:
         return self._pump.drive(done, deadline)
@@ -345,7 +346,8 @@ class Client:
         if not calls or threading.current_thread() is self._pump.keeper:
             return
         try:
-            self._orders += [m.Close(one.alias) for one in calls]
+            for one in calls:
+                self._orders.append(m.Close(one.alias))
             self._drive(lambda: all(one.closed for one in calls), monotonic() + LAST_WORDS_SECONDS)
         except FlameError:
             pass  # the router is gone, and they with it

@@ -30,6 +30,7 @@ PENDING = "PENDING"
 RUNNING = "RUNNING"
 CANCELLED = "CANCELLED_AND_NOTIFIED"
 FINISHED = "FINISHED"
+_DONE = (FINISHED, CANCELLED)
 
 # What a finished future's `_value` is.
 RAW, RAW_ERROR, VALUE, ERROR = 0, 1, 2, 3
@@ -69,6 +70,43 @@ class Staged:
         self.records, self.first_record, self.after = records, first_record, after
 
 
+class Orders:
+    """Messages of control, in the order in which they are to go out; restartable, too.
+
+    Each has the number that the link will give it, 0 until it is about to be
+    committed: what is found with a number may be in the link already.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[list[Any]] = deque()  # [message, number]
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def append(self, message: Any) -> None:
+        self._waiting.append([message, 0])
+
+    def complete(self, link: Link) -> None:
+        """Finish what was begun."""
+        waiting = self._waiting
+        if waiting and waiting[0][1]:
+            self._commit(link, waiting[0])
+
+    def stage(self, link: Link) -> None:
+        """Commit all of them to the link."""
+        while self._waiting:
+            order = self._waiting[0]
+            if not order[1]:
+                order[1] = link.sent + 1
+            self._commit(link, order)
+
+    def _commit(self, link: Link, order: list[Any]) -> None:
+        if link.sent < order[1]:
+            body = codec.encode(order[0])
+            link.enqueue([body], len(body))
+        self._waiting.popleft()
+
+
 class Calls:
     """One session's tasks, seen from the client.
 
@@ -100,6 +138,14 @@ class Calls:
 
     # --- towards the router
 
+    def complete(self, link: Link) -> None:
+        """Finish what was begun, before anything else is committed to the link.
+
+        Its number tells whether the link has it; another message must not get that number.
+        """
+        if self.staged is not None:
+            self._complete(link, self.staged)
+
     def stage(self, link: Link, room: int) -> bool:
         """Commit up to `room` tasks of the outbox to the link; False when there is nothing to do."""
         if self.staged is not None:
@@ -113,6 +159,8 @@ class Calls:
 
     def _prepare(self, link: Link, records: list[Record]) -> Staged:
         first = self.committed
+        if self.pending and next(reversed(self.pending)) >= first:
+            self._remove([index for index in self.pending if index >= first])  # of one that was torn
         functions: list[m.NewFunction] = []
         slices: list[m.Slice] = []
         inputs: list[Any] = []
@@ -194,7 +242,7 @@ class Calls:
             if failed is None:
                 here = outputs if count == len(outputs) else outputs[position : position + count]
                 for future, output in zip(map(get, indices), here, strict=False):
-                    if future is not None:
+                    if future is not None and future._state not in _DONE:
                         future._value = output
                         if future._more is None:
                             future._state = FINISHED
@@ -202,7 +250,7 @@ class Calls:
                             tell(future, FINISHED)
             else:
                 for offset, future in enumerate(map(get, indices), position):
-                    if future is not None:
+                    if future is not None and future._state not in _DONE:
                         future._value = outputs[offset]
                         future._form = RAW_ERROR if offset in failed else RAW
                         if future._more is None:
@@ -270,7 +318,7 @@ class Calls:
 
     @staticmethod
     def _finish(future: Any, form: int, value: Any, state: str, tell: Tell) -> None:
-        if future._state in (FINISHED, CANCELLED):
+        if future._state in _DONE:
             return
         future._form, future._value = form, value
         if future._more is None:
