@@ -62,7 +62,7 @@ class Function:
         self.trust = 0
         self.call: Callable[..., Any] = self._first_call
 
-    def _first_call(self, *args: Any, **kwargs: Any) -> Any:
+    def _first_call(self, /, *args: Any, **kwargs: Any) -> Any:
         self.call = load_function(self._blob)  # fails each task that needs it, with the reason
         self._blob = b""
         return self.call(*args, **kwargs)

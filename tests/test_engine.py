@@ -29,6 +29,11 @@ def test_a_task_runs_in_another_process_and_its_result_comes_back(client: Any) -
     assert client.submit(lambda a, key: a + key, 1, key=2).result(10) == 3
 
 
+def test_keywords_of_any_name_reach_the_function(client: Any) -> None:
+    names = {"fn": 1, "self": 2, "args": 3, "kwargs": 4}
+    assert client.submit(dict, **names).result(10) == names
+
+
 def test_ten_thousand_results_are_the_right_ones(client: Any) -> None:
     futures = [client.submit(lambda i: i * i, i) for i in range(10_000)]
     assert [future.result(30) for future in futures] == [i * i for i in range(10_000)]
