@@ -23,12 +23,13 @@ from time import perf_counter
 from typing import Any
 
 from flamezmq import page, processes
-from flamezmq.errors import FlameError, ProtocolError
+from flamezmq.errors import FlameError, ProtocolError, Unpicklable
 from flamezmq.executor_config import ExecutorConfig
 from flamezmq.net.line import Line
 from flamezmq.serialize.failures import dump_error
 from flamezmq.serialize.functions import load_function
 from flamezmq.serialize.values import dump_value, load_call
+from flamezmq.shims.slices import SliceResult
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
 
@@ -150,7 +151,7 @@ class Executor:
                     self.ended.append(ended)
             try:
                 args, kwargs = load_call(payload)
-                output = dump_value(function.call(*args, **kwargs))
+                output = _dumped(function.call(*args, **kwargs))
             except BaseException as error:
                 output = self._failure(error)
                 ended.failed.append(index)
@@ -365,6 +366,16 @@ class Executor:
                         self.line.turn(1000)
         finally:
             self._attending = False
+
+
+def _dumped(value: Any) -> Any:
+    """The value as a payload; in a slice, what can't be pickled spoils nothing but itself."""
+    try:
+        return dump_value(value)
+    except Unpicklable:
+        if type(value) is not SliceResult:
+            raise
+    return dump_value(value.isolate())
 
 
 def leave_fork() -> None:

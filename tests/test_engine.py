@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any
@@ -46,6 +47,43 @@ def test_map_streams_in_order_and_one_bad_item_spoils_no_other(client: Any) -> N
     with pytest.raises(ZeroDivisionError):
         next(results)
     assert next(results) == 2
+
+
+@pytest.mark.parametrize("chunksize", [None, 100])
+def test_what_can_not_travel_costs_a_map_no_other_item(client: Any, chunksize: int | None) -> None:
+    def awkward(item: Any) -> Any:
+        return (i for i in ()) if item == 500 else item
+
+    items = [threading.Lock() if i == 700 else i for i in range(1000)]
+    mapped = client.map(awkward, items, chunksize=chunksize)
+
+    found: list[Any] = []
+    while True:
+        try:
+            found.append(next(mapped))
+        except StopIteration:
+            break
+        except flm.Unpicklable as error:
+            found.append(error)
+
+    assert [i for i, value in enumerate(found) if isinstance(value, flm.Unpicklable)] == [500, 700]
+    assert [value for value in found if not isinstance(value, flm.Unpicklable)] == [
+        i for i in range(1000) if i not in (500, 700)
+    ]
+
+
+def test_a_slice_that_kills_executors_is_an_error_for_each_of_its_items() -> None:
+    with flm.Client(executors=1) as client, client.session(max_retries=0) as session:
+        found: list[Any] = []
+        mapped = session.map(lambda i: os._exit(1) if i == 15 else i, range(30), chunksize=10)
+        while True:
+            try:
+                found.append(next(mapped))
+            except StopIteration:
+                break
+            except flm.TaskLost as error:
+                found.append(type(error))
+    assert found == [*range(10), *[flm.TaskLost] * 10, *range(20, 30)]
 
 
 def test_the_standard_waits_work_on_its_futures(client: Any) -> None:

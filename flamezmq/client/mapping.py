@@ -14,6 +14,7 @@ from operator import length_hint
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from flamezmq.errors import Unpicklable
 from flamezmq.serialize.failures import load_error
 from flamezmq.shims.slices import Slicer
 
@@ -82,6 +83,7 @@ class _Slices:
         self._left = min(length_hint(it, 1 << 62) for it in iterables)
         self._inputs: Iterator[Any] = zip(*iterables, strict=False) if spread else iter(iterables[0])
         self._on_way: deque[Future] = deque()
+        self._sizes: dict[Future, int] = {}  # their items
         self._dry = False
         self._size = 1
         self._seconds = -1.0  # per item
@@ -97,7 +99,17 @@ class _Slices:
                 self._dry = True
                 break
             self._left -= len(items)
-            self._on_way.append(self._session.submit(self._slicer, items))
+            self._submit(items)
+
+    def _submit(self, items: list[Any]) -> None:
+        """Send a slice; what can't be pickled spoils no other item, so it is looked for by halves."""
+        future = self._session.submit(self._slicer, items)
+        if len(items) > 1 and future.done() and type(future.exception()) is Unpicklable:
+            self._submit(items[: len(items) // 2])
+            self._submit(items[len(items) // 2 :])
+        else:
+            self._on_way.append(future)
+            self._sizes[future] = len(items)
 
     def _next_size(self) -> int:
         if self._chunksize is not None:
@@ -117,11 +129,12 @@ class _Slices:
         try:
             while self._on_way:
                 future = self._next_future()
+                size = self._sizes.pop(future)
                 try:
                     result = future.result()
-                except Exception as error:  # the slice as a whole: lost, or not to be pickled
+                except Exception as error:  # the slice as a whole is lost: so is each of its items
                     self.fill()
-                    yield _Faulty([error], {0: error})
+                    yield _Faulty([None] * size, dict.fromkeys(range(size), error))
                     continue
                 self._learn(result.seconds, max(len(result.values), 1))
                 self.fill()

@@ -118,7 +118,8 @@ class Session:
         Raises, where the result would have come:
             an item's own error; going on gives the results behind it.
             TimeoutError: the time is over.
-            Unpicklable, TaskLost: for a slice as a whole, in the place of its first item.
+            Unpicklable: the item, or its result, can't travel; the others of its slice can.
+            TaskLost: one of the slice took its executors down; raised for each item of it.
 
         Closing the iterator cancels what is left.  Under a microsecond per empty item.
         """
