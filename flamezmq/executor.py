@@ -178,7 +178,7 @@ class Executor:
                     self.line.turn(0)
                 now = perf_counter()
                 look_at = now + LOOK_SECONDS
-            output = None  # type: ignore[assignment]
+            output = None
 
     def _begin(self, function: Function, index: int, attempt: int) -> None:
         """Before a task that may be long: send what is finished, and say that it has begun if it is.

@@ -52,7 +52,7 @@ def test_map_streams_in_order_and_one_bad_item_spoils_no_other(client: Any) -> N
 @pytest.mark.parametrize("chunksize", [None, 100])
 def test_what_can_not_travel_costs_a_map_no_other_item(client: Any, chunksize: int | None) -> None:
     def awkward(item: Any) -> Any:
-        return (i for i in ()) if item == 500 else item
+        return (letter for letter in "ab") if item == 500 else item
 
     items = [threading.Lock() if i == 700 else i for i in range(1000)]
     mapped = client.map(awkward, items, chunksize=chunksize)
@@ -140,6 +140,17 @@ def test_when_the_router_dies_every_future_fails_soon() -> None:
         with pytest.raises(flm.RouterLost):
             future.result(10)
         assert monotonic() - start < 10
+
+
+@pytest.mark.parametrize("executors", [0, -1, True, "2", 1.5])
+def test_a_number_of_executors_that_is_none_is_said_at_once(executors: Any) -> None:
+    with pytest.raises(ValueError, match="an integer from 1"):
+        flm.Client(executors=executors)
+
+
+def test_an_address_that_is_none_is_said_at_once() -> None:
+    with pytest.raises(ValueError, match="tcp://HOST:PORT"):
+        flm.Client("localhost:7601")
 
 
 def test_a_closed_client_says_so() -> None:

@@ -52,7 +52,8 @@ class Client:
         StartFailed: the embedded cluster did not come up.
         RouterLost: nobody answers at the address.
         Refused: the router does not want us, and says why.
-        ValueError: `executors` together with an address.
+        ValueError: `executors` is no integer from 1, or comes together with an address; the
+            address is none.
 
     As a context manager it waits for its tasks at the end of the block; when the block is left
     by an exception they are cancelled.  Usable by many threads at a time, not across a fork.
@@ -80,6 +81,7 @@ class Client:
         self._default: Session | None = None
         self._no_credit = False  # what the outboxes hold has to wait for results
         address = address or os.environ.get("FLAMEZMQ_ADDRESS") or None
+        _check_arguments(address, executors)
         if address is None:
             from flamezmq.client.embedded import Embedded
 
@@ -90,8 +92,6 @@ class Client:
             except BaseException:
                 self._cluster.stop()
                 raise
-        elif executors is not None:
-            raise ValueError("`executors` is for an embedded cluster; this one has an address")
         self.address = address
         patience = 1.5 if address.startswith(("ipc:", "tcp://127.", "tcp://localhost")) else 30.0
         self._line = Line(address, "client", self._apply, patience_seconds=patience)
@@ -356,6 +356,17 @@ class Client:
         """In the child of a fork: the line belongs to the parent."""
         self._closed = "this client belongs to the parent process: it can't be used after a fork"
         self._line.abandon()  # the cluster knows by itself whose it is
+
+
+def _check_arguments(address: str | None, executors: int | None) -> None:
+    if address is not None and not address.startswith(("tcp://", "ipc://")):
+        raise ValueError(f"{address!r} is no address of a router: it is tcp://HOST:PORT or ipc://PATH")
+    if executors is None:
+        return
+    if address is not None:
+        raise ValueError("`executors` is for an embedded cluster; this one has an address")
+    if type(executors) is not int or executors < 1:
+        raise ValueError(f"`executors` is an integer from 1, not {executors!r}; None takes the usable cores")
 
 
 @atexit.register
