@@ -100,13 +100,13 @@ def test_a_remote_exception_arrives_as_itself_with_the_remote_traceback(client: 
 
 
 def test_what_can_not_be_pickled_fails_alone_and_is_named(client: Any) -> None:
-    import threading
-
-    bad = client.submit(id, threading.Lock())
-    good = client.submit(abs, -1)
-    with pytest.raises(flm.Unpicklable, match="lock"):
-        bad.result(10)
-    assert good.result(10) == 1
+    with client.session("awkward") as session:
+        bad = session.submit(id, threading.Lock())
+        good = session.submit(abs, -1)
+        with pytest.raises(flm.Unpicklable, match=f"task of session {session.id}.*lock"):
+            bad.result(10)
+        assert good.result(10) == 1
+        assert (session.status().succeed, session.status().failed) == (1, 1)
 
 
 def test_tasks_of_a_killed_executor_run_again(client: Any) -> None:

@@ -89,13 +89,18 @@ def test_when_the_owner_is_killed_nothing_is_left(victim: str) -> None:
 
 
 class CuttingProxy(threading.Thread):
-    """Stands between a dialler and a router, and cuts every connection now and then."""
+    """Stands between a dialler and a router, and cuts every connection now and then.
+
+    here: the path where it listens; "" for a port of the loopback
+    """
 
     def __init__(self, here: str, there: str, seed: int) -> None:
         super().__init__(daemon=True, name="proxy")
         self._there, self._random = there, random.Random(seed)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(here)
+        self._listener = socket.socket(socket.AF_UNIX if here else socket.AF_INET)
+        self._listener.bind(here or ("127.0.0.1", 0))
+        port = "" if here else self._listener.getsockname()[1]
+        self.address = f"ipc://{here}" if here else f"tcp://127.0.0.1:{port}"
         self._listener.listen(16)
         self._ending = False
         self.cuts = 0
@@ -142,14 +147,14 @@ class CuttingProxy(threading.Thread):
         self._listener.close()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("seed", "here"), [(0, "p"), (1, ""), (2, "p"), (3, "")])
 def test_a_connection_that_is_cut_again_and_again_loses_nothing(
-    client: Any, tmp_path: Path, seed: int
+    client: Any, tmp_path: Path, seed: int, here: str
 ) -> None:
-    proxy = CuttingProxy(str(tmp_path / "p"), client.address.removeprefix("ipc://"), seed)
+    proxy = CuttingProxy(here and str(tmp_path / here), client.address.removeprefix("ipc://"), seed)
     proxy.start()
     try:
-        with flm.Client(f"ipc://{tmp_path}/p") as other:
+        with flm.Client(proxy.address) as other:
             futures = [other.submit(bytes, 100) for _ in range(20_000)]
             assert all(future.result(30) == bytes(100) for future in futures)
             assert list(other.map(abs, range(2000), chunksize=10)) == list(range(2000))

@@ -147,9 +147,8 @@ class Session:
         if counts is None:
             raise ClientClosed(f"session {self.id} is closed; its tasks are not counted any more")
         waiting = len(calls.outbox)
-        return Status(
-            counts.pending + waiting, counts.running, counts.succeed, counts.failed, counts.cancelled
-        )
+        ended = counts.failed + calls.failed, counts.cancelled + calls.cancelled
+        return Status(counts.pending + waiting, counts.running, counts.succeed, *ended)
 
     def close(self, cancel: bool = False) -> None:
         """Wait for the tasks and close the session.  Idempotent.
@@ -191,8 +190,11 @@ class Session:
         self._client._check_open()
         raise ClientClosed(f"session {self.id} is closed; open a new one")
 
-    def _stillborn(self, future: Future, error: BaseException) -> Future:
+    def _stillborn(self, future: Future, error: Unpicklable) -> Future:
+        error.what += f" (a task of session {self.id})"
+        error.args = (error.what, *error.args[1:])
         future._form, future._value, future._state = ERROR, error, FINISHED
+        self._calls.failed += 1
         return future
 
     def _flush(self) -> None:
@@ -223,6 +225,7 @@ class Session:
         client, calls = self._client, self._calls
         with client._apply_lock:
             if calls.take_from_outbox(future):
+                calls.cancelled += 1
                 for callback in future._end_quietly(CANCELLED):
                     client._pump.errand(future._call, callback)
                 return True
@@ -241,6 +244,7 @@ class Session:
             return
         with client._apply_lock:
             if calls.take_from_outbox(future):
+                calls.cancelled += 1
                 future._end_quietly(CANCELLED)
                 return
         try:

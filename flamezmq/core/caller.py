@@ -129,7 +129,7 @@ class Calls:
         self.closed = False
         self.error = ""
         self.counts: m.Counts | None = None
-        self.succeed = self.failed = self.cancelled = 0
+        self.failed = self.cancelled = 0  # tasks that ended before the router had heard of them
         self.staged: Staged | None = None
 
     @property
