@@ -193,7 +193,11 @@ def test_ctrl_c_ends_it_at_once(words: list[str]) -> None:
     program = start(*words, "-e", "2")
     assert program.stdout is not None
     assert program.stdout.readline().startswith("Session <")
-    time.sleep(0.3)
+    began = time.monotonic()
+    while not any(
+        p.name().startswith("flm-exec") for p in psutil.Process(program.pid).children(recursive=True)
+    ):
+        assert time.monotonic() < began + LIMIT_SECONDS, "no executor has come"
 
     began = time.monotonic()
     program.send_signal(signal.SIGINT)

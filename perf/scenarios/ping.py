@@ -60,6 +60,7 @@ def _add_engine(report: Report, name: str, tasks: int, found: list[Sample]) -> N
         median(rates),
         "/s",
         note=f"{middle.seconds * 1e3:.0f} ms; {rates[0]:,.0f} to {rates[-1]:,.0f}",
+        costs=middle.costs(tasks),
     )
     report.add("CPU per task, all processes", name, middle.cpu_us(tasks), "us", at_most(15) if ours else None)
     for process in middle.cpu:
