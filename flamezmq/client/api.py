@@ -72,13 +72,14 @@ class Client:
         self._sessions: dict[int, Session] = {}
         self._dirty: dict[int, Calls] = {}  # sessions with something in the outbox
         self._submit_lock = threading.Lock()
-        self._apply_lock = threading.Lock()
+        self._apply_lock = threading.RLock()  # a signal handler may close while results are applied
         self._own_lock = threading.Lock()
         self._orders = Orders()  # messages of control, behind what the outboxes hold
         self._executors = executors or 4
-        self._cancels: dict[int, set[int]] = {}  # session -> indices whose cancel was refused
+        self._cancels: dict[tuple[int, int], bool] = {}  # (session, index) that is being cancelled: refused?
         self._last_alias = 0
         self._default: Session | None = None
+        self._closed_in_wait = False  # by a signal handler: who waited hangs up
         self._no_credit = False  # what the outboxes hold has to wait for results
         address = address or os.environ.get("FLAMEZMQ_ADDRESS") or None
         _check_arguments(address, executors)
@@ -191,7 +192,7 @@ class Client:
         """Cancel what has not ended and hang up; an embedded cluster ends, running tasks with it.
 
         Idempotent, and bounded in time (a few seconds at worst, some tens of milliseconds mostly).
-        To wait for the tasks instead, leave the client's `with` block.
+        To wait for the tasks instead, leave the client's `with` block.  A signal handler may call it.
         """
         if self._closed:
             return
@@ -202,13 +203,19 @@ class Client:
             self._cancel_everything()
             self._hear_last_words()
             pump.stop(CLOSE_SECONDS)
-            if not pump.keeper.is_alive() or threading.current_thread() is pump.keeper:
-                if self._line.lock.acquire(timeout=CLOSE_SECONDS):
-                    self._line.close(bye=self._cluster is None)
-                    self._line.lock.release()
+            self._closed_in_wait = pump.is_interrupted()
+            if not self._closed_in_wait and (
+                not pump.keeper.is_alive() or threading.current_thread() is pump.keeper
+            ):
+                self._hang_up()
             pump._run_errands()
         if self._cluster is not None:
             self._cluster.stop()
+
+    def _hang_up(self) -> None:
+        if self._line.lock.acquire(timeout=CLOSE_SECONDS):
+            self._line.close(bye=self._cluster is None)
+            self._line.lock.release()
 
     def __enter__(self) -> Client:
         return self
@@ -276,16 +283,25 @@ class Client:
                 if sum(other.heavy_bytes for other in self._calls.values() if other.heavy) > most_bytes:
                     room = 0
                 self._no_credit = room <= 0
-                if not calls.stage(link, max(room, 0)):
-                    break
+                with self._apply_lock:  # nobody takes a task out of the outbox meanwhile
+                    if not calls.stage(link, max(room, 0)):
+                        break
             if not calls.outbox:
                 self._dirty.pop(alias, None)
                 if calls.outbox:  # a submit came in between
                     self._dirty[alias] = calls
         self._orders.stage(link)
+        if self._functions.evicted:
+            numbers = self._functions.take_evicted()
+            for calls in list(self._calls.values()):
+                calls.forget += [number for number in numbers if number in calls.shipped]
 
     def _drive(self, done: Callable[[], bool], deadline: float | None) -> bool:
-        return self._pump.drive(done, deadline)
+        try:
+            return self._pump.drive(done, deadline)
+        finally:
+            if self._closed_in_wait:
+                self._hang_up()
 
     # --- from the router (under the line's lock)
 
@@ -302,7 +318,9 @@ class Client:
                 calls.on_results(message, frames, self._on_end)
             elif kind is m.Cancelled:
                 calls.on_cancelled(message, self._on_end)
-                self._cancels.setdefault(calls.alias, set()).update(message.refused)
+                for index in message.refused:
+                    if (calls.alias, index) in self._cancels:
+                        self._cancels[calls.alias, index] = True
             elif kind is m.Begun:
                 future = calls.pending.get(message.index)
                 if future is not None and future._state is PENDING:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from flamezmq.client.session import Session
 
 _DONE = frozenset((FINISHED, CANCELLED, "CANCELLED"))
+#: Held while a future gets its `_more`, and while nothing else is waited for: the standard library's `wait`
+#: asks for one future's condition with those of others in its hands.
+_making = threading.Lock()
 
 
 class More:
@@ -181,10 +184,11 @@ class Future(cf.Future):  # type: ignore[type-arg]
     def _ensure_more(self) -> More:
         more = self._more
         if more is None:
-            with self._session._apply_lock:  # no batch of results is being applied right now
+            more = More()
+            with _making:
+                if self._more is None:
+                    self._more = more
                 more = self._more
-                if more is None:
-                    more = self._more = More()
         return more
 
     def _end(self, state: str) -> list[Callable[[Any], Any]]:

@@ -140,7 +140,7 @@ class _Slices:
                 self.fill()
                 yield _Faulty(result.values, result.errors) if result.errors else result.values
         finally:
-            self.cancel()
+            self._let_go()
 
     def _next_future(self) -> Future:
         """The next slice that is done: the oldest, or any."""
@@ -155,6 +155,13 @@ class _Slices:
         future = next(f for f in waiting if f.done())
         waiting.remove(future)
         return future
+
+    def _let_go(self) -> None:
+        """Cancel what is left, without a lock: the garbage collector may end us, wherever it runs."""
+        client = self._session._client
+        if self._on_way and not client._closed:
+            client._pump.errand(self.cancel)
+            client._pump.line.wake()  # the keeper may be the one who collects
 
     def cancel(self) -> None:
         self._dry = True

@@ -69,9 +69,14 @@ class Pump:
 
         Raises:
             RouterLost: the line is gone for good (futures have been failed before).
+            FlameError: this is a signal handler, and what it has interrupted is doing I/O.
         """
         me = threading.get_ident()
         while not done():
+            if self._driver == me and self.is_interrupted():
+                raise FlameError(
+                    "a signal handler can't wait for a client that it has interrupted in its wait"
+                )
             if deadline is not None and monotonic() >= deadline:
                 return False
             if self.line.lost is not None:
@@ -95,8 +100,8 @@ class Pump:
             if self._sitting or self._driver:
                 self.line.wake()
             with self.line.lock:
-                self._wanting.pop(me, None)
                 self._driver = me
+                self._wanting.pop(me, None)
                 try:
                     self._turns(done, deadline)
                 finally:
@@ -111,7 +116,9 @@ class Pump:
         flush, turn = self._flush, self.line.turn
         while not done():  # another thread may have taken in all, while this one waited for the lock
             flush()
-            if deadline is None:
+            if self._wanting:  # of before they could see who drives: they have woken nobody
+                turn(0)
+            elif deadline is None:
                 turn(-1)
             else:
                 left = deadline - monotonic()
@@ -143,22 +150,32 @@ class Pump:
         """Release those whose condition holds; a leaving driver also calls one to take its place."""
         called = not leaving
         for done, lock in list(self._standby.values()):
-            if lock.locked() and (done() or not called):
-                called = called or not done()
+            if not lock.locked():
+                continue
+            try:
+                holds = done()
+            except RuntimeError:  # its thread is awake, and has changed what `done` was looking at
+                holds = True
+            if holds or not called:
+                called = called or not holds
                 try:
                     lock.release()
                 except RuntimeError:
                     pass  # somebody else has released it just now
+
+    def is_interrupted(self) -> bool:
+        """Whether the calling thread does I/O already, further up its stack: this is a signal handler."""
+        return self._driver == threading.get_ident() and self.line.lock.locked()
 
     def push(self, look: bool = True) -> None:
         """Send what the outboxes hold, now if the line is free, else by whoever has it.
 
         look: take in what came, too.
         """
-        if self._driver not in (0, threading.get_ident()):
+        me = threading.get_ident()
+        if self._driver not in (0, me) or self.is_interrupted():
             self.line.wake()
             return
-        me = threading.get_ident()
         self._wanting[me] = None
         try:
             if self._sitting:

@@ -83,7 +83,7 @@ class Session:
         outbox = self._outbox
         outbox.append((future, function, payload))
         waiting = len(outbox)
-        if waiting == 1:
+        if waiting == 1 or self._calls.alias not in client._dirty:
             client._dirty[self._calls.alias] = self._calls
             if self._calls.pending:
                 client._pump.arm()
@@ -158,7 +158,7 @@ class Session:
                 their futures are cancelled all the same.
         """
         calls, client = self._calls, self._client
-        if client._sessions.pop(calls.alias, None) is None:
+        if calls.closed:
             return
         if not cancel:
             self._drive(lambda: not calls.unfinished, None)
@@ -170,6 +170,7 @@ class Session:
             pass  # nobody is left to close it
         finally:
             calls.closed = True
+            client._sessions.pop(calls.alias, None)
             client._calls.pop(calls.alias, None)
             client._dirty.pop(calls.alias, None)
 
@@ -229,12 +230,13 @@ class Session:
                 for callback in future._end_quietly(CANCELLED):
                     client._pump.errand(future._call, callback)
                 return True
-        index = future._index
-        refused = client._cancels.setdefault(calls.alias, set())
-        refused.discard(index)
-        client._tell(m.Cancel(calls.alias, [index]))
-        self._drive(lambda: future.done() or index in refused, monotonic() + CANCEL_SECONDS)
-        refused.discard(index)
+        asked, cancels = (calls.alias, future._index), client._cancels
+        cancels[asked] = False
+        try:
+            client._tell(m.Cancel(calls.alias, [future._index]))
+            self._drive(lambda: future.done() or cancels.get(asked, True), monotonic() + CANCEL_SECONDS)
+        finally:
+            cancels.pop(asked, None)
         return future.cancelled()
 
     def _abandon(self, future: Future) -> None:

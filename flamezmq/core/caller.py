@@ -9,7 +9,9 @@ by the next call.  A message that is applied twice changes nothing the second
 time.
 
 Futures are opaque here but for their slots: `_index`, `_state`, `_form`,
-`_value`, and `_more`, which is None unless somebody must be told.
+`_value`, and `_more`, which is None unless somebody must be told.  Other threads
+may make `_more` at any time.  No call and no loop stands between the look at it
+and the new state, so the interpreter does not switch threads in between.
 """
 
 from __future__ import annotations
@@ -124,7 +126,7 @@ class Calls:
         self.heavy: dict[int, int] = {}  # index -> bytes, of large payloads on their way
         self.heavy_bytes = 0  # their sum; an interrupt may falsify it, until none is on its way
         self.outbox_bytes = 0  # of large payloads in the outbox, about; nothing when that is empty
-        self.forget: list[int] = []  # numbers that will not be used again
+        self.forget: list[int] = []  # numbers that no new task will quote, for the router to drop
         self.opened = False
         self.closed = False
         self.error = ""
@@ -188,7 +190,6 @@ class Calls:
             if size > SUBMIT_BYTES:
                 break
         count = index - first
-        self.pending.update(zip(range(first, index), [record[0] for record in records], strict=False))
         parts: list[int] = []
         frames: list[Any] = []
         if big:
@@ -209,11 +210,16 @@ class Calls:
         if link.sent < staged.number:
             link.enqueue(staged.frames, staged.size)
         if self.outbox and self.outbox[0] is staged.first_record:
-            for _, function, _ in self.outbox[: staged.records]:
+            records = self.outbox[: staged.records]
+            indices = range(self.committed, staged.after)
+            self.pending.update(zip(indices, [record[0] for record in records], strict=False))
+            for _, function, _ in records:
                 self.shipped[function.number] = None
             self.committed = staged.after
             del self.outbox[: staged.records]
             self.outbox_bytes = max(self.outbox_bytes - staged.heavy, 0) if self.outbox else 0
+            for number in self.forget:
+                self.shipped.pop(number, None)  # a task that was named before ships it again
             self.forget = []
         self.staged = None
 
@@ -301,12 +307,13 @@ class Calls:
 
     def take_from_outbox(self, future: Any) -> bool:
         """Remove a task that no message has yet; False when it is too late."""
-        if self.staged is None:
-            for position, record in enumerate(self.outbox):
-                if record[0] is future:
-                    del self.outbox[position]
-                    self.outbox_bytes = max(self.outbox_bytes - weight(record[2]), 0)
-                    return True
+        outbox, staged = self.outbox, self.staged
+        begin = staged.records if staged and outbox and outbox[0] is staged.first_record else 0
+        for position in range(begin, len(outbox)):
+            if outbox[position][0] is future:
+                self.outbox_bytes = max(self.outbox_bytes - weight(outbox[position][2]), 0)
+                del outbox[position]
+                return True
         return False
 
     def _end(self, indices: Iterable[int], form: int, value: Any, state: str, tell: Tell) -> None:

@@ -86,7 +86,7 @@ class FunctionTable:
         self._holders: dict[int, int] = {}  # number -> how many of _known have that name
         self._idle: OrderedDict[int, FunctionName] = OrderedDict()  # held by none, oldest first
         self._idle_bytes = 0
-        self._evicted: list[int] = []
+        self.evicted: list[int] = []  # numbers, dropped since the last `take_evicted`
         self._warned: set[str] = set()
         self._next = 0
         self._pickled = 0
@@ -116,7 +116,7 @@ class FunctionTable:
         once no task that it holds quotes them.
         """
         with self._lock:
-            evicted, self._evicted = self._evicted, []
+            evicted, self.evicted = self.evicted, []
         return evicted
 
     def statistics(self) -> dict[str, int]:
@@ -203,7 +203,7 @@ class FunctionTable:
             number, oldest = self._idle.popitem(last=False)
             self._idle_bytes -= len(oldest.blob)
             del self._names[oldest.digest]
-            self._evicted.append(number)
+            self.evicted.append(number)
 
 
 def dump_function(function: object) -> bytes:
