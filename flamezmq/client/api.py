@@ -275,8 +275,9 @@ class Client:
         link = self._line.link
         most_tasks, most_bytes = self._line.limits
         self._orders.complete(link)
-        for calls in list(self._dirty.values()):
-            calls.complete(link)
+        with self._apply_lock:
+            for calls in list(self._dirty.values()):
+                calls.complete(link)
         for alias, calls in list(self._dirty.items()):
             while calls.outbox or calls.staged:
                 room = most_tasks - sum(len(other.pending) for other in self._calls.values())

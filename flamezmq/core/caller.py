@@ -161,8 +161,8 @@ class Calls:
 
     def _prepare(self, link: Link, records: list[Record]) -> Staged:
         first = self.committed
-        if self.pending and next(reversed(self.pending)) >= first:
-            self._remove([index for index in self.pending if index >= first])  # of one that was torn
+        if self.heavy and next(reversed(self.heavy)) >= first:
+            self._remove([index for index in self.heavy if index >= first])  # of one that was torn
         functions: list[m.NewFunction] = []
         slices: list[m.Slice] = []
         inputs: list[Any] = []
