@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
 from flamezmq import processes
@@ -70,7 +71,8 @@ class Router:
         self._huddled = self.broker.huddle.on
         self.board.berth.move(self.broker.huddle.cpu if self._huddled else -1)
         if self._usual:
-            os.sched_setaffinity(0, self.board.berth.cpu or self._usual)
+            with suppress(OSError):  # the processors of this process are others by now: the system has chosen
+                os.sched_setaffinity(0, self.board.berth.cpu or self._usual)
 
     def close(self) -> None:
         self.board.close()

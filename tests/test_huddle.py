@@ -14,6 +14,7 @@ import flamezmq
 from flamezmq.core.huddle import ENTER, SHORT_SECONDS, Huddle
 from flamezmq.core.members import Effects
 from flamezmq.net.berth import Berth, current_cpu
+from flamezmq.router import Router
 from flamezmq.wire import messages as m
 
 CLIENT, OTHER, EXECUTOR, SECOND = 1, 2, 3, 4
@@ -113,6 +114,26 @@ def test_a_berth_binds_its_own_io_threads_and_gives_them_back() -> None:
             berth.context.term()
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one processor")
+def test_nothing_of_a_process_goes_to_a_processor_that_it_was_kept_away_from() -> None:
+    usual = os.sched_getaffinity(0)
+    here, there = sorted(usual)[:2]
+    berth = Berth()
+    os.sched_setaffinity(0, {here})
+    socket = berth.context.socket(1)
+    try:
+        deadline = monotonic() + 5
+        while not berth._io_threads():
+            assert monotonic() < deadline, "the I/O threads have no names"
+        berth.move(there)
+        assert berth.cpu is None
+        assert os.sched_getaffinity(berth._io_threads()[0]) == {here}
+    finally:
+        os.sched_setaffinity(0, usual)
+        socket.close(0)
+        berth.context.term()
+
+
 def test_a_thread_sleeps_there_and_may_go_everywhere_when_it_wakes() -> None:
     berth = Berth()
     usual = os.sched_getaffinity(0)
@@ -161,3 +182,13 @@ def test_one_task_at_a_time_brings_a_real_cluster_together_and_a_burst_sends_it_
         deadline = monotonic() + 5
         while places() != {at_home}:
             assert monotonic() < deadline, "they have not gone apart"
+
+
+def test_a_router_outlives_that_its_processors_are_taken_away() -> None:
+    router = Router()
+    router._usual = {4095}  # where it began; a cgroup has moved it since
+    try:
+        router._huddle()
+    finally:
+        router.close()
+    assert os.sched_getaffinity(0)

@@ -150,12 +150,8 @@ class Broker:
 
     def _on_open(self, peer: int, message: m.Open, _frames: list[Any], now: float, out: Effects) -> None:
         client = self._client(peer)
-        session = client.sessions.get(message.session)
-        if session is not None:
-            if session.id != message.id:
-                raise ProtocolError(f"session {message.session} is open already")
-            out.append((peer, m.Opened(session.alias), []))  # a client that was interrupted says it again
-            return
+        if message.session in client.sessions:
+            raise ProtocolError(f"session {message.session} is open already")
         self._last_session += 1
         session = Session(self._last_session, message.session, message.id, message.spec, client)
         self.sessions[session.number] = client.sessions[session.alias] = session

@@ -47,9 +47,12 @@ class Berth:
         try:
             for thread, cpus in usual.items():
                 os.sched_setaffinity(thread, cpus)
-            if cpu >= 0:
-                for thread in self._io_threads():
-                    self._usual[thread] = os.sched_getaffinity(thread)
+            if cpu < 0:
+                return
+            allowed = {thread: os.sched_getaffinity(thread) for thread in self._io_threads()}
+            if all(cpu in cpus for cpus in allowed.values()):  # the user may have said where (`taskset`)
+                self._usual = allowed
+                for thread in allowed:
                     os.sched_setaffinity(thread, {cpu})
                 self.cpu = {cpu}
         except OSError:
