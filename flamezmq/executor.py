@@ -176,6 +176,7 @@ class Executor:
             elif now > look_at:
                 with self.line.lock:
                     self.line.turn(0)
+                    self.line.transmit()  # what is given back shall not wait for the next task
                 now = perf_counter()
                 look_at = now + LOOK_SECONDS
             output = None
