@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flamezmq.client.api import Client
     from flamezmq.client.future import Future
     from flamezmq.client.session import Session
-    from flamezmq.client.waiting import as_completed, wait
+    from flamezmq.client.waiting import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, as_completed, wait
     from flamezmq.errors import (
         Certificate,
         ClientClosed,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         StartFailed,
         TaskError,
         TaskLost,
+        TooLarge,
         Unpicklable,
     )
 
@@ -37,6 +38,9 @@ _HOMES = {
     "Client": "flamezmq.client.api",
     "Session": "flamezmq.client.session",
     "Future": "flamezmq.client.future",
+    "ALL_COMPLETED": "flamezmq.client.waiting",
+    "FIRST_COMPLETED": "flamezmq.client.waiting",
+    "FIRST_EXCEPTION": "flamezmq.client.waiting",
     "as_completed": "flamezmq.client.waiting",
     "wait": "flamezmq.client.waiting",
     "Certificate": "flamezmq.errors",
@@ -49,10 +53,14 @@ _HOMES = {
     "StartFailed": "flamezmq.errors",
     "TaskError": "flamezmq.errors",
     "TaskLost": "flamezmq.errors",
+    "TooLarge": "flamezmq.errors",
     "Unpicklable": "flamezmq.errors",
 }
 
 __all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
     "Certificate",
     "Client",
     "ClientClosed",
@@ -66,6 +74,7 @@ __all__ = [
     "StartFailed",
     "TaskError",
     "TaskLost",
+    "TooLarge",
     "Unpicklable",
     "__version__",
     "as_completed",

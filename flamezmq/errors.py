@@ -95,6 +95,16 @@ class Unpicklable(FlameError, TypeError):
         return f"{self.what} can't be pickled{where}: {self.reason}; make it inside the task, or pass what it is made of"  # noqa: E501
 
 
+class TooLarge(Unpicklable):
+    """An argument, a result or a function has a piece that no message takes: more than a gibibyte.
+
+    Fields as those of Unpicklable.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.what} is too large: {self.reason}; divide it, or pass the name of a file"
+
+
 class MissingModule(FlameError, ModuleNotFoundError):
     """A function needs a module that the executor can't import.
 

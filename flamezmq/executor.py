@@ -202,6 +202,7 @@ class Executor:
 
     def _flush(self, wait: bool = False, begun: m.Begun | None = None) -> None:
         """Send what has ended (and that a task has begun); `wait` for the next message."""
+        flush_streams()  # what was printed without a newline is shown before its task has ended
         if self._attending:
             self.line.wake()
         with self.line.lock:
@@ -379,11 +380,19 @@ def _dumped(value: Any) -> Any:
     return dump_value(value.isolate())
 
 
-def leave_fork() -> None:
-    """A task forked and its child came back from it: the child is not an executor."""
+def flush_streams() -> None:
+    """Whatever the user's code has put there, or closed."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
+    except Exception:
+        pass
+
+
+def leave_fork() -> None:
+    """A task forked and its child came back from it: the child is not an executor."""
+    try:
+        flush_streams()
     finally:
         os._exit(0)
 

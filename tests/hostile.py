@@ -29,6 +29,17 @@ def sealed(kind: int, body: Any = None, epoch: int = 1, seq: int = 0, ack: int =
     return envelope + (body if isinstance(body, bytes) else msgspec.msgpack.encode(body))
 
 
+#: What ZeroMQ says before the first frame, and the head of a frame of a tebibyte.
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16) + b"\x00" + bytes(31)
+LARGE = b"\x02" + (1 << 40).to_bytes(8, "big")
+
+
+def zmtp_ready(kind: str) -> bytes:
+    """The other half of ZeroMQ's handshake, for a socket of this kind."""
+    body = b"\x05READY\x0bSocket-Type" + len(kind).to_bytes(4, "big") + kind.encode()
+    return b"\x04" + len(body).to_bytes(1, "big") + body
+
+
 class Intruder:
     """One DEALER socket, spoken by hand."""
 

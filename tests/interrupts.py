@@ -33,7 +33,10 @@ class Program:
             self.as_completed,
             self.map,
             self.cancel,
+            self.session,
+            self.another_client,
         ]
+        self.clients: list[flm.Client] = []
 
     def submit(self) -> None:
         for _ in range(self.rng.randrange(1, 300)):
@@ -66,6 +69,17 @@ class Program:
     def cancel(self) -> None:
         future = self.client.submit(abs, -1)
         assert future.cancel() == future.cancelled()
+
+    def session(self) -> None:
+        with self.client.session("brief") as session:
+            future = session.submit(abs, -3)
+        assert future.result(0) == 3
+
+    def another_client(self) -> None:
+        client = flm.Client(self.client.address)
+        self.clients.append(client)
+        assert client.submit(abs, -4).result(WAIT_SECONDS) == 4
+        client.close()
 
     def step(self) -> None:
         self.submit()
@@ -115,7 +129,16 @@ def main(seed: int) -> None:
         for value, future in program.futures:
             assert future.result(WAIT_SECONDS) == value
         assert client.submit(abs, -5).result(WAIT_SECONDS) == 5
-        assert client.session().status().pending == 0
+        with client.session() as session:
+            assert session.status().pending == 0
+        for brief in list(client._sessions.values()):  # one that was opened, but came to no `with`
+            if brief is not client._default:
+                assert brief._calls.opened
+                brief.close()
+        for other in program.clients:
+            other.close()
+        left = [thread for thread in threading.enumerate() if thread.name.startswith("flm-")]
+        assert set(left) == {client._pump.keeper, client._errands.thread}, left
     print("nothing lost")
 
 

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -17,6 +18,13 @@ import pytest
 import flamezmq as flm
 
 pytestmark = pytest.mark.processes
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = monotonic() + 20
+    while not holds():
+        assert monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -47,6 +55,45 @@ def test_map_streams_in_order_and_one_bad_item_spoils_no_other(client: Any) -> N
     with pytest.raises(ZeroDivisionError):
         next(results)
     assert next(results) == 2
+
+
+def test_a_map_that_is_dropped_before_its_first_result_is_cancelled(client: Any) -> None:
+    with client.session("dropped") as session:
+        mapped = session.map(time.sleep, [0.05] * 1000, chunksize=10)
+        del mapped
+        until(lambda: session.status().cancelled > 0)
+        until(lambda: session.status().pending == 0)
+
+
+def test_the_first_exception_among_many_ends_the_wait(client: Any) -> None:
+    futures = [client.submit(abs, -i) for i in range(3000)]
+    bad = client.submit(int, "x")
+    late = client.submit(time.sleep, 20)
+    done, not_done = flm.wait([late, *futures, bad], 15, flm.FIRST_EXCEPTION)
+    assert bad in done
+    assert late in not_done
+    done, not_done = flm.wait(futures, 15, flm.FIRST_EXCEPTION)
+    assert not not_done
+    assert late.cancel() or late.running()
+    client.close()
+
+
+@pytest.mark.slow
+def test_a_piece_that_no_message_takes_fails_its_own_task(client: Any) -> None:
+    size = (1 << 30) + 1
+    future = client.submit(len, "x" * size)
+    with pytest.raises(flm.TooLarge, match=r"the call of len .* is too large: 1,073,741,8\d\d bytes"):
+        future.result(30)
+    with pytest.raises(flm.TooLarge, match=r"the result of task .* is too large"):
+        client.submit(bytes, size).result(60)
+    assert client.submit(len, bytes(size - 1)).result(60) == size - 1
+
+
+def test_a_large_pickle_travels_as_one_frame_each_way(client: Any) -> None:
+    text = "flame" * 100_000
+    assert client.submit(str.upper, text).result(20) == text.upper()
+    assert client.submit(sorted, {"k": text}.items(), reverse=True).result(20) == [("k", text)]
+    assert list(client.map(len, [text] * 40)) == [len(text)] * 40
 
 
 @pytest.mark.parametrize("chunksize", [None, 100])

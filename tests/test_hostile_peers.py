@@ -239,12 +239,10 @@ def test_hello_again_and_again_leaves_one_peer(victim: Victim) -> None:
 def test_a_frame_that_is_too_large_cuts_its_sender_only(victim: Victim) -> None:
     """It is judged by the length that it announces; nothing of it is taken in."""
     before = memory(victim)
-    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16) + b"\x00" + bytes(31)
-    ready = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
     with socket.socket(socket.AF_UNIX) as raw:
         raw.settimeout(WAIT_SECONDS)
         raw.connect(victim.address.removeprefix("ipc://"))
-        raw.sendall(greeting + ready + b"\x02" + (1 << 40).to_bytes(8, "big") + bytes(1000))
+        raw.sendall(hostile.GREETING + hostile.zmtp_ready("DEALER") + hostile.LARGE + bytes(1000))
         while raw.recv(1 << 16):
             pass
     victim.serves()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 import zmq
 from hypothesis import HealthCheck, Phase, given, settings
@@ -90,6 +92,29 @@ def hear_out(router: Impostor, turn: Callable[[], object]) -> None:
             heard = router.hear(1)
             if heard is not None and heard[0] in (codec.PONG, codec.HELLO):
                 return
+
+
+@pytest.mark.parametrize("role", list(TO))
+def test_a_frame_that_is_too_large_is_not_taken_in(folder: Path, role: str) -> None:
+    """It is judged by the length that it announces; the connection is cut, and patience counts."""
+    before = psutil.Process().memory_info().rss
+    with socket.socket(socket.AF_UNIX) as listener, closing(Line(f"ipc://{folder}/l", role)) as line:
+        listener.bind(f"{folder}/l")
+        listener.listen()
+        listener.settimeout(WAIT_SECONDS)
+        line.patience_seconds = 1.0
+        line.open()
+        raw, _ = listener.accept()
+        with raw:
+            raw.settimeout(WAIT_SECONDS)
+            raw.sendall(hostile.GREETING + hostile.zmtp_ready("ROUTER") + hostile.LARGE + bytes(1000))
+            while raw.recv(1 << 16):
+                pass
+        with pytest.raises(flm.RouterLost):
+            while True:
+                line.turn(100)
+    (folder / "l").unlink()
+    assert psutil.Process().memory_info().rss - before < 64 << 20
 
 
 bodies = {

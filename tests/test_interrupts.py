@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import flamezmq as flm
+from flamezmq.core.caller import FINISHED
 
 pytestmark = pytest.mark.processes
 
@@ -95,6 +97,64 @@ def test_a_callback_may_close_the_client() -> None:
         client.submit(abs, 1)
     client._pump.keeper.join(WAIT_SECONDS)
     assert not client._pump.keeper.is_alive()
+
+
+def test_a_callback_that_takes_long_keeps_no_task_waiting(client: flm.Client, tmp_path: Path) -> None:
+    over = threading.Event()
+    began = threading.Event()
+
+    def linger(_: Any) -> None:
+        began.set()
+        assert over.wait(WAIT_SECONDS)
+
+    client.submit(abs, -1).add_done_callback(linger)
+    assert began.wait(WAIT_SECONDS)
+    busy = client.submit(sleep, 0.2)  # so that the next one goes to the outbox
+    client.submit(Path.touch, tmp_path / "ran")  # and nobody waits for it
+    deadline = monotonic() + WAIT_SECONDS
+    while not (tmp_path / "ran").exists() and monotonic() < deadline:
+        sleep(0.005)
+    over.set()
+    assert (tmp_path / "ran").exists()
+    assert busy.result(WAIT_SECONDS) is None
+
+
+def test_callbacks_that_an_interrupt_has_left_are_called_once_each(client: flm.Client) -> None:
+    called: list[str] = []
+    future = flm.Future(client._own())
+    future.add_done_callback(lambda _: called.append("first"))
+    future.add_done_callback(lambda _: called.append("second"))
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        future._end(FINISHED, interrupted)
+    assert future.done()
+    for _ in range(2):
+        future._end(FINISHED, lambda call: call())
+    future._call_back()
+    assert called == ["first", "second"]
+
+
+def test_an_interrupted_wait_at_the_end_of_a_session_cancels_it(client: flm.Client) -> None:
+    main = threading.get_ident()
+    session = client.session()
+    with pytest.raises(KeyboardInterrupt), session:
+        late = [session.submit(sleep, 0.5) for _ in range(100)]
+        late[0].add_done_callback(lambda _: signal.pthread_kill(main, signal.SIGINT))
+    assert late[-1].cancelled()
+    assert session not in client._sessions.values()
+    assert client.submit(abs, -1).result(WAIT_SECONDS) == 1
+
+
+def test_a_handler_may_submit_a_new_function_while_the_table_is_being_changed(client: flm.Client) -> None:
+    table = client._functions
+    with table._lock:
+        table._changing = threading.get_ident()
+        future = client.submit(lambda: 7)
+        table._changing = 0
+    assert future.result(WAIT_SECONDS) == 7
 
 
 def test_a_callback_of_a_future_that_is_done_is_called_at_once(client: flm.Client) -> None:

@@ -75,7 +75,7 @@ def test_who_does_not_want_to_hear_it_waits_for_nobody() -> None:
 def test_all_that_was_printed_is_there_when_the_client_is_closed(capfd: pytest.CaptureFixture[str]) -> None:
     with flm.Client(executors=2) as client, client.session("loud") as session:
         list(session.map(print, range(50), chunksize=5))
-        session.submit(print, "no end", end="", flush=True).result()
+        session.submit(print, "no end", end="").result()
 
     lines = [line.split(") ")[1] for line in capfd.readouterr().out.splitlines()]
     assert sorted(lines) == sorted([*map(str, range(50)), "no end"])

@@ -26,8 +26,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flamezmq.errors import MissingModule, Unpicklable
-from flamezmq.serialize import culprit
+from flamezmq.errors import MissingModule, TooLarge, Unpicklable
+from flamezmq.serialize import culprit, values
 from flamezmq.serialize.values import (
     Payload,
     dump_call,
@@ -580,3 +580,21 @@ def test_cloudpickle_still_has_the_private_parts_that_we_use() -> None:
     assert cloud._should_pickle_by_reference(sys)
     assert "same" in cloud._extract_code_globals(same.__code__)
     assert callable(cloud._class_setstate)
+
+
+def test_a_large_pickle_is_a_frame_of_its_own() -> None:
+    text = "x" * (values.COLUMN_BYTES + 1)
+    for payload in (dump_call((text,), {}), dump_call((text, [1]), {}), dump_call((), {"k": text})):
+        assert payload[0] == b""
+        args, kwargs = load_call(payload)
+        assert text in (*args, *kwargs.values())
+    assert load_value(dump_value(text)) == text
+
+
+def test_what_no_message_takes_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(values, "MOST_PIECE_BYTES", 100_000)
+    with pytest.raises(TooLarge, match=r"the call of len is too large: .* divide it"):
+        dump_call(("x" * 200_000,), {}, len)
+    with pytest.raises(TooLarge, match="the result"):
+        dump_value(bytes(200_000))
+    dump_call((bytes(100_000), bytes(100_000)), {}, len)

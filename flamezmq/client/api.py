@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.client import surroundings
+from flamezmq.client.errands import Errands
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.pump import Pump
@@ -64,7 +65,8 @@ class Client:
     def __init__(
         self, address: str | None = None, *, executors: int | None = None, forward_output: bool = True
     ) -> None:
-        self._closed = ""
+        self._closed = ""  # why nothing more can be done with it
+        self._ended = False  # nothing is left to close
         self._cluster: Embedded | None = None
         self._forward_output = forward_output
         self._functions = FunctionTable()
@@ -99,6 +101,7 @@ class Client:
         if self._cluster is not None:
             self._line.guard(self._cluster.pidfd, self._how_the_cluster_ended)
         self._pump = Pump(self._line, self._stage, self._unsent, self._fail)
+        self._errands = Errands()
         _clients.add(self)
         try:
             self._connect()
@@ -115,6 +118,7 @@ class Client:
                 if monotonic() > deadline:
                     raise RouterLost(f"no router answers at {self.address}; is the address right?")
         self._pump.start()
+        self._errands.start()
 
     # --- what the user calls
 
@@ -166,18 +170,24 @@ class Client:
         id = f"{name}-{''.join(_LETTERS[byte % 62] for byte in os.urandom(6))}"
         calls = Calls(alias, id)
         session = Session(self, calls)
-        self._calls[alias] = calls
-        self._sessions[alias] = session
         spec = m.SessionSpec(
             name=name,
             max_retries=max_retries,
             forward_output=self._forward_output,
             environment=surroundings.environment(),
         )
-        self._tell(m.Open(alias, id, spec))
-        self._drive(lambda: calls.opened or calls.closed, monotonic() + OPEN_SECONDS)
-        if calls.error or not calls.opened:
-            raise Refused(calls.error or f"the router did not open session {id} in time")
+        try:
+            self._calls[alias] = calls
+            self._sessions[alias] = session
+            self._tell(m.Open(alias, id, spec))
+            self._drive(lambda: calls.opened or calls.closed or bool(calls.error), monotonic() + OPEN_SECONDS)
+            if calls.error or not calls.opened:
+                raise Refused(calls.error or f"the router did not open session {id} in time")
+        except BaseException:  # nobody will have it, so nobody can close it
+            self._orders.append(m.Close(alias))
+            self._pump.arm()
+            self._forget(alias)
+            raise
         return session
 
     def processes(self) -> dict[str, list[int]]:
@@ -194,9 +204,9 @@ class Client:
         Idempotent, and bounded in time (a few seconds at worst, some tens of milliseconds mostly).
         To wait for the tasks instead, leave the client's `with` block.  A signal handler may call it.
         """
-        if self._closed:
+        if self._ended:
             return
-        self._closed = "this client was closed"
+        self._closed = self._closed or "this client was closed"
         _clients.discard(self)
         pump = getattr(self, "_pump", None)
         if pump is not None:
@@ -204,13 +214,12 @@ class Client:
             self._hear_last_words()
             pump.stop(CLOSE_SECONDS)
             self._closed_in_wait = pump.is_interrupted()
-            if not self._closed_in_wait and (
-                not pump.keeper.is_alive() or threading.current_thread() is pump.keeper
-            ):
+            if not self._closed_in_wait:
                 self._hang_up()
-            pump._run_errands()
+            self._errands.stop(CLOSE_SECONDS)
         if self._cluster is not None:
             self._cluster.stop()
+        self._ended = True  # not before: one that was interrupted can be called again
 
     def _hang_up(self) -> None:
         if self._line.lock.acquire(timeout=CLOSE_SECONDS):
@@ -252,6 +261,11 @@ class Client:
                 if session is None:
                     session = self._default = self.session("client")
         return session
+
+    def _forget(self, alias: int) -> None:
+        self._sessions.pop(alias, None)
+        self._calls.pop(alias, None)
+        self._dirty.pop(alias, None)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -335,12 +349,10 @@ class Client:
             elif kind is m.Closed:
                 calls.closed = True
         if kind is m.Output:
-            self._pump.errand(surroundings.show, message)
+            self._errands.add(surroundings.show, message)
 
     def _on_end(self, future: Any, state: str) -> None:
-        callbacks = future._end(state)
-        for callback in callbacks:
-            self._pump.errand(future._call, callback)
+        future._end(state, self._errands.add)
 
     def _fail(self, error: Exception) -> None:
         """The line is lost: so is everything that has not ended."""
@@ -362,7 +374,7 @@ class Client:
     def _hear_last_words(self) -> None:
         """Close the sessions that are open: the router answers when all that their tasks printed is here."""
         calls = [session._calls for session in self._sessions.values() if session._calls.opened]
-        if not calls or threading.current_thread() is self._pump.keeper:
+        if not calls:
             return
         try:
             for one in calls:
@@ -374,6 +386,7 @@ class Client:
     def _forked(self) -> None:
         """In the child of a fork: the line belongs to the parent."""
         self._closed = "this client belongs to the parent process: it can't be used after a fork"
+        self._ended = True
         self._line.abandon()  # the cluster knows by itself whose it is
 
 

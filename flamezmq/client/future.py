@@ -30,12 +30,13 @@ _making = threading.Lock()
 class More:
     """What a future has only when somebody waits for it in a standard way."""
 
-    __slots__ = ("callbacks", "condition", "waiters")
+    __slots__ = ("callbacks", "condition", "told", "waiters")
 
     def __init__(self) -> None:
         self.condition = threading.Condition()
         self.waiters: list[Any] = []
         self.callbacks: list[Callable[[Any], Any]] = []
+        self.told = False  # all of them, that the future is done
 
 
 class Future(cf.Future):  # type: ignore[type-arg]
@@ -172,7 +173,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
                 return error
         if form == RAW_ERROR:
             failure = load_error(value if type(value) is bytes else value[0])
-            if type(failure) is Unpicklable and failure.what == "the result":
+            if isinstance(failure, Unpicklable) and failure.what == "the result":
                 failure.what = f"the result of task {self.task_id}"  # the executor knows no session's name
                 failure.args = (failure.what, *failure.args[1:])
             self._value, self._form = failure, ERROR
@@ -191,32 +192,47 @@ class Future(cf.Future):  # type: ignore[type-arg]
                 more = self._more
         return more
 
-    def _end(self, state: str) -> list[Callable[[Any], Any]]:
-        """Become done, tell the standard library's waiters; returns the callbacks that are due."""
+    def _end(self, state: str, add: Callable[..., None]) -> None:
+        """Become done, and tell those who wait; `add` has a function called on the errands' thread.
+
+        Restartable: the next call finishes what an interrupt has left half done.
+        """
         more = self._more
         assert more is not None
         with more.condition:
-            if self._state in _DONE:
-                return []
-            self._state = state
+            if more.told:
+                return
+            if self._state not in _DONE:
+                self._state = state
             for waiter in more.waiters:
-                if state is CANCELLED:
-                    waiter.add_cancelled(self)
-                elif self._form in (RAW_ERROR, ERROR):
-                    waiter.add_exception(self)
-                else:
-                    waiter.add_result(self)
+                if self not in waiter.finished_futures:  # else it was told, before the interrupt
+                    self._tell(waiter)
             more.condition.notify_all()
-            callbacks, more.callbacks = more.callbacks, []
-        return callbacks
+            for _ in more.callbacks:
+                add(self._call_back)
+            more.told = True
 
-    def _end_quietly(self, state: str) -> list[Callable[[Any], Any]]:
-        """Become done without the router's help; returns the callbacks that are due."""
+    def _tell(self, waiter: Any) -> None:
+        if self._state is CANCELLED:
+            waiter.add_cancelled(self)
+        elif self._form in (RAW_ERROR, ERROR):
+            waiter.add_exception(self)
+        else:
+            waiter.add_result(self)
+
+    def _end_quietly(self, state: str, add: Callable[..., None]) -> None:
+        """Become done without the router's help."""
         self._form, self._value = ERROR, None
         if self._more is not None:
-            return self._end(state)
-        self._state = state
-        return []
+            self._end(state, add)
+        else:
+            self._state = state
+
+    def _call_back(self) -> None:
+        """Call the next of the callbacks; each is called once, however often this is called."""
+        callbacks = self._ensure_more().callbacks
+        if callbacks:
+            self._call(callbacks.pop(0))
 
     def _call(self, fn: Callable[[Any], Any]) -> None:
         try:

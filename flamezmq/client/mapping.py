@@ -52,6 +52,7 @@ class Mapped:
         self._slices = _Slices(session, fn, iterables, ordered, chunksize, timeout)
         self._slices.fill()
         self._stream = self._slices.run()
+        next(self._stream)  # so that it has begun: what was never begun has no end, and cancels nothing
         self._items = chain.from_iterable(self._stream)
 
     def __iter__(self) -> Iterator[Any]:
@@ -104,7 +105,7 @@ class _Slices:
     def _submit(self, items: list[Any]) -> None:
         """Send a slice; what can't be pickled spoils no other item, so it is looked for by halves."""
         future = self._session.submit(self._slicer, items)
-        if len(items) > 1 and future.done() and type(future.exception()) is Unpicklable:
+        if len(items) > 1 and future.done() and isinstance(future.exception(), Unpicklable):
             self._submit(items[: len(items) // 2])
             self._submit(items[len(items) // 2 :])
         else:
@@ -127,6 +128,7 @@ class _Slices:
     def run(self) -> Generator[Iterable[Any], None, None]:
         """One iterable of results after the other."""
         try:
+            yield ()
             while self._on_way:
                 future = self._next_future()
                 size = self._sizes.pop(future)
@@ -160,8 +162,7 @@ class _Slices:
         """Cancel what is left, without a lock: the garbage collector may end us, wherever it runs."""
         client = self._session._client
         if self._on_way and not client._closed:
-            client._pump.errand(self.cancel)
-            client._pump.line.wake()  # the keeper may be the one who collects
+            client._errands.add(self.cancel)
 
     def cancel(self) -> None:
         self._dry = True

@@ -3,8 +3,8 @@
 A thread that waits drives the I/O itself; there is no hand-off on the way of a
 result.  One thread at a time owns the line.  The keeper, a background thread,
 drives when nobody else has for a while; it also sends what lingers in an
-outbox, runs done-callbacks, and prints what tasks print.  A thread that finds
-another one driving stands by and is woken when its own condition holds.
+outbox.  It calls nothing of the user's (client/errands.py does).  A thread that
+finds another one driving stands by and is woken when its own condition holds.
 
 Every wait has a bound: a wake-up that gets lost (an interrupt may land
 anywhere) costs `STANDBY_SECONDS`, not a hang.
@@ -13,12 +13,11 @@ anywhere) costs `STANDBY_SECONDS`, not a hang.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
 
-from flamezmq.errors import FlameError, StartFailed
+from flamezmq.client.errands import start
+from flamezmq.errors import FlameError
 from flamezmq.net.line import Line
 
 #: Without a caller for so long, the keeper drives.
@@ -52,15 +51,11 @@ class Pump:
         self._closing = False
         self._bell = threading.Lock()
         self._bell.acquire()
-        self.errands: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
         self.hand_offs = 0
         self.keeper = threading.Thread(target=self._keep, name="flm-keeper", daemon=True)
 
     def start(self) -> None:
-        try:
-            self.keeper.start()
-        except RuntimeError as error:
-            raise StartFailed(f"{error}; raise this user's limit of processes (ulimit -u)") from error
+        start(self.keeper)
 
     # --- callers
 
@@ -199,12 +194,6 @@ class Pump:
                 self.line.wake()
             self._ring()
 
-    def errand(self, fn: Callable[..., Any], *args: Any) -> None:
-        """Have the keeper call `fn(*args)`, with no lock held."""
-        self.errands.append((fn, args))
-        if threading.current_thread() is not self.keeper:
-            self.line.wake() if self._sitting else self._ring()
-
     def _ring(self) -> None:
         try:
             self._bell.release()
@@ -219,14 +208,12 @@ class Pump:
                 self._keep_once()
             except FlameError as error:
                 self._fail(error)
-                self._run_errands()
                 self._bell.acquire(timeout=1.0)
             except Exception as error:  # ours: must not end the thread that everybody relies on
                 self._fail(error)
                 self._bell.acquire(timeout=0.1)
 
     def _keep_once(self) -> None:
-        self._run_errands()
         if self._armed:
             self._bell.acquire(timeout=LINGER_SECONDS)
             if self._unsent() and not self._driver:
@@ -242,7 +229,7 @@ class Pump:
         with self.line.lock:
             self._sitting = True
             try:
-                while not (self._wanting or self._armed or self.errands or self._closing):
+                while not (self._wanting or self._armed or self._closing):
                     self._flush()
                     self.line.turn(-1)
                     if self._standby:
@@ -250,22 +237,10 @@ class Pump:
             finally:
                 self._sitting = False
 
-    def _run_errands(self) -> None:
-        while self.errands:
-            fn, args = self.errands.popleft()
-            try:
-                fn(*args)
-            except BaseException as error:  # the keeper outlives even a callback's SystemExit
-                if not isinstance(error, Exception) and threading.current_thread() is not self.keeper:
-                    raise
-                import logging
-
-                logging.getLogger("flamezmq").exception("a callback failed")
-
     def stop(self, timeout: float) -> None:
         """End the keeper."""
         self._closing = True
         self.line.wake()
         self._ring()
-        if self.keeper.is_alive() and threading.current_thread() is not self.keeper:
+        if self.keeper.is_alive():
             self.keeper.join(timeout)

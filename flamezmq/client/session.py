@@ -6,7 +6,6 @@ pickle the arguments, append to the outbox.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable
 from time import monotonic
 from types import TracebackType
@@ -170,9 +169,7 @@ class Session:
             pass  # nobody is left to close it
         finally:
             calls.closed = True
-            client._sessions.pop(calls.alias, None)
-            client._calls.pop(calls.alias, None)
-            client._dirty.pop(calls.alias, None)
+            client._forget(calls.alias)
 
     def __enter__(self) -> Session:
         return self
@@ -180,7 +177,11 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(cancel=kind is not None)
+        try:
+            self.close(cancel=kind is not None)
+        except BaseException:  # Ctrl-C while it waits for its tasks
+            self.close(cancel=True)
+            raise
 
     def __repr__(self) -> str:
         return f"<flamezmq.Session {self.id}: {self._calls.unfinished} unfinished>"
@@ -218,7 +219,7 @@ class Session:
             self._wait_for_room(lambda: not calls.outbox or calls.outbox_bytes < MOST_BYTES * 7 // 8)
 
     def _wait_for_room(self, there_is_room: Callable[[], bool]) -> None:
-        if threading.current_thread() is not self._client._pump.keeper:  # a submit in a callback never blocks
+        if not self._client._errands.is_here():  # a submit in a callback never blocks
             self._drive(there_is_room, None)
 
     def _cancel(self, future: Future) -> bool:
@@ -227,8 +228,7 @@ class Session:
         with client._apply_lock:
             if calls.take_from_outbox(future):
                 calls.cancelled += 1
-                for callback in future._end_quietly(CANCELLED):
-                    client._pump.errand(future._call, callback)
+                future._end_quietly(CANCELLED, client._errands.add)
                 return True
         asked, cancels = (calls.alias, future._index), client._cancels
         cancels[asked] = False
@@ -247,7 +247,7 @@ class Session:
         with client._apply_lock:
             if calls.take_from_outbox(future):
                 calls.cancelled += 1
-                future._end_quietly(CANCELLED)
+                future._end_quietly(CANCELLED, client._errands.add)
                 return
         try:
             client._tell(m.Cancel(calls.alias, [future._index]))

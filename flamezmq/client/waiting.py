@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from flamezmq.client.future import Future
-from flamezmq.core.caller import FINISHED
+from flamezmq.core.caller import ERROR, FINISHED, RAW_ERROR
 
 FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED = cf.FIRST_COMPLETED, cf.FIRST_EXCEPTION, cf.ALL_COMPLETED
 
@@ -106,19 +106,29 @@ class _Watch:
 
     def __init__(self, futures: list[Future]) -> None:
         self.left = dict.fromkeys(futures)
+        self._futures = futures
+        self._first = 0  # those before it have ended, and did not fail
+        self._calls = list(dict.fromkeys(future._session._calls for future in futures))
+        self._faults = -1  # of all these sessions, when we looked last
 
     def any_done(self) -> bool:
         return any(future.done() for future in self.left)
 
     def any_failed(self) -> bool:
-        """One has failed, or all have ended."""
-        waiting = False
-        for future in self.left:
-            if not future.done():
-                waiting = True
-            elif future._state is FINISHED and future.exception() is not None:
+        """One has failed, or all have ended.  Looks at all of them only when a task has failed somewhere."""
+        faults = sum(calls.faults for calls in self._calls)
+        if faults != self._faults:
+            if any(f._state is FINISHED and f._form in (RAW_ERROR, ERROR) for f in self._futures):
                 return True
-        return not waiting
+            self._faults = faults
+        for position in range(self._first, len(self._futures)):
+            future = self._futures[position]
+            if not future.done():
+                return False
+            if not future.cancelled() and future.exception() is not None:
+                return True  # it came, but can't be unpickled
+            self._first = position + 1
+        return True
 
     def take(self) -> list[Future]:
         ended: list[Future] = []

@@ -44,7 +44,7 @@ SUBMIT_BYTES = 1 << 20
 #: Payloads below it are not counted one by one.
 HEAVY_BYTES = 1 << 10
 
-Tell = Callable[[Any, str], None]  # (future, its new state): set it, and tell those who wait
+Tell = Callable[[Any, str], None]  # (future, its new state): set it, and tell those who wait, once
 Record = tuple[Any, Any, Any]  # future, function name (number, blob, label), payload
 
 
@@ -131,6 +131,7 @@ class Calls:
         self.closed = False
         self.error = ""
         self.counts: m.Counts | None = None
+        self.faults = 0  # messages with an error in them, so far
         self.failed = self.cancelled = 0  # tasks that ended before the router had heard of them
         self.staged: Staged | None = None
 
@@ -168,7 +169,7 @@ class Calls:
         inputs: list[Any] = []
         big = False
         last = None
-        size = 0
+        size = carried = 0  # bytes of large payloads, of functions
         index = first
         for future, function, payload in records:
             if function is not last:
@@ -178,6 +179,7 @@ class Calls:
                 begun = index
                 if number not in self.shipped and not any(new.number == number for new in functions):
                     functions.append(m.NewFunction(number, function.blob, function.label))
+                    carried += len(function.blob)
             future._index = index
             if type(payload) is list:
                 big = True
@@ -187,7 +189,7 @@ class Calls:
             inputs.append(payload)
             index += 1
             slices[-1].count = index - begun
-            if size > SUBMIT_BYTES:
+            if size + carried > SUBMIT_BYTES:
                 break
         count = index - first
         parts: list[int] = []
@@ -254,6 +256,8 @@ class Calls:
                             future._state = FINISHED
                         else:
                             tell(future, FINISHED)
+                    elif future is not None and future._more is not None:
+                        tell(future, FINISHED)  # an interrupt came in between
             else:
                 for offset, future in enumerate(map(get, indices), position):
                     if future is not None and future._state not in _DONE:
@@ -263,9 +267,13 @@ class Calls:
                             future._state = FINISHED
                         else:
                             tell(future, FINISHED)
+                    elif future is not None and future._more is not None:
+                        tell(future, FINISHED)
             position += count
             ended += count
             self._remove(indices)
+        if failed:
+            self.faults += 1  # last: who looks at it finds them
         return ended
 
     def _remove(self, indices: Iterable[int]) -> None:
@@ -287,6 +295,7 @@ class Calls:
         )
         error = TaskLost(f"{self.id}/{message.index}", message.attempts, certificate)
         self._end([message.index], ERROR, error, FINISHED, tell)
+        self.faults += 1
 
     def on_cancelled(self, message: m.Cancelled, tell: Tell) -> None:
         self._end(message.indices, ERROR, None, CANCELLED, tell)
@@ -297,6 +306,7 @@ class Calls:
             self._finish(self.outbox[-1][0], ERROR, error, FINISHED, tell)
             self.outbox.pop()
         self._end(list(self.pending), ERROR, error, FINISHED, tell)
+        self.faults += 1
 
     def cancel_all(self, tell: Tell) -> None:
         """The session was closed: what has not ended never will."""
@@ -325,12 +335,12 @@ class Calls:
 
     @staticmethod
     def _finish(future: Any, form: int, value: Any, state: str, tell: Tell) -> None:
-        if future._state in _DONE:
-            return
-        future._form, future._value = form, value
-        if future._more is None:
-            future._state = state
-        else:
+        if future._state not in _DONE:
+            future._form, future._value = form, value
+            if future._more is None:
+                future._state = state
+                return
+        if future._more is not None:
             tell(future, state)
 
     def check(self) -> None:

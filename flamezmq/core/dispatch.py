@@ -31,6 +31,8 @@ UNKNOWN_SECONDS = 1e-4
 WORTH_SECONDS = 1e-4
 #: To learn what a queue is worth, so many of its runs are looked at.
 RUNS = 64
+#: A function of more bytes is the only one that its message carries.
+FUNCTION_BYTES = 1 << 20
 #: A move may free an executor for another session, at most so many times in one turn.
 ROUNDS = 8
 
@@ -175,6 +177,8 @@ def _feed(
         count += n
         runs.append(run)
         executor.tasks = before + count
+        if len(run.function.blob) > FUNCTION_BYTES and run.function.number not in executor.known:
+            break  # a message of its own: it has to fit into a frame
     if count:
         if executor.bound_to != session.number:
             environment = session.spec.environment

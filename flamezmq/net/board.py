@@ -47,8 +47,6 @@ PROBE_SECONDS = 2.0
 PATIENCE_SECONDS = 3.0
 #: Results that a client has not taken, in bytes, at which no more are made for it.
 BACKLOG_BYTES = 256 << 20
-#: The largest frame that is let in.
-MAX_FRAME_BYTES = 1 << 30
 #: Characters of a refusal; it may quote what the peer said.
 MOST_WORDS = 400
 
@@ -94,7 +92,7 @@ class Board:
         socket.set_hwm(0)  # credit is the bound
         socket.linger = 0
         socket.router_mandatory = True
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, codec.MAX_FRAME_BYTES)
         socket.rcvtimeo = int(LONG_SECONDS * 1000)
         self._poll = [(socket, _POLLIN)]
 

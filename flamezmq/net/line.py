@@ -69,6 +69,7 @@ class Line:
         self._socket: Any = None
         self._monitor: Any = None
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._closed = False
         self._poll: list[tuple[Any, int]] = []
         self._dials = 0
         self._guard_fd = -1
@@ -155,19 +156,24 @@ class Line:
 
     def close(self, bye: bool = False) -> None:
         """Hang up; what was not sent is dropped.  `bye` tells the router to forget us.  Idempotent."""
-        if self._wake_fd >= 0:
-            if bye and self.link.up and not self._torn and self.lost is None:
-                self._raw(codec.signal(codec.BYE, self.link.epoch))
-                self._hang_up(linger_ms=200)
-            self._hang_up()
-            self.berth.context.destroy(0)
-            os.close(self._wake_fd)
-            self._wake_fd = -1
-            self.lost = self.lost or RouterLost("this line was closed")
+        if self._closed:
+            return
+        if bye and self.link.up and not self._torn and self.lost is None:
+            self._raw(codec.signal(codec.BYE, self.link.epoch))
+            self._hang_up(linger_ms=200)
+        self._hang_up()
+        self.berth.context.destroy(0)
+        self.lost = self.lost or RouterLost("this line was closed")
+        self._closed = True
+
+    def __del__(self) -> None:
+        # Not before: another thread may be about to `wake` us, and the number would soon be another file's.
+        if (fd := getattr(self, "_wake_fd", -1)) >= 0:
+            os.close(fd)
 
     def abandon(self) -> None:
         """Forget the sockets without touching them: for the child of a fork."""
-        self._wake_fd = -1
+        self._closed = True
         self.lost = RouterLost("this process was forked from the one that holds the line")
 
     # --- dialling
@@ -179,6 +185,7 @@ class Line:
         socket = self._socket = self.berth.context.socket(zmq.DEALER)
         socket.set_hwm(0)  # credit is the bound
         socket.linger = 0
+        socket.maxmsgsize = codec.MAX_FRAME_BYTES
         socket.reconnect_ivl = 10
         socket.reconnect_ivl_max = 200
         if self.address.startswith("tcp"):

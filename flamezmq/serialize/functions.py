@@ -23,16 +23,17 @@ import functools
 import pickle
 import sys
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from flamezmq.serialize.captures import Watch
 from flamezmq.serialize.culprit import unpicklable
 from flamezmq.serialize.heavy import HEAVY_BYTES, HeavyFunction, warn_heavy
 from flamezmq.serialize.pickler import dump_in_band
-from flamezmq.serialize.values import missing_module
+from flamezmq.serialize.values import missing_module, too_large
 
 try:
     from _blake2 import blake2b  # what hashlib would give, without 2 ms for loading OpenSSL
@@ -46,6 +47,8 @@ MAX_FUNCTIONS = 1_024
 #: Names that no known function object has; kept because their pickle may come back.
 MAX_IDLE_NAMES = 256
 MAX_IDLE_BYTES = 64 * 2**20
+#: The largest function, with all that it takes with it.
+MAX_BLOB_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,11 +89,13 @@ class FunctionTable:
         self._holders: dict[int, int] = {}  # number -> how many of _known have that name
         self._idle: OrderedDict[int, FunctionName] = OrderedDict()  # held by none, oldest first
         self._idle_bytes = 0
-        self.evicted: list[int] = []  # numbers, dropped since the last `take_evicted`
+        self.evicted: deque[int] = deque()  # numbers, dropped since the last `take_evicted`
         self._warned: set[str] = set()
-        self._next = 0
+        self._numbers = count()
+        self._given = 0
         self._pickled = 0
         self._lock = threading.Lock()
+        self._changing = 0  # ident of the thread that holds the lock to change the table
 
     def name(self, function: Callable[..., Any]) -> FunctionName:
         """The function's name; pickles it if it is new or may have changed.
@@ -113,11 +118,9 @@ class FunctionTable:
         """Numbers that the table has dropped since the last call, oldest first.
 
         They come up never again.  The caller tells executors to forget them
-        once no task that it holds quotes them.
+        once no task that it holds quotes them.  For one thread at a time.
         """
-        with self._lock:
-            evicted, self.evicted = self.evicted, []
-        return evicted
+        return [self.evicted.popleft() for _ in range(len(self.evicted))]
 
     def statistics(self) -> dict[str, int]:
         with self._lock:
@@ -126,7 +129,7 @@ class FunctionTable:
                 "names": len(self._names),
                 "idle_names": len(self._idle),
                 "idle_bytes": self._idle_bytes,
-                "numbers_given": self._next,
+                "numbers_given": self._given,
                 "pickled": self._pickled,
             }
 
@@ -147,26 +150,40 @@ class FunctionTable:
             raise TypeError(f"a task needs a function, not {type(function).__qualname__}")
         watch = Watch(function)  # before the pickle: a change between the two is seen next time
         blob = dump_function(function)
+        me = threading.get_ident()
+        if self._changing == me:  # a signal handler, that has interrupted what follows: it must not wait
+            return self._new_name(b"", blob, function)
         with self._lock:
-            self._pickled += 1
-            name = self._named(blob, function)
-            self._hold(name)  # so that what is dropped below is not this one
-            self._forget(id(function))
-            if not watch.volatile:
-                self._remember(_Known(function, name, watch))
-            self._release(name)
+            self._changing = me
+            try:
+                name = self._register(function, blob, watch)
+            finally:
+                self._changing = 0
         if len(blob) > HEAVY_BYTES and name.label not in self._warned:
             self._warned.add(name.label)
             warn_heavy(function, name.label, len(blob))
+        return name
+
+    def _register(self, function: object, blob: bytes, watch: Watch) -> FunctionName:
+        self._pickled += 1
+        name = self._named(blob, function)
+        self._hold(name)  # so that what is dropped below is not this one
+        self._forget(id(function))
+        if not watch.volatile:
+            self._remember(_Known(function, name, watch))
+        self._release(name)
         return name
 
     def _named(self, blob: bytes, function: object) -> FunctionName:
         digest = blake2b(blob, digest_size=16).digest()
         name = self._names.get(digest)
         if name is None:
-            name = FunctionName(self._next, digest, blob, label(function))
-            self._next += 1
-            self._names[digest] = name
+            name = self._names[digest] = self._new_name(digest, blob, function)
+        return name
+
+    def _new_name(self, digest: bytes, blob: bytes, function: object) -> FunctionName:
+        name = FunctionName(next(self._numbers), digest, blob, label(function))
+        self._given = name.number + 1
         return name
 
     def _remember(self, known: _Known) -> None:
@@ -209,9 +226,12 @@ class FunctionTable:
 def dump_function(function: object) -> bytes:
     """One pickle, buffers inside: it is hashed, sent once and kept."""
     try:
-        return dump_in_band(function)
+        blob = dump_in_band(function)
     except Exception as error:
         raise unpicklable(f"function {label(function)}", function, error) from error
+    if len(blob) > MAX_BLOB_BYTES:
+        raise too_large(f"function {label(function)} with what it refers to", len(blob), MAX_BLOB_BYTES)
+    return blob
 
 
 def load_function(blob: bytes) -> Callable[..., Any]:

@@ -7,7 +7,10 @@ Rules of this file:
 - All else goes through `pickler.Pickler`: cloudpickle's rules, one copy of
   each large buffer.  A payload never shares memory with what was dumped,
   except with bytes objects, which nobody can change.
-- What can't be pickled raises `Unpicklable`, which names the part at fault.
+- What can't be pickled raises `Unpicklable`, which names the part at fault; what
+  no message takes raises `TooLarge`.
+- A pickle of more than `COLUMN_BYTES` is a frame of its own, like a buffer, so
+  that the columns of a message stay small: its payload begins with b"".
 
 An array that travelled out of band is a view of the buffer handed to `load_*`:
 nothing is copied.  It is writable if that buffer is (a bytearray, the buffer
@@ -23,9 +26,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
-from flamezmq.errors import MissingModule, Unpicklable
+from flamezmq.errors import MissingModule, TooLarge, Unpicklable
 from flamezmq.serialize.culprit import refusal, unpicklable
 from flamezmq.serialize.pickler import OUT_OF_BAND_BYTES, PROTOCOL, Buffer, Payload, dump
+from flamezmq.wire.codec import MAX_FRAME_BYTES
 
 __all__ = [
     "Buffer",
@@ -38,12 +42,17 @@ __all__ = [
     "load_slice",
     "load_value",
     "missing_module",
+    "too_large",
 ]
 
 #: A payload as a transport hands it over.
 Received: TypeAlias = Buffer | Sequence[Buffer]
 
 #: Exact types that plain pickle and cloudpickle treat alike.  bytes is apart: large ones leave the pickle.
+#: A pickle up to it travels in a column of a message.
+COLUMN_BYTES = 1 << 16
+#: The largest piece of a payload.
+MOST_PIECE_BYTES = MAX_FRAME_BYTES
 _ATOMS = frozenset({int, float, str, bool, complex, type(None)})
 _are_atoms = _ATOMS.issuperset
 _dumps = pickle.dumps
@@ -58,17 +67,21 @@ def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any], fn: Callable[..., A
     """
     if not kwargs:
         if _are_atoms(map(type, args)):
-            return _dumps(args, PROTOCOL)
+            atoms = _dumps(args, PROTOCOL)
+            return atoms if len(atoms) <= COLUMN_BYTES else _framed(atoms, _the_call(fn))
         call: Any = _with_bytes_apart(args)  # a tuple alone means: no keywords
     elif _are_atoms(map(type, args)) and _are_atoms(map(type, kwargs.values())):
-        return _dumps([args, kwargs], PROTOCOL)
+        return _framed(_dumps([args, kwargs], PROTOCOL), _the_call(fn))
     else:
         named = dict(zip(kwargs, _with_bytes_apart(tuple(kwargs.values())), strict=True))
         call = [_with_bytes_apart(args), named]
     try:
-        return dump(call)
+        payload = dump(call)
     except Exception as error:
         raise _refused_call(args, kwargs, fn, error) from error
+    if type(payload) is bytes and len(payload) <= COLUMN_BYTES:
+        return payload
+    return _framed(payload, _the_call(fn))
 
 
 def load_call(payload: Received) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -89,13 +102,14 @@ def load_call(payload: Received) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def dump_value(value: Any, what: str = "the result") -> Payload:
     """Pickle one value; `what` names it in an error."""
     if type(value) in _ATOMS:
-        return _dumps(value, PROTOCOL)
+        return _framed(_dumps(value, PROTOCOL), what)
     if type(value) is bytes:
         value = _apart(value)
     try:
-        return dump(value)
+        payload = dump(value)
     except Exception as error:
         raise unpicklable(what, value, error) from error
+    return _framed(payload, what)
 
 
 def load_value(payload: Received) -> Any:
@@ -110,9 +124,10 @@ def dump_slice(items: list[Any], what: str = "the slice") -> Payload:
     and looking at each type would cost as much as pickling it.
     """
     try:
-        return dump(_packed(items))
+        payload = dump(_packed(items))
     except Exception as error:
         raise unpicklable(what, items, error) from error
+    return _framed(payload, what)
 
 
 def load_slice(payload: Received) -> list[Any]:
@@ -130,8 +145,25 @@ def missing_module(error: ModuleNotFoundError) -> ModuleNotFoundError:
 
 def _load(payload: Received) -> Any:
     if isinstance(payload, list | tuple):
-        return _loads(payload[0], buffers=payload[1:])
+        pieces = payload if payload[0] else payload[1:]
+        return _loads(pieces[0], buffers=pieces[1:])
     return _loads(cast(Buffer, payload))
+
+
+def _framed(payload: Payload, what: str) -> Payload:
+    """The same in pieces that fit into messages."""
+    if type(payload) is bytes and len(payload) <= COLUMN_BYTES:
+        return payload
+    pieces = payload if type(payload) is list else [payload]
+    largest = max(map(len, pieces))
+    if largest > MOST_PIECE_BYTES:
+        raise too_large(what, largest)
+    return [b"", *pieces] if len(pieces[0]) > COLUMN_BYTES else payload
+
+
+def too_large(what: str, size: int, most: int = MOST_PIECE_BYTES) -> TooLarge:
+    """The error for a piece of so many bytes."""
+    return TooLarge(what, "", f"{size:,} bytes in one piece, and a message takes {most:,}")
 
 
 class _Apart:
@@ -169,7 +201,7 @@ def _refused_call(
     args: tuple[Any, ...], kwargs: dict[str, Any], fn: Callable[..., Any] | None, error: Exception
 ) -> Unpicklable:
     """Say which argument it was."""
-    of = f" of {getattr(fn, '__qualname__', None) or type(fn).__qualname__}" if fn is not None else ""
+    of = _of(fn)
     for position, value in enumerate(args):
         cause = refusal(value)
         if cause is not None:
@@ -179,7 +211,15 @@ def _refused_call(
         cause = refusal(value)
         if cause is not None:
             return unpicklable(f"keyword argument `{name}`{of}", value, cause)
-    return unpicklable(f"the call{of}", (args, kwargs), error)
+    return unpicklable(_the_call(fn), (args, kwargs), error)
+
+
+def _the_call(fn: Callable[..., Any] | None) -> str:
+    return f"the call{_of(fn)}"
+
+
+def _of(fn: Callable[..., Any] | None) -> str:
+    return f" of {getattr(fn, '__qualname__', None) or type(fn).__qualname__}" if fn is not None else ""
 
 
 def _parameter(fn: Callable[..., Any] | None, position: int) -> str:

@@ -33,6 +33,9 @@ BYE: Final = 9  # dialler -> router: forget me
 ENVELOPE: Final = struct.Struct("<BBIQQ")
 SIZE: Final = ENVELOPE.size
 
+#: The largest frame that anybody lets in; ZeroMQ cuts the connection of who sends a larger one.
+MAX_FRAME_BYTES: Final = 1 << 30
+
 Buffer = Any  # bytes, bytearray, memoryview or zmq.Frame
 Payload = Any  # bytes, or [pickle, buffer, ...]
 

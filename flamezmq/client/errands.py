@@ -1,0 +1,63 @@
+"""Errands: what is called for the user, on a thread of its own, one after the other.
+
+Done-callbacks, and the printing of what tasks print, take the user's time: a
+callback may compute for long, submit, and wait; a terminal may be slow.  So
+they never run on a thread that does I/O, and never with a lock held.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from flamezmq.errors import StartFailed
+
+
+class Errands:
+    """One background thread and its queue."""
+
+    def __init__(self) -> None:
+        # A SimpleQueue: `add` may be called by a finalizer or a signal handler, in the middle of an `add`.
+        self._queue: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name="flm-errands", daemon=True)
+
+    def start(self) -> None:
+        start(self.thread)
+
+    def add(self, fn: Callable[..., Any], *args: Any) -> None:
+        """Have `fn(*args)` called; from any thread, at any moment."""
+        self._queue.put((fn, args))
+
+    def is_here(self) -> bool:
+        """Whether the calling thread is this one: it runs a callback, and must not be kept waiting."""
+        return threading.current_thread() is self.thread
+
+    def stop(self, timeout: float) -> None:
+        """End when all that was added has been called; waits for that, but not in a callback."""
+        self._queue.put(None)
+        if self.thread.is_alive() and not self.is_here():
+            self.thread.join(timeout)
+
+    def _run(self) -> None:
+        while (errand := self._queue.get()) is not None:
+            fn, args = errand
+            try:
+                fn(*args)
+            except BaseException:  # even a callback's SystemExit: others are waiting
+                logging.getLogger("flamezmq").exception("a callback failed")
+            errand = fn = args = None  # type: ignore[assignment]  # what it held is the user's
+
+
+def start(thread: threading.Thread) -> None:
+    """Start one of the client's threads.
+
+    Raises:
+        StartFailed: the system gives this user no more of them.
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise StartFailed(f"{error}; raise this user's limit of processes (ulimit -u)") from error
