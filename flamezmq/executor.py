@@ -34,7 +34,7 @@ from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
 
 #: Finished results wait at most so long for company, and only while the next task is known to be short.
-FLUSH_SECONDS = 0.005
+FLUSH_SECONDS = 0.008
 #: Between short tasks, how often to look whether the router wants something back.
 LOOK_SECONDS = 0.002
 #: A task below it is short.

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import flamezmq as flm
+from flamezmq.capacity import MATH_THREADS
 
 pytestmark = pytest.mark.processes
 
@@ -232,6 +233,9 @@ def test_a_megabyte_on_one_line_is_no_harm(capfd: pytest.CaptureFixture[str]) ->
     with flm.Client(executors=1) as client:
         client.submit(print, "x" * (1 << 20)).result(WAIT_SECONDS)
         client.submit(print, "the end").result(WAIT_SECONDS)
+    out = capfd.readouterr().out
+    assert out.endswith(") the end\n")
+    assert out.count("x") == 1 << 20
 
 
 def test_with_forwarding_off_nothing_is_printed_here(capfd: pytest.CaptureFixture[str]) -> None:
@@ -244,9 +248,9 @@ def test_with_forwarding_off_nothing_is_printed_here(capfd: pytest.CaptureFixtur
 def test_numeric_libraries_get_as_many_threads_as_the_executor_has_cores() -> None:
     """They read it when they are loaded: it must be there before."""
     with flm.Client(executors=os.cpu_count() or 1) as client:
-        limits = client.submit(
-            lambda: {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        ).result(WAIT_SECONDS)
+        limits = client.submit(lambda: {name: os.environ.get(name) for name in MATH_THREADS}).result(
+            WAIT_SECONDS
+        )
     assert set(limits.values()) == {"1"}
 
 

@@ -17,7 +17,7 @@ from tests.sim.ends import Dialler, Router
 from tests.sim.ledger import Ledger
 from tests.sim.world import World
 
-FLUSH_SECONDS = 0.005
+FLUSH_SECONDS = 0.008
 LOOK_SECONDS = 0.002
 SHORT_SECONDS = 0.005
 ATTEND_SECONDS = 0.02
