@@ -1,0 +1,93 @@
+"""flmctl: look at a cluster and give orders to it.
+
+This file is the group and how it ends: complaints and exit codes.  The
+commands stand in the files beside it (`ctl_*.py`, one per family); what is
+heavy (ZeroMQ, rich) is imported when a command needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from flamezmq.cli.ctl_base import (
+    DEFAULT_ADDRESS,
+    FAILED,
+    INTERRUPTED,
+    NO_ROUTER,
+    OK,
+    REFUSED,
+    USAGE,
+    Failure,
+)
+from flamezmq.errors import FlameError, Refused, RouterLost
+
+EPILOG = """\b
+Exit codes:
+  0    done
+  1    it could not be done, and why is said on stderr
+  2    wrong usage
+  3    no router answers at the address, or it has gone meanwhile
+  4    there is no such session, task or executor
+  5    the router refuses us (another version, another Python)
+  130  Ctrl-C
+"""
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG
+)
+@click.option(
+    "-a",
+    "--address",
+    metavar="ADDRESS",
+    help=f"The router's; else $FLAMEZMQ_ADDRESS, else {DEFAULT_ADDRESS}.",
+)
+@click.pass_context
+def command(context: click.Context, address: str | None) -> None:
+    """Look at a flamezmq cluster, and give orders to it."""
+    context.obj = address
+
+
+def _forget_output() -> None:
+    """Nobody gets what is left in the buffer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def main() -> NoReturn:
+    """The console script."""
+    code, complaint = OK, ""
+    try:
+        code = command.main(prog_name="flmctl", standalone_mode=False) or OK
+        if sys.stdout:
+            sys.stdout.flush()  # the help
+    except (KeyboardInterrupt, click.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = FAILED  # nobody reads us, so nobody wants to know
+        _forget_output()
+    except click.exceptions.NoArgsIsHelpError as error:
+        code, complaint = USAGE, error.format_message()
+    except click.ClickException as error:
+        code, complaint = USAGE, f"flmctl: {error.format_message()}"
+    except Failure as error:
+        code, complaint = error.code, f"flmctl: {error}"
+    except Refused as error:
+        code, complaint = REFUSED, f"flmctl: the router refuses us: {error}"
+    except RouterLost as error:
+        code, complaint = NO_ROUTER, f"flmctl: {error}"
+    except FlameError as error:
+        code, complaint = FAILED, f"flmctl: {error}"
+    except OSError as error:
+        code, complaint = FAILED, f"flmctl: can't write the output: {error}"
+        _forget_output()
+    if complaint:
+        click.echo(complaint, err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What all commands of flmctl share: exit codes, the address, the connection, saying something."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from flamezmq.client.controller import Controller
+
+#: Where `flmrouter` listens unless it is told otherwise.
+DEFAULT_ADDRESS = "tcp://127.0.0.1:7601"
+
+#: Exit codes.
+OK, FAILED, USAGE, NO_ROUTER, NOT_FOUND, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Failure(Exception):
+    """What was asked for could not be done; the text says why."""
+
+    code = FAILED
+
+
+class NotFound(Failure):
+    """There is no such thing here."""
+
+    code = NOT_FOUND
+
+
+def address_option(function: F) -> F:
+    """`-a` behind the command's name, too; the one given last counts."""
+    return click.option(
+        "-a", "--address", metavar="ADDRESS", help="The router's (see flmctl --help)."
+    )(function)  # fmt: skip
+
+
+def address_of(address: str | None) -> str:
+    """The router's address: as given here, to the group, by the environment, or the usual one.
+
+    Raises:
+        click.UsageError: it is none.
+    """
+    context = click.get_current_context(silent=True)
+    above = context.find_root().obj if context is not None else None
+    found = address or above or os.environ.get("FLAMEZMQ_ADDRESS") or DEFAULT_ADDRESS
+    if not found.startswith(("tcp://", "ipc://")):
+        raise click.UsageError(f"{found!r} is no address; write tcp://HOST:PORT or ipc://PATH.")
+    return str(found)
+
+
+def connect(address: str | None, patience_seconds: float = 3.0) -> Controller:
+    """A connection to the router that is meant.
+
+    Raises:
+        click.UsageError: the address can't be used.
+        RouterLost, Refused: see `Controller`.
+    """
+    from zmq import ZMQError
+
+    from flamezmq.client.controller import Controller
+
+    found = address_of(address)
+    try:
+        return Controller(found, patience_seconds)
+    except ZMQError as error:
+        raise click.UsageError(f"can't use the address {found!r}: {error}.") from error
+
+
+def say(text: str) -> None:
+    """A line on standard output, now; nowhere if it was closed before we began."""
+    if sys.stdout:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
