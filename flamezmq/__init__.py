@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flamezmq.version import __version__
 
 if TYPE_CHECKING:
+    from flamezmq import aio
     from flamezmq.client.api import Client
     from flamezmq.client.future import Future
     from flamezmq.client.session import Session
@@ -77,17 +78,24 @@ __all__ = [
     "TooLarge",
     "Unpicklable",
     "__version__",
+    "aio",
     "as_completed",
     "wait",
 ]
 
 
+#: Modules that need no import of their own.
+_MODULES = ("aio",)
+
+
 def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _MODULES:
+        return import_module(f"flamezmq.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'flamezmq' has no attribute {name!r}")
-    from importlib import import_module
-
     value = getattr(import_module(home), name)
     globals()[name] = value
     return value

@@ -342,6 +342,8 @@ def test_every_source_file_has_its_place_in_the_architecture() -> None:
 def public_things() -> Iterator[tuple[str, Any]]:
     """Every name that flamezmq exports, and every public method and property that is flamezmq's own."""
     exported = {name: getattr(flamezmq, name) for name in flamezmq.__all__ if name != "__version__"}
+    for module in [thing for thing in exported.values() if inspect.ismodule(thing)]:
+        exported |= {f"{module.__name__}.{name}": getattr(module, name) for name in module.__all__}
     given = {cls.__name__: cls for cls in (Status, Mapped, DoneAndNotDone)}  # by what is exported
     for name, thing in (exported | given).items():
         yield name, thing

@@ -29,7 +29,7 @@ LAYERS = (
     "config log metrics net journal security serialize processes page capacity folder executor_config",
     "store shims provision",
     "client router worker executor zygote launcher batch",
-    "adapters dashboard cli testing",
+    "adapters aio dashboard cli testing",
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}
 #: `from flamezmq import Client` is for users, and for the faces, which are users.

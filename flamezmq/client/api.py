@@ -62,6 +62,8 @@ class Client:
     not one for each piece of work.
     """
 
+    _Pump = Pump
+
     def __init__(
         self, address: str | None = None, *, executors: int | None = None, forward_output: bool = True
     ) -> None:
@@ -84,7 +86,7 @@ class Client:
         self._closed_in_wait = False  # by a signal handler: who waited hangs up
         self._no_credit = False  # what the outboxes hold has to wait for results
         address = address or os.environ.get("FLAMEZMQ_ADDRESS") or None
-        _check_arguments(address, executors)
+        check_arguments(address, executors)
         if address is None:
             from flamezmq.client.embedded import Embedded
 
@@ -100,7 +102,7 @@ class Client:
         self._line = Line(address, "client", self._apply, patience_seconds=patience)
         if self._cluster is not None:
             self._line.guard(self._cluster.pidfd, self._how_the_cluster_ended)
-        self._pump = Pump(self._line, self._stage, self._unsent, self._fail)
+        self._pump = self._Pump(self._line, self._stage, self._unsent, self._fail)
         self._errands = Errands()
         _clients.add(self)
         try:
@@ -262,6 +264,10 @@ class Client:
                     session = self._default = self.session("client")
         return session
 
+    def _may_wait(self) -> bool:
+        """Whether a `submit` may block here: never in a callback."""
+        return not self._errands.is_here()
+
     def _forget(self, alias: int) -> None:
         self._sessions.pop(alias, None)
         self._calls.pop(alias, None)
@@ -390,7 +396,8 @@ class Client:
         self._line.abandon()  # the cluster knows by itself whose it is
 
 
-def _check_arguments(address: str | None, executors: int | None) -> None:
+def check_arguments(address: str | None, executors: int | None) -> None:
+    """Raises ValueError as `Client` says."""
     if address is not None and not address.startswith(("tcp://", "ipc://")):
         raise ValueError(f"{address!r} is no address of a router: it is tcp://HOST:PORT or ipc://PATH")
     if executors is None:

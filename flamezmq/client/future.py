@@ -21,7 +21,8 @@ from flamezmq.serialize.values import load_value
 if TYPE_CHECKING:
     from flamezmq.client.session import Session
 
-_DONE = frozenset((FINISHED, CANCELLED, "CANCELLED"))
+#: The states of a future that has ended.
+DONE = frozenset((FINISHED, CANCELLED, "CANCELLED"))
 #: Held while a future gets its `_more`, and while nothing else is waited for: the standard library's `wait`
 #: asks for one future's condition with those of others in its hands.
 _making = threading.Lock()
@@ -87,7 +88,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
             the task's own exception, its remote traceback as `__cause__`;
             TaskLost, RouterLost, TaskError: see `flamezmq.errors`.
         """
-        if self._state not in _DONE:
+        if self._state not in DONE:
             self._await(timeout)
         if self._form == VALUE:
             return self._value
@@ -109,7 +110,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
             TimeoutError: not done in time; the task goes on.
             CancelledError: it was cancelled.
         """
-        if self._state not in _DONE:
+        if self._state not in DONE:
             self._await(timeout)
         if self._state is not FINISHED:
             raise cf.CancelledError
@@ -117,7 +118,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
 
     def done(self) -> bool:
         """Whether it has ended: with a value, with an error, or cancelled.  Does no I/O."""
-        return self._state in _DONE
+        return self._state in DONE
 
     def cancelled(self) -> bool:
         """Whether it was cancelled, so that it has never run and never will."""
@@ -134,7 +135,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
         the router, which takes it out of its queue or back from its executor, and waits for the
         answer (at most a second; a round trip, mostly).  A task that runs is not interrupted.
         """
-        if self._state in _DONE:
+        if self._state in DONE:
             return self._state is not FINISHED
         return self._session._cancel(self)
 
@@ -147,7 +148,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
         """
         more = self._ensure_more()
         with more.condition:
-            if self._state not in _DONE:
+            if self._state not in DONE:
                 more.callbacks.append(fn)
                 return
         self._call(fn)
@@ -202,7 +203,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
         with more.condition:
             if more.told:
                 return
-            if self._state not in _DONE:
+            if self._state not in DONE:
                 self._state = state
             for waiter in more.waiters:
                 if self not in waiter.finished_futures:  # else it was told, before the interrupt

@@ -49,7 +49,7 @@ class Mapped:
         chunksize: int | None,
         timeout: float | None,
     ) -> None:
-        self._slices = _Slices(session, fn, iterables, ordered, chunksize, timeout)
+        self._slices = Slices(session, fn, iterables, ordered, chunksize, timeout)
         self._slices.fill()
         self._stream = self._slices.run()
         next(self._stream)  # so that it has begun: what was never begun has no end, and cancels nothing
@@ -67,7 +67,12 @@ class Mapped:
         self._stream.close()
 
 
-class _Slices:
+class Slices:
+    """The slices of one map: cut, sent, and opened when they have come.
+
+    on_way: the futures of those that were sent, in the order of the inputs.
+    """
+
     def __init__(
         self,
         session: Session,
@@ -83,7 +88,7 @@ class _Slices:
         self._slicer = Slicer(fn, spread)
         self._left = min(length_hint(it, 1 << 62) for it in iterables)
         self._inputs: Iterator[Any] = zip(*iterables, strict=False) if spread else iter(iterables[0])
-        self._on_way: deque[Future] = deque()
+        self.on_way: deque[Future] = deque()
         self._sizes: dict[Future, int] = {}  # their items
         self._dry = False
         self._size = 1
@@ -94,7 +99,7 @@ class _Slices:
         """Keep enough slices on their way."""
         ahead = AHEAD if self._chunksize is None else max(AHEAD, 64)
         ahead = max(ahead, 3 * self._workers)
-        while not self._dry and len(self._on_way) < ahead:
+        while not self._dry and len(self.on_way) < ahead:
             items = list(islice(self._inputs, self._next_size()))
             if not items:
                 self._dry = True
@@ -109,8 +114,11 @@ class _Slices:
             self._submit(items[: len(items) // 2])
             self._submit(items[len(items) // 2 :])
         else:
-            self._on_way.append(future)
-            self._sizes[future] = len(items)
+            self._sent(future, len(items))
+
+    def _sent(self, future: Future, count: int) -> None:
+        self.on_way.append(future)
+        self._sizes[future] = count
 
     def _next_size(self) -> int:
         if self._chunksize is not None:
@@ -129,46 +137,53 @@ class _Slices:
         """One iterable of results after the other."""
         try:
             yield ()
-            while self._on_way:
-                future = self._next_future()
-                size = self._sizes.pop(future)
-                try:
-                    result = future.result()
-                except Exception as error:  # the slice as a whole is lost: so is each of its items
-                    self.fill()
-                    yield _Faulty([None] * size, dict.fromkeys(range(size), error))
-                    continue
-                self._learn(result.seconds, max(len(result.values), 1))
-                self.fill()
-                yield _Faulty(result.values, result.errors) if result.errors else result.values
+            while waiting := self.on_way:
+                done = waiting[0].done if self._ordered else (lambda: any(f.done() for f in self.on_way))
+                if not self._session._drive(done, self._deadline):
+                    raise TimeoutError("the map was not done in time")
+                future = self.ready()
+                if future is not None:
+                    yield self.open(future)
         finally:
             self._let_go()
 
-    def _next_future(self) -> Future:
-        """The next slice that is done: the oldest, or any."""
-        waiting = self._on_way
-        if self._ordered:
-            future = waiting[0]
-            if not self._session._drive(future.done, self._deadline):
-                raise TimeoutError("the map was not done in time")
-            return waiting.popleft()
-        if not self._session._drive(lambda: any(f.done() for f in waiting), self._deadline):
-            raise TimeoutError("the map was not done in time")
-        future = next(f for f in waiting if f.done())
-        waiting.remove(future)
-        return future
+    def ready(self) -> Future | None:
+        """Take the next slice that is done, the oldest or any; None if it is not done yet."""
+        for future in self.on_way:
+            if future.done():
+                self.on_way.remove(future)
+                return future
+            if self._ordered:
+                break
+        return None
+
+    def open(self, future: Future) -> Iterable[Any]:
+        """The results in a slice that is done; another one is sent in its place."""
+        size = self._sizes.pop(future)
+        try:
+            result = future.result()
+        except Exception as error:  # the slice as a whole is lost: so is each of its items
+            self.fill()
+            return _Faulty([None] * size, dict.fromkeys(range(size), error))
+        self._learn(result.seconds, max(len(result.values), 1))
+        self.fill()
+        return _Faulty(result.values, result.errors) if result.errors else result.values
 
     def _let_go(self) -> None:
         """Cancel what is left, without a lock: the garbage collector may end us, wherever it runs."""
         client = self._session._client
-        if self._on_way and not client._closed:
+        if self.on_way and not client._closed:
             client._errands.add(self.cancel)
 
     def cancel(self) -> None:
+        """Send nothing more, and cancel what is on its way."""
+        self._session._abandon(self.drop())
+
+    def drop(self) -> deque[Future]:
+        """Send nothing more; returns the futures that are on their way, which are nobody's now."""
         self._dry = True
-        on_way, self._on_way = self._on_way, deque()
-        for future in on_way:
-            future._session._abandon(future)
+        on_way, self.on_way = self.on_way, deque()
+        return on_way
 
 
 class _Faulty:

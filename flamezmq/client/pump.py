@@ -33,6 +33,8 @@ Done = Callable[[], bool]
 class Pump:
     """flush: stage what the outboxes hold; unsent: whether they hold anything; fail: the line is lost."""
 
+    grace_seconds = GRACE_SECONDS
+
     def __init__(
         self,
         line: Line,
@@ -223,7 +225,7 @@ class Pump:
             self._armed = self._unsent()
             return
         idle = monotonic() - self._last_driven
-        if self._driver or self._wanting or idle < GRACE_SECONDS:
+        if self._driver or self._wanting or idle < self.grace_seconds:
             self._bell.acquire(timeout=GRACE_SECONDS)
             return
         with self.line.lock:

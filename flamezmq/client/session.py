@@ -122,10 +122,7 @@ class Session:
 
         Closing the iterator cancels what is left.  Under a microsecond per empty item.
         """
-        if not iterables:
-            raise TypeError("map needs at least one iterable")
-        if chunksize is not None and chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
+        check_map(iterables, chunksize)
         return Mapped(self, fn, iterables, ordered, chunksize, timeout)
 
     def status(self) -> Status:
@@ -219,7 +216,7 @@ class Session:
             self._wait_for_room(lambda: not calls.outbox or calls.outbox_bytes < MOST_BYTES * 7 // 8)
 
     def _wait_for_room(self, there_is_room: Callable[[], bool]) -> None:
-        if not self._client._errands.is_here():  # a submit in a callback never blocks
+        if self._client._may_wait():
             self._drive(there_is_room, None)
 
     def _cancel(self, future: Future) -> bool:
@@ -239,21 +236,36 @@ class Session:
             cancels.pop(asked, None)
         return future.cancelled()
 
-    def _abandon(self, future: Future) -> None:
-        """Cancel without waiting for an answer."""
+    def _abandon(self, futures: Iterable[Future]) -> None:
+        """Cancel tasks without waiting for an answer, by one message."""
         client, calls = self._client, self._calls
-        if future.done() or client._closed or calls.closed:
+        if client._closed or calls.closed:
             return
-        with client._apply_lock:
-            if calls.take_from_outbox(future):
-                calls.cancelled += 1
-                future._end_quietly(CANCELLED, client._errands.add)
-                return
+        sent: list[int] = []
+        for future in futures:
+            if future.done():
+                continue
+            with client._apply_lock:
+                if calls.take_from_outbox(future):
+                    calls.cancelled += 1
+                    future._end_quietly(CANCELLED, client._errands.add)
+                else:
+                    sent.append(future._index)
+        if not sent:
+            return
         try:
-            client._tell(m.Cancel(calls.alias, [future._index]))
+            client._tell(m.Cancel(calls.alias, sent))
         except FlameError:
-            pass  # the router is gone, and the task with it
+            pass  # the router is gone, and the tasks with it
 
     def _cancel_rest(self) -> None:
         with self._apply_lock:
             self._calls.cancel_all(self._client._on_end)
+
+
+def check_map(iterables: tuple[Iterable[Any], ...], chunksize: int | None) -> None:
+    """Raises TypeError or ValueError, in the standard library's words."""
+    if not iterables:
+        raise TypeError("map needs at least one iterable")
+    if chunksize is not None and chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")

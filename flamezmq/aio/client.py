@@ -1,0 +1,270 @@
+"""Client and Session for event loops."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from flamezmq.aio.behind import ClientBehind
+from flamezmq.aio.hub import Answer
+from flamezmq.aio.mapping import Mapped, WatchedSlices
+from flamezmq.aio.threads import in_thread
+from flamezmq.client import session as sync
+from flamezmq.client.api import check_arguments
+from flamezmq.client.status import Status
+from flamezmq.errors import ClientClosed
+
+
+class Session:
+    """Tasks that belong together; made by `Client.session`, opened by `async with` or `open`.
+
+    At the end of the block its tasks are awaited; they are cancelled when the block is left by an
+    exception, or when the waiting is cancelled.  The event loop goes on meanwhile.
+    """
+
+    def __init__(self, client: Client, name: str, options: dict[str, Any]) -> None:
+        self._client = client
+        self._name, self._options = name, options
+        self._behind: ClientBehind | None = None
+        self._session: sync.Session | None = None
+
+    async def open(self) -> Session:
+        """Open it at the router: one round trip.  Raises as `flm.Client.session` does."""
+        if self._session is not None:
+            raise RuntimeError(f"session {self.id} is open already")
+        behind = self._client._opened()
+        self._session = await in_thread(
+            partial(behind.session, self._name, **self._options), undo=partial(_close_session, _now())
+        )
+        self._behind = behind
+        return self
+
+    @property
+    def id(self) -> str:
+        """Its name in logs and errors: the name that was asked for, and six random letters."""
+        return self._opened().id
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Answer:
+        """Run `fn(*args, **kwargs)` on an executor; returns its Answer, an `asyncio.Future`, at once.
+
+        Function and arguments are pickled here and now, as `flm.Session.submit` explains.
+
+        Raises:
+            ClientClosed, RouterLost: there is nobody to run it.
+            RuntimeError: no event loop is running in this thread.
+
+        Never blocks, so it is for the caller to bound what is submitted and not yet awaited (a
+        `map` does that by itself).  A few microseconds.
+        """
+        session = self._opened()
+        assert self._behind is not None
+        hub = self._behind.hub()
+        light = session.submit(fn, *args, **kwargs)
+        answer = Answer(loop=hub.loop)
+        answer._light = light
+        hub.watch(light, answer)
+        return answer
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        chunksize: int | None = None,
+    ) -> Mapped:
+        """`fn(*items)` for the items of the `iterables`, in parallel; returns an asynchronous iterator.
+
+        Items travel in slices of a few milliseconds of work; inputs are pulled, on the event loop,
+        as results are taken, so endless iterables are fine.
+
+        Args:
+            ordered: results in the order of the inputs; False gives them as their slices end.
+            chunksize: items per slice, from 1; None takes what fits the measured run time.
+
+        Errors come as in `flm.Session.map`.  For a limit in time use `asyncio.timeout`.
+        """
+        sync.check_map(iterables, chunksize)
+        session = self._opened()
+        assert self._behind is not None
+        return Mapped(self._behind, WatchedSlices(session, fn, iterables, ordered, chunksize, None))
+
+    async def status(self) -> Status:
+        """How many of its tasks are pending, running, succeed, failed, cancelled.  One round trip.
+
+        Raises:
+            ClientClosed: the session is closed.
+            RouterLost: there is nobody to ask.
+        """
+        status: Status = await in_thread(self._opened().status)
+        return status
+
+    async def aclose(self, cancel: bool = False) -> None:
+        """Wait for the tasks and close the session.  Idempotent.
+
+        Args:
+            cancel: do not wait; cancel what has not ended.
+
+        When this waiting is cancelled, the tasks are.
+        """
+        session = self._session
+        if session is None:
+            return
+        hurry = _now() if cancel else threading.Event()
+        await in_thread(
+            partial(_close_session, hurry, session), hurry=partial(_hasten, hurry, session._client)
+        )
+
+    async def __aenter__(self) -> Session:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose(cancel=kind is not None)
+
+    def _opened(self) -> sync.Session:
+        if self._session is None:
+            raise ClientClosed(
+                f"session {self._name} is not open; open it by `async with` or `await ...open()`"
+            )
+        return self._session
+
+
+class Client:
+    """A connection to a router for event loops; without an address, to a private cluster.
+
+    Args:
+        address: "tcp://host:port" or "ipc://path"; None takes $FLAMEZMQ_ADDRESS, and without that
+            starts an embedded cluster, which ends with this client.
+        executors: how many processes run the tasks of an embedded cluster; None means the usable
+            cores.
+        forward_output: print here what tasks print there.
+
+    Raises:
+        ValueError: `executors` is no integer from 1, or comes together with an address; the
+            address is none.
+
+    `async with` opens it, and raises what opening an `flm.Client` raises.  At the end of the block
+    its tasks are awaited; they are cancelled when the block is left by an exception, or when that
+    waiting is cancelled.  Several event loops, each in its thread, may use one client at a time.
+    """
+
+    def __init__(
+        self, address: str | None = None, *, executors: int | None = None, forward_output: bool = True
+    ) -> None:
+        check_arguments(address, executors)
+        self._make = partial(ClientBehind, address, executors, forward_output)
+        self._behind: ClientBehind | None = None
+        self._own = Session(self, "client", {})
+
+    async def open(self) -> Client:
+        """Start the cluster, or connect; on a thread.  Raises StartFailed, RouterLost, Refused."""
+        if self._behind is not None:
+            raise RuntimeError("this client has been opened already; make a new one")
+        self._behind = await in_thread(self._make, undo=ClientBehind.close)
+        try:
+            await self._own.open()
+        except BaseException:
+            await self.aclose(cancel=True)
+            raise
+        return self
+
+    @property
+    def address(self) -> str:
+        """The router's, once the client is open."""
+        return self._opened().address
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Answer:
+        """Run `fn(*args, **kwargs)` on an executor; returns its Answer, an `asyncio.Future`, at once.
+
+        As `Session.submit`, in the client's own session.
+        """
+        return self._own.submit(fn, *args, **kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        chunksize: int | None = None,
+    ) -> Mapped:
+        """`fn(*items)` for the items of the `iterables`, in parallel; returns an asynchronous iterator.
+
+        As `Session.map`, which explains `ordered` and `chunksize`, in the client's own session.
+        """
+        return self._own.map(fn, *iterables, ordered=ordered, chunksize=chunksize)
+
+    def session(self, name: str = "session", **options: Any) -> Session:
+        """A session, to be opened by `async with`; `name` and `options` are those of `flm.Client.session`."""
+        return Session(self, name, options)
+
+    def processes(self) -> dict[str, list[int]]:
+        """Process ids of an embedded cluster, by role; a walk through /proc, some milliseconds."""
+        return self._opened().processes()
+
+    def statistics(self) -> dict[str, int]:
+        """Counts, as `flm.Client.statistics`; `wake_ups` is how often event loops were woken."""
+        behind = self._opened()
+        return {**behind.statistics(), "wake_ups": behind.wake_ups()}
+
+    async def aclose(self, cancel: bool = False) -> None:
+        """Wait for the tasks, then hang up; an embedded cluster ends.  Idempotent.
+
+        Args:
+            cancel: do not wait; cancel what has not ended.
+
+        When this waiting is cancelled, the tasks are.
+        """
+        behind = self._behind
+        if behind is None:
+            return
+        hurry = _now() if cancel else threading.Event()
+        await in_thread(partial(_close_client, hurry, behind), hurry=partial(_hasten, hurry, behind))
+
+    async def __aenter__(self) -> Client:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose(cancel=kind is not None)
+
+    def _opened(self) -> ClientBehind:
+        if self._behind is None:
+            raise ClientClosed("this client is not open; open it by `async with` or `await client.open()`")
+        return self._behind
+
+
+# --- on threads
+
+
+def _now() -> threading.Event:
+    """Hurry from the start."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
+def _hasten(hurry: threading.Event, client: Any) -> None:
+    """Wake the thread that waits for tasks: they are not waited for any more."""
+    hurry.set()
+    client._pump.line.wake()
+
+
+def _close_session(hurry: threading.Event, session: sync.Session) -> None:
+    session._drive(lambda: not session._calls.unfinished or hurry.is_set(), None)
+    session.close(cancel=True)
+
+
+def _close_client(hurry: threading.Event, client: ClientBehind) -> None:
+    try:
+        if not client._closed:
+            for session in list(client._sessions.values()):
+                _close_session(hurry, session)
+    finally:
+        client.close()

@@ -1,0 +1,153 @@
+"""The hub: what has ended goes to one event loop, by one wake-up for a batch.
+
+There is one for each event loop that uses a client.  It is a *waiter* in the
+sense of `concurrent.futures`: each light future that the loop waits for has it
+in its `waiters` and tells it when it ends, on the thread that does the I/O.  The
+first one that ends wakes the loop (`call_soon_threadsafe`); those that end
+before the loop has looked go along.  So 10,000 results cost a few wake-ups.
+
+A loop that is closed is told nothing more: what ends for it is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flamezmq.client.future import DONE, Future, More
+
+if TYPE_CHECKING:
+    from flamezmq.aio.behind import ClientBehind
+
+#: Futures that one turn of the loop may be given: unpickling and setting them takes a millisecond or two.
+TURN_FUTURES = 512
+
+
+class Target(Protocol):
+    """Whom the hub tells, on the loop's thread."""
+
+    def _on_end(self, future: Future) -> None:
+        """The light future has ended."""
+
+
+class Watched(More):
+    """The `More` of a future that an event loop waits for; all those of one hub share its lock."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, hub: Hub, target: Target) -> None:
+        self.condition = hub.condition
+        self.waiters = hub.waiters
+        self.callbacks = []
+        self.told = False
+        self.target = target
+
+
+class Hub:
+    """Collects the futures that have ended, and gives them to the targets on the loop's thread.
+
+    `watch` is called there, too; `add_*` and `finished_futures` are what futures know of a waiter.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.wake_ups = 0
+        self.condition = threading.Condition()
+        self.waiters: list[Any] = [self]
+        self.finished_futures: dict[Future, None] = {}  # told, and not taken by the loop yet
+        self.loop = loop
+        self._woken = False  # it has been woken, and has not looked yet
+        self._ready: deque[Future] = deque()  # taken by the loop
+
+    def watch(self, future: Future, target: Target) -> None:
+        """Tell `target`, in some later turn, that the future has ended; nobody else may have seen it yet."""
+        more = future._more = Watched(self, target)
+        if future._state in DONE:
+            with self.condition:
+                if not more.told:  # it had ended before it was watched
+                    more.told = True
+                    self.add_result(future)
+
+    # --- on the thread that drives, under the lock
+
+    def add_result(self, future: Future) -> None:
+        """It has ended, in whatever way."""
+        if self.loop.is_closed():
+            return
+        self.finished_futures[future] = None
+        if self._woken:
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._look)
+        except RuntimeError:  # it was closed just now
+            self.finished_futures.clear()
+        else:
+            self._woken = True
+            self.wake_ups += 1
+
+    add_exception = add_cancelled = add_result
+
+    # --- on the loop's thread
+
+    def _look(self) -> None:
+        with self.condition:
+            self._woken = False
+            ended, self.finished_futures = self.finished_futures, {}
+        self._ready.extend(ended)
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        ready = self._ready
+        try:
+            for _ in range(min(len(ready), TURN_FUTURES)):
+                future = ready.popleft()
+                more = future._more
+                assert type(more) is Watched
+                more.target._on_end(future)
+        finally:
+            if ready:
+                self.loop.call_soon(self._pass_on)
+
+
+class Answer(asyncio.Future):  # type: ignore[type-arg]
+    """The result of one task, now or later: an `asyncio.Future`, made by `submit` of `flm.aio`.
+
+    To be awaited in the event loop in which it was made, as often as you like.  Cancelling it, or
+    the asyncio task that awaits it, cancels the task unless it has begun.  A task's own exception
+    comes with its remote traceback as `__cause__`.
+    """
+
+    _light: Future
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Give the task up; False if it has ended.
+
+        Args:
+            msg: what the CancelledError is to say.
+
+        Does not wait: what has not begun by the time the router hears of it never will; a task that
+        runs is not interrupted, its result is dropped.
+        """
+        if not super().cancel(msg):
+            return False
+        light = self._light
+        client: ClientBehind = light._session._client  # type: ignore[assignment]
+        client.cancel_soon((light,))
+        return True
+
+    def _on_end(self, light: Future) -> None:
+        if self.done():
+            return
+        if light.cancelled():
+            super().cancel()
+            return
+        error = light._settle()
+        if error is None:
+            self.set_result(light._value)
+        elif isinstance(error, StopIteration):  # a future can't raise it: `await` would take it for a return
+            wrapped = RuntimeError("the task raised StopIteration")
+            wrapped.__cause__ = error
+            self.set_exception(wrapped)
+        else:
+            self.set_exception(error)
