@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flamezmq.version import __version__
 
 if TYPE_CHECKING:
-    from flamezmq import aio
+    from flamezmq import aio, testing
     from flamezmq.client.api import Client
     from flamezmq.client.future import Future
     from flamezmq.client.session import Session
@@ -80,12 +80,13 @@ __all__ = [
     "__version__",
     "aio",
     "as_completed",
+    "testing",
     "wait",
 ]
 
 
 #: Modules that need no import of their own.
-_MODULES = ("aio",)
+_MODULES = ("aio", "testing")
 
 
 def __getattr__(name: str) -> Any:

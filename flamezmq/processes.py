@@ -351,15 +351,21 @@ def reap_descendants(seconds: float = 1.0) -> int:
         sleep(0.001)
 
 
+def marked(folder: str) -> list[int]:
+    """What the cluster of `folder` started, and what that started, by the mark; not this process."""
+    mark = f"{MARK}={folder}".encode()
+    return [pid for pid in process_table() if pid != os.getpid() and _has_mark(pid, mark)]
+
+
 def kill_marked(folder: str, seconds: float = 1.0) -> int:
     """Kill what the cluster of `folder` started, by its mark; returns how many it found.
 
     For the case that nobody is left who could adopt them (the launcher was killed).
     """
-    mark, found = f"{MARK}={folder}".encode(), set[int]()
+    found = set[int]()
     deadline = monotonic() + seconds
     while True:
-        alive = [pid for pid in process_table() if pid != os.getpid() and _has_mark(pid, mark)]
+        alive = marked(folder)
         if not alive or monotonic() > deadline:
             return len(found)
         found.update(alive)

@@ -139,7 +139,7 @@ class Client:
 
     Args:
         address: "tcp://host:port" or "ipc://path"; None takes $FLAMEZMQ_ADDRESS, and without that
-            starts an embedded cluster, which ends with this client.
+            starts an embedded cluster, which ends with this client; "" always starts one.
         executors: how many processes run the tasks of an embedded cluster; None means the usable
             cores.
         forward_output: print here what tasks print there.
@@ -156,7 +156,7 @@ class Client:
     def __init__(
         self, address: str | None = None, *, executors: int | None = None, forward_output: bool = True
     ) -> None:
-        check_arguments(address, executors)
+        check_arguments(address or None, executors)
         self._make = partial(ClientBehind, address, executors, forward_output)
         self._behind: ClientBehind | None = None
         self._own = Session(self, "client", {})

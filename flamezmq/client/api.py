@@ -44,7 +44,7 @@ class Client:
 
     Args:
         address: "tcp://host:port" or "ipc://path"; None takes $FLAMEZMQ_ADDRESS, and without
-            that starts an embedded cluster, which ends with this client.
+            that starts an embedded cluster, which ends with this client; "" always starts one.
         executors: how many processes run the tasks of an embedded cluster; None means the usable
             cores (by affinity and cgroup).
         forward_output: print here what tasks print there, each line with its executor's name.
@@ -85,7 +85,7 @@ class Client:
         self._default: Session | None = None
         self._closed_in_wait = False  # by a signal handler: who waited hangs up
         self._no_credit = False  # what the outboxes hold has to wait for results
-        address = address or os.environ.get("FLAMEZMQ_ADDRESS") or None
+        address = (os.environ.get("FLAMEZMQ_ADDRESS") if address is None else address) or None
         check_arguments(address, executors)
         if address is None:
             from flamezmq.client.embedded import Embedded
