@@ -137,6 +137,13 @@ class Refused(FlameError):
     """
 
 
+class NotFound(FlameError, LookupError):
+    """The router knows no such session, task, executor or node; the text says which.
+
+    Sessions that have ended are remembered for a while, the last few hundred of them.
+    """
+
+
 class RouterLost(FlameError, ConnectionError):
     """The router is gone, and with it what was pending; every unfinished future fails with it.
 

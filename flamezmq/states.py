@@ -1,4 +1,4 @@
-"""The states of a session, a task and an executor, and the moves between them.
+"""The states of a session, a task, an executor and a node, and the moves between them.
 
 One table each; the diagrams in the documents are drawn from these tables.
 """
@@ -29,6 +29,12 @@ class ExecutorState(IntEnum):
     DEAD = 4
 
 
+class NodeState(IntEnum):
+    STARTING = 0
+    READY = 1
+    GONE = 2
+
+
 SESSION_MOVES: dict[SessionState, tuple[SessionState, ...]] = {
     SessionState.OPEN: (SessionState.CLOSED,),
     SessionState.CLOSED: (),
@@ -50,4 +56,11 @@ EXECUTOR_MOVES: dict[ExecutorState, tuple[ExecutorState, ...]] = {
     ExecutorState.BOUND: (ExecutorState.IDLE, ExecutorState.DRAINING, ExecutorState.DEAD),
     ExecutorState.DRAINING: (ExecutorState.IDLE, ExecutorState.BOUND, ExecutorState.DEAD),
     ExecutorState.DEAD: (),
+}
+
+NODE_MOVES: dict[NodeState, tuple[NodeState, ...]] = {
+    # Its worker is here, but none of its executors is, yet or any more.
+    NodeState.STARTING: (NodeState.READY, NodeState.GONE),
+    NodeState.READY: (NodeState.STARTING, NodeState.GONE),
+    NodeState.GONE: (),
 }

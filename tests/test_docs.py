@@ -234,11 +234,13 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
         "states of a session": lambda: diagram(states.SESSION_MOVES),
         "states of a task": lambda: diagram(states.TASK_MOVES),
         "states of an executor": lambda: diagram(states.EXECUTOR_MOVES),
+        "states of a node": lambda: diagram(states.NODE_MOVES),
     },
     "PROTOCOL.md": {
         "kinds": kinds,
         "handshake": arrays(m.Hello, m.Welcome, m.Refuse),
         "structures": arrays(m.Slice, m.NewFunction, m.Environment, m.SessionSpec),
+        "rows": arrays(m.SessionRow, m.ExecutorRow, m.NodeRow, m.TaskRow, m.LogRow),
         "client to router": direction(m.FromClient),
         "router to client": direction(m.ToClient),
         "executor to router": direction(m.FromExecutor),
@@ -304,7 +306,7 @@ def test_every_kind_of_frame_is_in_the_protocol() -> None:
 
 
 def test_every_diagram_names_every_state() -> None:
-    for moves in (states.SESSION_MOVES, states.TASK_MOVES, states.EXECUTOR_MOVES):
+    for moves in (states.SESSION_MOVES, states.TASK_MOVES, states.EXECUTOR_MOVES, states.NODE_MOVES):
         kind = type(next(iter(moves)))
         assert set(moves) == set(kind), "each state has its line in the table"
 

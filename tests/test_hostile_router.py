@@ -36,7 +36,19 @@ pytestmark = pytest.mark.processes
 ROOT = Path(__file__).parents[1]
 WAIT_SECONDS = 20.0
 TO = {
-    "client": messages(m.Opened, m.Results, m.Cancelled, m.Closed, m.Counts, m.Lost, m.Begun, m.Output),
+    "client": messages(
+        m.Opened,
+        m.Results,
+        m.Cancelled,
+        m.Closed,
+        m.Counts,
+        m.Lost,
+        m.Begun,
+        m.Output,
+        m.Answer,
+        m.Done,
+        m.ClosedBy,
+    ),
     "executor": messages(m.Bind, m.Grant, m.Retract, m.Drop),
     "worker": messages(m.Kill),
 }
@@ -219,7 +231,9 @@ def hosted(context: Any, folder: Path, said: list[bytes]) -> Iterator[flm.Client
             yield client
 
 
-first_session = TO["client"].map(lambda message: msgspec.structs.replace(message, session=1))
+first_session = TO["client"].map(
+    lambda message: msgspec.structs.replace(message, session=1) if hasattr(message, "session") else message
+)
 
 
 @settings(many, max_examples=100)

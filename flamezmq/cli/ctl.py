@@ -18,12 +18,16 @@ from flamezmq.cli.ctl_base import (
     FAILED,
     INTERRUPTED,
     NO_ROUTER,
+    NOT_FOUND,
     OK,
     REFUSED,
     USAGE,
     Failure,
 )
-from flamezmq.errors import FlameError, Refused, RouterLost
+from flamezmq.cli.ctl_change import cancel_command, close_command
+from flamezmq.cli.ctl_list import list_command
+from flamezmq.cli.ctl_view import view_command
+from flamezmq.errors import FlameError, NotFound, Refused, RouterLost
 
 EPILOG = """\b
 Exit codes:
@@ -52,6 +56,10 @@ def command(context: click.Context, address: str | None) -> None:
     context.obj = address
 
 
+for one in (list_command, view_command, close_command, cancel_command):
+    command.add_command(one)
+
+
 def _forget_output() -> None:
     """Nobody gets what is left in the buffer."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -74,7 +82,9 @@ def main() -> NoReturn:
     except click.ClickException as error:
         code, complaint = USAGE, f"flmctl: {error.format_message()}"
     except Failure as error:
-        code, complaint = error.code, f"flmctl: {error}"
+        code, complaint = FAILED, f"flmctl: {error}"
+    except NotFound as error:
+        code, complaint = NOT_FOUND, f"flmctl: {error}"
     except Refused as error:
         code, complaint = REFUSED, f"flmctl: the router refuses us: {error}"
     except RouterLost as error:

@@ -24,14 +24,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Failure(Exception):
     """What was asked for could not be done; the text says why."""
 
-    code = FAILED
-
-
-class NotFound(Failure):
-    """There is no such thing here."""
-
-    code = NOT_FOUND
-
 
 def address_option(function: F) -> F:
     """`-a` behind the command's name, too; the one given last counts."""

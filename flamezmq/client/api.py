@@ -35,6 +35,8 @@ LAST_WORDS_SECONDS = 0.3
 if TYPE_CHECKING:
     from flamezmq.client.embedded import Embedded
 
+#: Messages without a session; the answers are for controllers, no client asks.
+_OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done))
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -299,6 +301,9 @@ class Client:
             for calls in list(self._dirty.values()):
                 calls.complete(link)
         for alias, calls in list(self._dirty.items()):
+            if calls.closed:  # by somebody else, while a submit was under way
+                with self._apply_lock:
+                    calls.cancel_all(self._on_end, calls.error)
             while calls.outbox or calls.staged:
                 room = most_tasks - sum(len(other.pending) for other in self._calls.values())
                 if sum(other.heavy_bytes for other in self._calls.values() if other.heavy) > most_bytes:
@@ -328,8 +333,9 @@ class Client:
 
     def _apply(self, message: Any, frames: list[Any]) -> None:
         kind = type(message)
-        if kind is m.Huddle:
-            self._line.huddle(message.cpu)
+        if kind in _OF_NO_SESSION:
+            if kind is m.Huddle:
+                self._line.huddle(message.cpu)
             return
         calls = self._calls.get(message.session)
         if calls is None:
@@ -352,7 +358,11 @@ class Client:
                 calls.counts = message
             elif kind is m.Opened:
                 calls.opened, calls.error = not message.error, message.error
+            elif kind is m.ClosedBy:
+                calls.on_closed_by(message, self._on_end)
             elif kind is m.Closed:
+                if calls.closed:  # by somebody else: now all that its tasks have printed is here
+                    self._forget(calls.alias)
                 calls.closed = True
         if kind is m.Output:
             self._errands.add(surroundings.show, message)

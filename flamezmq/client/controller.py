@@ -1,20 +1,29 @@
 """The Controller: a peer that looks at a router and gives orders to it, and runs nothing.
 
-A client without threads, futures or pickles: one line, driven by the thread that asks.
-Each call has a bound; what went wrong is an error with a sentence.
+A client without threads, futures or pickles: one line, driven by the thread that
+asks.  Each call has a bound; what goes wrong is an error with a sentence.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from flamezmq.errors import RouterLost
+from flamezmq.errors import NotFound, RouterLost
 from flamezmq.net.line import Line
+from flamezmq.wire import messages as m
 
 #: How long a router may take to answer.
 PATIENCE_SECONDS = 3.0
+#: The router's line gives up by itself, in better words; it gets so much longer.
+GRACE_SECONDS = 0.5
+#: Rows that are asked for in one question; the router gives no more.
+PAGE_ROWS = 256
+
+SESSIONS, EXECUTORS, NODES, TASKS, LOGS = range(5)
+_COLUMNS = ("sessions", "executors", "nodes", "tasks", "logs")
 
 
 class Controller:
@@ -33,10 +42,11 @@ class Controller:
 
     def __init__(self, address: str, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.address, self.patience_seconds = address, patience_seconds
+        self._request = 0
         self._line = Line(address, "client", patience_seconds=patience_seconds)
         try:
             self._line.open()
-            self._wait(lambda: self._line.link.up, "does not say WELCOME; is it one of flamezmq?")
+            self._wait(lambda: self._line.link.up)
         except BaseException:
             self.close()
             raise
@@ -53,11 +63,152 @@ class Controller:
     ) -> None:
         self.close()
 
-    def _wait(self, done: Any, complaint: str) -> None:
+    # --- looking
+
+    def sessions(self, closed: bool = False, limit: int = 1 << 30) -> tuple[list[m.SessionRow], int]:
+        """The first `limit` sessions, oldest first, and how many more there are.
+
+        closed: those that have ended of late, too.
+        """
+        return self._pages(SESSIONS, limit, closed=closed)
+
+    def session(self, id: str) -> m.SessionRow:
+        """One session, open or ended of late; the one that was opened last, if several have the id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        row: m.SessionRow = self._only(self._ask(SESSIONS, session=id).sessions, f"session {id!r}")
+        return row
+
+    def executors(self, limit: int = 1 << 30) -> tuple[list[m.ExecutorRow], int]:
+        """The first `limit` executors, and how many more there are."""
+        return self._pages(EXECUTORS, limit)
+
+    def executor(self, name: str) -> m.ExecutorRow:
+        """The executor of this name ("node/number").
+
+        Raises:
+            NotFound: there is none.
+        """
+        row: m.ExecutorRow = self._only(self._ask(EXECUTORS, executor=name).executors, f"executor {name!r}")
+        return row
+
+    def nodes(self, limit: int = 1 << 30) -> tuple[list[m.NodeRow], int]:
+        """The first `limit` nodes, and how many more there are."""
+        return self._pages(NODES, limit)
+
+    def tasks(self, session: str, state: int = -1, limit: int = PAGE_ROWS) -> tuple[list[m.TaskRow], int]:
+        """Tasks of a session, by index: those that run, some that wait, the last that have ended.
+
+        Args:
+            session: its id.
+            state: only those in this one, a `TaskState`; -1 for all.
+            limit: rows, at most 256; a row is a run of like tasks.
+
+        Returns the rows, and how many tasks are in none of them.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        answer = self._ask(TASKS, session=session, state=state, limit=limit)
+        return answer.tasks, answer.more
+
+    def logs(
+        self, session: str = "", task: int = -1, executor: str = "", after: int = 0
+    ) -> tuple[list[m.LogRow], int]:
+        """What tasks have printed of late, oldest first, and how many more rows follow.
+
+        Args:
+            session: only what its tasks have printed.
+            task: only this one (its index in `session`); -1 for all.
+            executor: only what was printed there.
+            after: only what came after the row of this number.
+
+        Raises:
+            NotFound: there is no such session, task or executor.
+        """
+        answer = self._ask(LOGS, session=session, task=task, executor=executor, after=after)
+        return answer.logs, answer.more
+
+    # --- orders
+
+    def close_session(self, id: str, by: str) -> tuple[bool, str]:
+        """Close somebody's session; returns whether it was done, and a sentence.
+
+        by: who wants it; the session's client, and its futures, quote it.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        return self._order(m.CloseSession(self._next(), id, by))
+
+    def cancel_task(self, session: str, index: int, by: str) -> tuple[bool, str]:
+        """Cancel somebody's task if it has not begun; returns whether it was done, and a sentence.
+
+        Raises:
+            NotFound: there is no such session, or task.
+            RouterLost: no answer in time; where an executor is asked it may still come.
+        """
+        return self._order(m.CancelTask(self._next(), session, index, by))
+
+    # --- how
+
+    def _next(self) -> int:
+        self._request += 1
+        return self._request
+
+    def _ask(self, kind: int, **question: Any) -> m.Answer:
+        ask = m.Ask(self._next(), kind, **question)
+        answer = self._exchange(ask, m.Answer)
+        if answer.error:
+            raise NotFound(answer.error)
+        return answer  # type: ignore[no-any-return]
+
+    def _pages(self, kind: int, limit: int, **question: Any) -> tuple[list[Any], int]:
+        rows: list[Any] = []
+        after = 0
+        while True:
+            answer = self._ask(kind, after=after, limit=min(limit - len(rows), PAGE_ROWS), **question)
+            page = getattr(answer, _COLUMNS[kind])
+            rows += page
+            if not answer.more or not page or page[-1].number <= after or len(rows) >= limit:
+                return rows, answer.more
+            after = page[-1].number
+
+    def _only(self, rows: list[Any], what: str) -> Any:
+        if not rows:
+            raise NotFound(f"there is no {what}")
+        return rows[0]
+
+    def _order(self, order: m.CloseSession | m.CancelTask) -> tuple[bool, str]:
+        done = self._exchange(order, m.Done)
+        if done.outcome == 2:
+            raise NotFound(done.text)
+        return done.outcome == 0, done.text
+
+    def _exchange(self, message: Any, kind: type[m.Answer] | type[m.Done]) -> Any:
+        """Send it, and wait for the answer that quotes its request."""
+        self._line.enqueue(message)
+        found: list[m.Answer | m.Done] = []
+
+        def answered() -> bool:
+            for answer, _ in self._line.receive():
+                if isinstance(answer, kind) and answer.request == message.request:
+                    found.append(answer)
+            return bool(found)
+
+        self._wait(answered)
+        return found[0]
+
+    def _wait(self, done: Callable[[], bool]) -> None:
         """Drive the line until `done()`, for as long as patience goes."""
-        deadline = monotonic() + self.patience_seconds
+        deadline = monotonic() + self.patience_seconds + GRACE_SECONDS
         while not done():
             left = deadline - monotonic()
             if left <= 0:
-                raise RouterLost(f"the router at {self.address} {complaint}")
+                raise RouterLost(
+                    f"the router at {self.address} has not answered in {self.patience_seconds:g} s; "
+                    "is it one of flamezmq, and is it well?"
+                )
             self._line.turn(int(left * 1000) + 1)

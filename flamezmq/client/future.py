@@ -84,7 +84,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
 
         Raises:
             TimeoutError: not done in time; the task goes on.
-            CancelledError: it was cancelled.
+            CancelledError: it was cancelled; by somebody else (flmctl), the text says by whom.
             the task's own exception, its remote traceback as `__cause__`;
             TaskLost, RouterLost, TaskError: see `flamezmq.errors`.
         """
@@ -113,7 +113,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
         if self._state not in DONE:
             self._await(timeout)
         if self._state is not FINISHED:
-            raise cf.CancelledError
+            raise self._settle() or cf.CancelledError()
         return self._settle()
 
     def done(self) -> bool:
@@ -180,7 +180,9 @@ class Future(cf.Future):  # type: ignore[type-arg]
             self._value, self._form = failure, ERROR
             return failure
         if form == ERROR:
-            return cf.CancelledError() if value is None else value
+            if value is None or type(value) is str:
+                return cf.CancelledError(*filter(None, [value]))
+            return value  # type: ignore[no-any-return]
         return None
 
     def _ensure_more(self) -> More:

@@ -187,7 +187,7 @@ class Session:
 
     def _refuse(self) -> None:
         self._client._check_open()
-        raise ClientClosed(f"session {self.id} is closed; open a new one")
+        raise ClientClosed(f"{self._calls.error or f'session {self.id} is closed'}; open a new one")
 
     def _stillborn(self, future: Future, error: Unpicklable) -> Future:
         error.what += f" (a task of session {self.id})"

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
-from flamezmq.core import deaths, dispatch
+from flamezmq.core import control, deaths, dispatch, overview, printed
 from flamezmq.core.huddle import Huddle
 from flamezmq.core.members import Client, Effects, Executor, Limits, Session, Worker
+from flamezmq.core.records import Records
 from flamezmq.core.tasks import Function, Run, extract
 from flamezmq.errors import ProtocolError
 from flamezmq.scheduler import Scheduler
@@ -36,12 +38,14 @@ class Broker:
         self.workers: dict[int, Worker] = {}
         self.sessions: dict[int, Session] = {}
         self.scheduler = Scheduler(self._suits)
+        self.records = Records()
+        self.now = 0.0  # of the turn that is ending
         #: Closed sessions, each with the workers that are still to send on what its tasks have printed.
-        self._flushing: dict[int, tuple[Session, dict[int, None]]] = {}
+        self.flushing: dict[int, tuple[Session, dict[int, None]]] = {}
         self.fed: dict[int, Executor] = {}  # executors that may take more, looked at when the turn ends
         self.laden: dict[int, Executor] = {}  # executors with more than one task
         self._functions: WeakValueDictionary[bytes, Function] = WeakValueDictionary()
-        self._by_name: dict[tuple[str, int], int] = {}  # (worker's token, number) -> peer
+        self.by_name: dict[tuple[str, int], int] = {}  # (worker's token, number) -> peer
         self._dead: dict[tuple[str, int], None] = {}  # died before its Ready came
         self._buried: dict[tuple[str, int], None] = {}  # lost before its worker reported its death
         self._mourned: dict[int, tuple[float, m.Died]] = {}  # peer -> when to bury it, at the latest
@@ -60,8 +64,11 @@ class Broker:
             m.Retracted: self._on_retracted,
             m.Register: self._on_register,
             m.Died: self._on_died,
-            m.Printed: self._on_printed,
-            m.Flushed: self._on_flushed,
+            m.Printed: partial(printed.on_printed, self),
+            m.Flushed: partial(printed.on_flushed, self),
+            m.Ask: partial(overview.on_ask, self),
+            m.CloseSession: partial(control.on_close_session, self),
+            m.CancelTask: partial(control.on_cancel_task, self),
         }
 
     # --- what the host calls
@@ -80,6 +87,7 @@ class Broker:
 
     def on_turn_end(self, now: float, out: Effects) -> None:
         """Deadlines, the scheduler's moves, and the grants that follow from all that came in."""
+        self.now = now
         if self._mourned:
             for peer, (due, died) in list(self._mourned.items()):
                 if now >= due or self.executors[peer].finished >= died.finished:
@@ -114,16 +122,16 @@ class Broker:
         """A peer is gone for good.  Calling it again changes nothing."""
         client = self.clients.pop(peer, None)
         if client is not None:
-            self._flushing = {n: f for n, f in self._flushing.items() if f[0].client is not client}
+            self.flushing = {n: f for n, f in self.flushing.items() if f[0].client is not client}
             for session in list(client.sessions.values()):
-                self._end(session, now, out)
+                self._end(session, "its client is gone", now, out)
             for executor in self.executors.values():  # of sessions that were closed before, too
                 if executor.session is not None and executor.session.client is client:
                     self._orphans[executor.peer] = now + self.limits.orphan_seconds
         worker = self.workers.pop(peer, None)
         if worker is not None:
-            for number in list(self._flushing):
-                self._flushed(peer, number, out)
+            for number in list(self.flushing):
+                printed.flushed(self, peer, number, out)
             for executor in [e for e in self.executors.values() if e.token == worker.token]:
                 self._bury(executor.peer, None, now, out)
             for names in (self._dead, self._buried):  # nobody will report them any more
@@ -155,6 +163,7 @@ class Broker:
         self._last_session += 1
         session = Session(self._last_session, message.session, message.id, message.spec, client)
         self.sessions[session.number] = client.sessions[session.alias] = session
+        self.records.opened(session, now)
         self.scheduler.add_session(session.number, now)
         out.append((peer, m.Opened(session.alias), []))
 
@@ -166,6 +175,8 @@ class Broker:
         functions = session.functions
         if message.functions:
             functions = functions | {new.number: self._function(new) for new in message.functions}
+            for new in message.functions:
+                self.records.shipped(session, functions[new.number].number, new.label)
         runs, used = [], 0
         for part in message.slices:
             function = functions.get(part.function)
@@ -200,10 +211,9 @@ class Broker:
         session = self._session(peer, message.session)
         if session is None:
             return
-        self._cancel(session, set(message.indices), out)
-        self.demand(session)
+        self.cancel(session, set(message.indices), out)
 
-    def _cancel(self, session: Session, wanted: set[int], out: Effects) -> None:
+    def cancel(self, session: Session, wanted: set[int], out: Effects) -> None:
         """Cancel what waits, ask executors for what they hold, refuse the rest."""
         gone = extract(session.queue, wanted)
         session.queued -= len(gone)
@@ -211,7 +221,8 @@ class Broker:
         wanted.difference_update(gone)
         refused = self._ask_back(session, wanted, out)
         if gone or refused:
-            out.append((session.client.peer, m.Cancelled(session.alias, gone, refused), []))
+            control.tell_cancelled(session, gone, refused, out)
+        self.demand(session)
 
     def _ask_back(self, session: Session, wanted: set[int], out: Effects) -> list[int]:
         """Drop what executors hold of `wanted`; returns the indices that nobody holds."""
@@ -227,41 +238,24 @@ class Broker:
 
     def _on_close(self, peer: int, message: m.Close, _frames: list[Any], now: float, out: Effects) -> None:
         session = self._session(peer, message.session)
-        speaking = self._speaking(session) if session is not None else {}
         if session is not None:
-            self._end(session, now, out)
-        if session is not None and speaking:
-            self._flushing[session.number] = (session, speaking)
-            out += [(worker, m.Flush(session.number), []) for worker in speaking]
+            self.close_session(session, "closed by its client", now, out)
         else:
             out.append((peer, m.Closed(message.session), []))
 
-    def _speaking(self, session: Session) -> dict[int, None]:
-        """The workers that may still have something that tasks of the session have printed."""
-        if not session.spec.forward_output:
-            return {}
-        tokens = {e.token: None for e in self.executors.values() if e.served is session}
-        return {peer: None for peer, worker in self.workers.items() if worker.token in tokens}
+    def close_session(self, session: Session, ending: str, now: float, out: Effects) -> None:
+        """End it; its client hears `Closed` when all that its tasks have printed has been sent on."""
+        speaking = printed.speaking(self, session)
+        self._end(session, ending, now, out)
+        if speaking:
+            self.flushing[session.number] = (session, speaking)
+            out += [(worker, m.Flush(session.number), []) for worker in speaking]
+        else:
+            out.append((session.client.peer, m.Closed(session.alias), []))
 
-    def _on_flushed(
-        self, peer: int, message: m.Flushed, _frames: list[Any], now: float, out: Effects
-    ) -> None:
-        if peer not in self.workers:
-            raise ProtocolError("this is a worker's message")
-        self._flushed(peer, message.request, out)
-
-    def _flushed(self, peer: int, number: int, out: Effects) -> None:
-        """This worker has no more to say for a session that is closing; the last one closes it."""
-        if number in self._flushing:
-            session, speaking = self._flushing[number]
-            speaking.pop(peer, None)
-            if not speaking:
-                del self._flushing[number]
-                out.append((session.client.peer, m.Closed(session.alias), []))
-
-    def _end(self, session: Session, now: float, out: Effects) -> None:
+    def _end(self, session: Session, ending: str, now: float, out: Effects) -> None:
         """Close it: what waits is dropped, what executors hold is asked back, what runs may end."""
-        session.closed = True
+        session.closed, session.closed_at, session.ending = True, now, ending
         session.cancelled += session.queued
         session.queued = 0
         session.queue.clear()
@@ -271,12 +265,14 @@ class Broker:
             if executor.tasks:
                 executor.asked.append((session, None))
                 out.append((executor.peer, m.Retract(session.number, 0), []))
+        control.on_session_end(session, out)
         self.demand(session)
         self._forget_if_over(session)
 
     def _forget_if_over(self, session: Session) -> None:
         if session.closed and not session.executors and session.number in self.sessions:
             del self.sessions[session.number]
+            self.records.over(session)
             self.scheduler.remove_session(session.number)
 
     def _on_query(self, peer: int, message: m.Query, _frames: list[Any], now: float, out: Effects) -> None:
@@ -298,14 +294,14 @@ class Broker:
         if peer in self.executors or peer in self.clients or peer in self.workers:
             raise ProtocolError("this peer has introduced itself already")
         name = (message.token, message.number)
-        if name in self._by_name:
+        if name in self.by_name:
             raise ProtocolError(f"executor {message.number} of this worker is here already")
         if name in self._dead:
             del self._dead[name]
             return
         executor = Executor(peer, message.node, message.token, message.number, message.pid, now)
         self.executors[peer] = executor
-        self._by_name[name] = peer
+        self.by_name[name] = peer
         self.scheduler.add_executor(peer)
 
     def _on_results(
@@ -325,6 +321,8 @@ class Broker:
             return
         executor.finished += ended
         executor.stalled = False
+        executor.since = now
+        self.records.results(session, executor, message, now)
         failed = min(len(message.failed), ended)
         session.failed += failed
         session.succeed += ended - failed
@@ -414,7 +412,7 @@ class Broker:
             session.cancelled += len(gone)
             refused = sorted(set(dropped).difference(gone))
             if not session.closed:
-                out.append((session.client.peer, m.Cancelled(session.alias, gone, refused), []))
+                control.tell_cancelled(session, gone, refused, out)
         elif not session.closed:
             dispatch.requeue(session, runs)
         else:
@@ -434,7 +432,10 @@ class Broker:
             raise ProtocolError("this peer has introduced itself as something else")
         for other in [w for w in self.workers.values() if w.node == message.node and w.peer != peer]:
             self.on_peer_lost(other.peer, now, out)  # its successor is here
-        self.workers[peer] = Worker(peer, message.node, message.token, message.executors)
+        self.workers[peer] = Worker(
+            peer, message.node, message.token, message.executors, message.pid,
+            message.cores, message.memory, message.gpus, now,
+        )  # fmt: skip
 
     def _on_died(self, peer: int, message: m.Died, _frames: list[Any], now: float, out: Effects) -> None:
         """An executor's worker saw it die; what it had sent may still be on its way."""
@@ -442,7 +443,7 @@ class Broker:
         if worker is None:
             raise ProtocolError("this is a worker's message")
         name = (worker.token, message.number)
-        dead = self._by_name.get(name)
+        dead = self.by_name.get(name)
         if dead is None:
             if name in self._buried:
                 del self._buried[name]
@@ -463,7 +464,7 @@ class Broker:
         self._mourned.pop(peer, None)
         if executor is None:
             return
-        self._by_name.pop((executor.token, executor.number), None)
+        self.by_name.pop((executor.token, executor.number), None)
         self._orphans.pop(peer, None)
         self.laden.pop(peer, None)
         self.fed.pop(peer, None)
@@ -477,29 +478,17 @@ class Broker:
                 session.busy -= 1
             session.held -= executor.tasks
             if not session.closed:
+                before = len(out)
                 deaths.mourn(executor, session, died, out)
+                self.records.lost(session, executor, out[before:], now)
         for index in [i for i, holder in session.begun.items() if holder == peer]:
             del session.begun[index]
         for asked, dropped in executor.asked:  # it took its answers with it
             if dropped is not None and not asked.closed:
-                self._cancel(asked, set(dropped), out)
+                self.cancel(asked, set(dropped), out)
         self.fed.update(session.executors)
         self.demand(session)
         self._forget_if_over(session)
-
-    def _on_printed(
-        self, peer: int, message: m.Printed, _frames: list[Any], now: float, out: Effects
-    ) -> None:
-        worker = self.workers.get(peer)
-        if worker is None:
-            raise ProtocolError("this is a worker's message")
-        executor = self.executors.get(self._by_name.get((worker.token, message.number), -1))
-        session = executor.served if executor else None
-        if executor is None or session is None or not session.spec.forward_output:
-            return
-        if not session.closed or session.number in self._flushing:
-            text = m.Output(session.alias, executor.name, message.stream, message.text, message.dropped)
-            out.append((session.client.peer, text, []))
 
     # --- what the parts share
 
@@ -513,6 +502,10 @@ class Broker:
 
     def _suits(self, peer: int, number: int) -> bool:
         return dispatch.suits(self.executors[peer], self.sessions[number])
+
+    def is_dead(self, peer: int) -> bool:
+        """Whether this executor's death was reported: its last messages are still waited for."""
+        return peer in self._mourned
 
     def statistics(self) -> dict[str, int]:
         return {
@@ -528,6 +521,7 @@ class Broker:
     def check(self) -> None:
         """Compare every index with every other."""
         self.scheduler.check()
+        self.records.check()
         for session in self.sessions.values():
             assert session.queued == sum(map(len, session.queue)), "queued"
             assert session.held == sum(e.tasks for e in session.executors.values()), "held"
@@ -543,7 +537,7 @@ class Broker:
             ]
             assert len(indices) == len(set(indices)), "a task is in two places"
         for peer, executor in self.executors.items():
-            assert executor.peer == peer and self._by_name[executor.token, executor.number] == peer
+            assert executor.peer == peer and self.by_name[executor.token, executor.number] == peer
             assert executor.tasks == sum(map(len, executor.held))
             assert (peer in self.laden) == (executor.tasks > 1)
             assert executor.session is None or executor.session.executors[peer] is executor

@@ -34,7 +34,7 @@ CANCELLED = "CANCELLED_AND_NOTIFIED"
 FINISHED = "FINISHED"
 _DONE = (FINISHED, CANCELLED)
 
-# What a finished future's `_value` is.
+# What a finished future's `_value` is; of a cancelled one (ERROR): None, or why it was.
 RAW, RAW_ERROR, VALUE, ERROR = 0, 1, 2, 3
 
 #: Tasks in one Submit.
@@ -298,7 +298,7 @@ class Calls:
         self.faults += 1
 
     def on_cancelled(self, message: m.Cancelled, tell: Tell) -> None:
-        self._end(message.indices, ERROR, None, CANCELLED, tell)
+        self._end(message.indices, ERROR, message.reason or None, CANCELLED, tell)
 
     def fail_all(self, error: Exception, tell: Tell) -> None:
         """The router is gone: everything that has not ended fails."""
@@ -308,12 +308,19 @@ class Calls:
         self._end(list(self.pending), ERROR, error, FINISHED, tell)
         self.faults += 1
 
-    def cancel_all(self, tell: Tell) -> None:
-        """The session was closed: what has not ended never will."""
+    def cancel_all(self, tell: Tell, reason: str = "") -> None:
+        """The session was closed (by somebody else: `reason`): what has not ended never will."""
+        why = reason or None
         while self.outbox:
-            self._finish(self.outbox[-1][0], ERROR, None, CANCELLED, tell)
+            self._finish(self.outbox[-1][0], ERROR, why, CANCELLED, tell)
             self.outbox.pop()
-        self._end(list(self.pending), ERROR, None, CANCELLED, tell)
+        self._end(list(self.pending), ERROR, why, CANCELLED, tell)
+
+    def on_closed_by(self, message: m.ClosedBy, tell: Tell) -> None:
+        """Somebody else has closed the session."""
+        self.error = f"session {self.id} was closed by {message.reason}"
+        self.closed = True
+        self.cancel_all(tell, self.error)
 
     def take_from_outbox(self, future: Any) -> bool:
         """Remove a task that no message has yet; False when it is too late."""

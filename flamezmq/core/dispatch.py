@@ -184,10 +184,12 @@ def _feed(
             environment = session.spec.environment
             executor.environment, executor.owner = environment, session.client.peer
             executor.bound_to, executor.served = session.number, session
+            executor.past.append((session.number, session.id))
             out.append((executor.peer, m.Bind(session.number, environment), []))
         _grant(broker, executor, session, runs, count, out)
         if not before:
             session.busy += 1
+            executor.since = broker.now
         session.held += count
         if executor.tasks > 1:
             broker.laden[executor.peer] = executor

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flamezmq.core.tasks import Function, Run
 from flamezmq.wire import messages as m
+
+if TYPE_CHECKING:
+    from flamezmq.core.control import Cancelling
+
+#: Of a session: messages with results that are remembered.
+RECENT_MESSAGES = 32
 
 Effects = list[tuple[int, Any, list[Any]]]  # (peer, message, buffer frames), in the order of sending
 
@@ -47,6 +53,13 @@ class Session:
     cancelled: int = 0
     seconds: float = -1.0  # average run time over all functions; -1.0 while unknown
     closed: bool = False
+    # For those who look from outside (core/records.py), and give orders (core/control.py):
+    opened_at: float = 0.0
+    closed_at: float = -1.0
+    ending: str = ""
+    cancelling: Cancelling | None = None
+    labels: dict[int, str] = field(default_factory=dict)  # the router's numbers of functions -> their names
+    recent: deque[Any] = field(default_factory=lambda: deque(maxlen=RECENT_MESSAGES))  # what ended of late
 
     def learn(self, seconds: float, count: int) -> None:
         mean = max(seconds / count, 1e-7)
@@ -63,6 +76,8 @@ class Executor:
     asked     what it still has to answer, and for which session: None for a Retract, indices for a Drop
     heard     when it last said something
     stalled   its task takes longer than was believed: what it held besides was asked back
+    since     when the oldest task that it holds came, or was the next: it runs since then
+    past      numbers of the sessions that it was bound to of late, for what their tasks still print
     """
 
     peer: int
@@ -85,6 +100,8 @@ class Executor:
     environment: m.Environment | None = None
     owner: int = -1  # peer of the client whose environment it has
     bound_to: int = 0  # session number of the last Bind that was sent
+    since: float = 0.0
+    past: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=8))
 
     @property
     def name(self) -> str:
@@ -93,12 +110,17 @@ class Executor:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A node's agent."""
+    """A node's agent.  `executors`: so many it was started with; `since`: when it came."""
 
     peer: int
     node: str
     token: str
     executors: int
+    pid: int = 0
+    cores: float = 0.0
+    memory: int = 0
+    gpus: int = 0
+    since: float = 0.0
 
 
 @dataclass(slots=True)

@@ -19,6 +19,18 @@ from typing import Annotated, Any
 
 import msgspec
 
+from flamezmq.wire.views import Answer as Answer
+from flamezmq.wire.views import Ask as Ask
+from flamezmq.wire.views import CancelTask as CancelTask
+from flamezmq.wire.views import ClosedBy as ClosedBy
+from flamezmq.wire.views import CloseSession as CloseSession
+from flamezmq.wire.views import Done as Done
+from flamezmq.wire.views import ExecutorRow as ExecutorRow
+from flamezmq.wire.views import LogRow as LogRow
+from flamezmq.wire.views import NodeRow as NodeRow
+from flamezmq.wire.views import SessionRow as SessionRow
+from flamezmq.wire.views import TaskRow as TaskRow
+
 #: Bumped when a message changes its meaning; both sides must agree on it.
 PROTOCOL = 1
 
@@ -222,11 +234,13 @@ class Cancelled(msgspec.Struct, tag=22, array_like=True):
 
     indices  these will never run
     refused  these have begun or ended
+    reason   who has cancelled them, if it was not this client
     """
 
     session: int
     indices: list[int]
     refused: list[int]
+    reason: str = ""
 
 
 class Closed(msgspec.Struct, tag=23, array_like=True):
@@ -376,6 +390,7 @@ class Register(msgspec.Struct, tag=80, array_like=True):
     cores: float
     memory: int
     executors: int
+    gpus: int = 0
 
 
 class Died(msgspec.Struct, tag=81, array_like=True):
@@ -401,12 +416,17 @@ class Died(msgspec.Struct, tag=81, array_like=True):
 
 
 class Printed(msgspec.Struct, tag=82, array_like=True):
-    """What executor `number` printed; the other columns as in `Output`."""
+    """What executor `number` printed; the other columns as in `Output`.
+
+    tasks  flat triples (characters of `text`, session, index): which task printed them, as far as that is
+           known; an index of -1 is for none.  The session is the router's number
+    """
 
     number: int
     stream: int
     text: str
     dropped: int
+    tasks: list[int] = []
 
 
 class Kill(msgspec.Struct, tag=83, array_like=True):
@@ -433,8 +453,10 @@ class Flushed(msgspec.Struct, tag=85, array_like=True):
     request: int
 
 
-FromClient = Open | Submit | Cancel | Close | Query
-ToClient = Opened | Results | Cancelled | Closed | Counts | Lost | Begun | Output | Huddle
+FromClient = Open | Submit | Cancel | Close | Query | Ask | CloseSession | CancelTask
+ToClient = (
+    Opened | Results | Cancelled | Closed | Counts | Lost | Begun | Output | Huddle | Answer | Done | ClosedBy
+)
 FromExecutor = Ready | RoutedResults | Begun | Retracted
 ToExecutor = Bind | Grant | Retract | Drop | Exit | Huddle
 FromWorker = Register | Died | Printed | Flushed

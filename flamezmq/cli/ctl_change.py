@@ -1,0 +1,70 @@
+"""`flmctl close` and `flmctl cancel`: orders about other people's sessions and tasks."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+
+import click
+
+from flamezmq.cli.ctl_base import Failure, address_option, connect, say
+from flamezmq.cli.ctl_complete import session_ids
+from flamezmq.cli.ctl_output import output_option
+
+
+@click.command("close")
+@click.argument("session", shell_complete=session_ids)
+@output_option
+@address_option
+def close_command(session: str, output: str, address: str | None) -> None:
+    """Close a session: what waits is cancelled, what runs goes on for a moment.
+
+    Its client is told, and so are its futures: they are cancelled, with the reason.
+    """
+    with connect(address) as controller:
+        done, text = controller.close_session(session, by())
+    _tell(done, text, output)
+
+
+@click.command("cancel")
+@click.argument("task", shell_complete=session_ids)
+@output_option
+@address_option
+def cancel_command(task: str, output: str, address: str | None) -> None:
+    """Cancel a task that has not begun.
+
+    TASK is <session id>/<index>, as `future.task_id` says it.  A task that runs is not interrupted.
+    """
+    session, index = task_of(task)
+    with connect(address) as controller:
+        done, text = controller.cancel_task(session, index, by())
+    _tell(done, text, output)
+
+
+def _tell(done: bool, text: str, output: str) -> None:
+    if not done:
+        raise Failure(text)
+    say(json.dumps({"done": True, "text": text}) if output == "json" else text)
+
+
+def task_of(name: str) -> tuple[str, int]:
+    """(session id, index) of a task's name.
+
+    Raises:
+        click.UsageError: it is none.
+    """
+    session, _, index = name.rpartition("/")
+    if not session or not (index.isascii() and index.isdigit()) or len(index) > 18:
+        raise click.UsageError(f"{name!r} is no task; write <session id>/<index>, as future.task_id says it.")
+    return session, int(index)
+
+
+def by() -> str:
+    """Who we are, for the people whose tasks it is about."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        user = str(os.getuid())
+    return f"flmctl (pid {os.getpid()}, {user}@{socket.gethostname()})"

@@ -1,0 +1,98 @@
+"""`flmctl view`: one session, and its tasks."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from flamezmq import states
+from flamezmq.cli.ctl_base import address_option, connect, say
+from flamezmq.cli.ctl_complete import session_ids
+from flamezmq.cli.ctl_list import for_people
+from flamezmq.cli.ctl_output import Column, Row, note, output_option, plain, session_row, table, task_row
+
+TASKS = (
+    Column("Task", "task"),
+    Column("State", "state"),
+    Column("Function", "function"),
+    Column("Attempt", "attempt", right=True),
+    Column("Executor", "executor"),
+    Column("Since", "since"),
+    Column("Seconds", "seconds", right=True),
+    Column("Count", "count", wide=True, right=True),
+)
+#: The lines of a session, as far as there is something to say.
+LINES = (
+    ("ID", "id"),
+    ("State", "state"),
+    ("App", "app"),
+    ("Slots", "slots"),
+    ("Pending", "pending"),
+    ("Running", "running"),
+    ("Succeed", "succeed"),
+    ("Failed", "failed"),
+    ("Cancelled", "cancelled"),
+    ("Created", "created"),
+    ("Closed", "closed"),
+    ("Ending", "ending"),
+    ("TaskTime", "task_seconds"),
+)
+WIDE_LINES = (
+    ("Tenant", "tenant"),
+    ("Priority", "priority"),
+    ("Weight", "weight"),
+    ("Retries", "max_retries"),
+    ("Host", "host"),
+)
+
+
+@click.command("view")
+@click.argument("session", shell_complete=session_ids)
+@click.option("-t", "--tasks", "tasks", is_flag=True, help="Its tasks, too: a row for each run of like ones.")
+@click.option(
+    "--state",
+    type=click.Choice([state.name.lower() for state in states.TaskState if state.name != "CANCELLED"]),
+    help="With -t: only tasks in this state.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 256),
+    default=100,
+    show_default=True,
+    help="With -t: rows, at most.",
+)
+@output_option
+@address_option
+def view_command(
+    session: str, tasks: bool, state: str | None, limit: int, output: str, address: str | None
+) -> None:
+    """Show one session, open or ended of late; with -t its tasks.
+
+    Of the tasks it shows those that run, some of those that wait, and the last that have ended.
+    """
+    number = states.TaskState[state.upper()] if state else -1
+    with connect(address) as controller:
+        row = session_row(controller.session(session))
+        found, more = controller.tasks(session, number, limit) if tasks or state else ([], 0)
+    rows = [task_row(task) for task in found]
+    if output == "json":
+        say(json.dumps({**row, "tasks": rows, "tasks_not_shown": more} if tasks or state else row, indent=2))
+        return
+    say(about(row, output == "wide"))
+    if tasks or state:
+        say("\n" + table([_for_people(task) for task in for_people(rows)], TASKS, output == "wide"))
+        if more:
+            note(f"{more:,} more tasks are not shown; see --limit and --state")
+
+
+def about(row: Row, wide: bool) -> str:
+    """A line for each thing that is known of the session."""
+    (shown,) = for_people([row])
+    lines = [(head, shown[key]) for head, key in LINES + (WIDE_LINES if wide else ())]
+    return "\n".join(f"{head:<9}  {plain(value)}" for head, value in lines if value not in ("", None))
+
+
+def _for_people(row: Row) -> Row:
+    first, count = row["first"], row["count"]
+    return {**row, "task": str(first) if count == 1 else f"{first}-{first + count - 1}"}

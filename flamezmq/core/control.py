@@ -1,0 +1,114 @@
+"""Control: closing sessions and cancelling tasks for somebody who is not their client.
+
+The client is told by whom, in the words that the controller has given.  What an
+executor holds has to be asked back first: the controller's answer waits for that.
+
+Functions over the broker's state; same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from flamezmq.core.members import Effects, Session
+from flamezmq.wire import messages as m
+
+if TYPE_CHECKING:
+    from flamezmq.core.broker import Broker
+
+DONE, NOT_DONE, NOT_FOUND = 0, 1, 2
+#: Of the words that say who it was.
+MOST_CHARACTERS = 200
+
+
+class Cancelling:
+    """Tasks of one session that controllers wait for: index -> (by whom, {peer: request})."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[int, tuple[str, dict[int, int]]] = {}
+
+    def add(self, index: int, by: str, peer: int, request: int) -> bool:
+        """Whether nobody waited for it before."""
+        first = index not in self.waiting
+        self.waiting.setdefault(index, (by, {}))[1][peer] = request
+        return first
+
+
+def on_close_session(
+    broker: Broker, peer: int, message: m.CloseSession, _frames: list[Any], now: float, out: Effects
+) -> None:
+    """As if its client had closed it; and the client hears of it."""
+    session = broker.records.find(message.session)
+    if session is None:
+        text = f"there is no session {message.session[:MOST_CHARACTERS]!r}"
+        out.append((peer, m.Done(message.request, NOT_FOUND, text), []))
+        return
+    if session.closed:
+        out.append((peer, m.Done(message.request, NOT_DONE, f"session {session.id} is closed already"), []))
+        return
+    before = session.cancelled
+    by = message.by[:MOST_CHARACTERS]
+    out.append((session.client.peer, m.ClosedBy(session.alias, by), []))
+    broker.close_session(session, f"closed by {by}", now, out)
+    waited = session.cancelled - before
+    text = f"session {session.id} is closed; tasks that waited and are cancelled: {waited:,}"
+    out.append((peer, m.Done(message.request, DONE, text), []))
+
+
+def on_cancel_task(
+    broker: Broker, peer: int, message: m.CancelTask, _frames: list[Any], _now: float, out: Effects
+) -> None:
+    session, index = broker.records.find(message.session), message.index
+    why, outcome = "", NOT_FOUND
+    if session is None:
+        why = f"there is no session {message.session[:MOST_CHARACTERS]!r}"
+    elif not 0 <= index < session.next_index:
+        why = f"session {session.id} has no task {index}"
+    elif session.closed:
+        why, outcome = f"session {session.id} is closed: none of its tasks waits any more", NOT_DONE
+    if why or session is None:
+        out.append((peer, m.Done(message.request, outcome, why), []))
+        return
+    if session.cancelling is None:
+        session.cancelling = Cancelling()
+    if session.cancelling.add(index, message.by[:MOST_CHARACTERS], peer, message.request):
+        broker.cancel(session, {index}, out)
+
+
+def tell_cancelled(session: Session, gone: list[int], refused: list[int], out: Effects) -> None:
+    """Tell the session's client what is cancelled, and the controllers who wait for some of it.
+
+    gone     these will never run
+    refused  these have begun or ended, or nobody knows them
+    """
+    if session.cancelling is None or not session.cancelling.waiting:
+        out.append((session.client.peer, m.Cancelled(session.alias, gone, refused), []))
+        return
+    waiting = session.cancelling.waiting
+    ours = [index for index in gone if index in waiting]
+    for index in ours:
+        reason = f"cancelled by {waiting[index][0]}"
+        out.append((session.client.peer, m.Cancelled(session.alias, [index], [], reason), []))
+        _answer(session, [index], DONE, "is cancelled", out)
+    ended = [index for index in refused if index in waiting]
+    _answer(session, ended, NOT_DONE, "has begun or ended: it is not cancelled", out)
+    gone = [index for index in gone if index not in ours]
+    refused = [index for index in refused if index not in ended]
+    if gone or refused:
+        out.append((session.client.peer, m.Cancelled(session.alias, gone, refused), []))
+
+
+def on_session_end(session: Session, out: Effects) -> None:
+    """It is closed: who waits for one of its tasks waits no longer."""
+    if session.cancelling is not None:
+        waiting = list(session.cancelling.waiting)
+        _answer(session, waiting, NOT_DONE, "belongs to a session that was closed meanwhile", out)
+
+
+def _answer(session: Session, indices: Iterable[int], outcome: int, words: str, out: Effects) -> None:
+    assert session.cancelling is not None
+    for index in indices:
+        _, requests = session.cancelling.waiting.pop(index)
+        for peer, request in requests.items():
+            out.append((peer, m.Done(request, outcome, f"task {session.id}/{index} {words}"), []))

@@ -1,0 +1,84 @@
+"""What tasks print, at the router: on to their client, and into the logs.
+
+A closing session is flushed: its client hears `Closed` when each worker that may
+have more of it has answered `Flush`.
+
+Functions over the broker's state; same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from flamezmq.core.members import Effects, Executor, Session
+from flamezmq.errors import ProtocolError
+from flamezmq.wire import messages as m
+
+if TYPE_CHECKING:
+    from flamezmq.core.broker import Broker
+
+
+def on_printed(
+    broker: Broker, peer: int, message: m.Printed, _frames: list[Any], now: float, out: Effects
+) -> None:
+    """An executor has printed something."""
+    worker = broker.workers.get(peer)
+    if worker is None:
+        raise ProtocolError("this is a worker's message")
+    executor = broker.executors.get(broker.by_name.get((worker.token, message.number), -1))
+    name = executor.name if executor is not None else f"{worker.node}/{message.number}"
+    dropped = message.dropped
+    for text, session, index in _pieces(executor, message):
+        broker.records.logs.add(name, session, index, message.stream, text, dropped, now)
+        dropped = 0
+    served = executor.served if executor else None
+    if served is None or not served.spec.forward_output:
+        return
+    if not served.closed or served.number in broker.flushing:
+        words = m.Output(served.alias, name, message.stream, message.text, message.dropped)
+        out.append((served.client.peer, words, []))
+
+
+def _pieces(executor: Executor | None, message: m.Printed) -> Iterator[tuple[str, str, int]]:
+    """(text, session id, index) of each piece; sessions that the executor did not serve are not believed."""
+    tasks, text = message.tasks, message.text
+    past = dict(executor.past) if executor is not None else {}
+    latest = executor.served.id if executor is not None and executor.served is not None else ""
+    used = 0
+    for at in range(0, len(tasks) - len(tasks) % 3, 3):
+        count, number, index = tasks[at : at + 3]
+        piece = text[used : used + max(count, 0)]
+        used += len(piece)
+        if piece:
+            known = index >= 0 and number in past
+            yield piece, past[number] if known else latest, index if known else -1
+    if used < len(text) or not text:
+        yield text[used:], latest, -1
+
+
+def speaking(broker: Broker, session: Session) -> dict[int, None]:
+    """The workers that may still have something that tasks of the session have printed."""
+    if not session.spec.forward_output:
+        return {}
+    tokens = {e.token: None for e in broker.executors.values() if e.served is session}
+    return {peer: None for peer, worker in broker.workers.items() if worker.token in tokens}
+
+
+def on_flushed(
+    broker: Broker, peer: int, message: m.Flushed, _frames: list[Any], _now: float, out: Effects
+) -> None:
+    """A worker has sent on all that was printed when it was asked."""
+    if peer not in broker.workers:
+        raise ProtocolError("this is a worker's message")
+    flushed(broker, peer, message.request, out)
+
+
+def flushed(broker: Broker, peer: int, number: int, out: Effects) -> None:
+    """This worker has no more to say for a session that is closing; the last one closes it."""
+    if number in broker.flushing:
+        session, waiting = broker.flushing[number]
+        waiting.pop(peer, None)
+        if not waiting:
+            del broker.flushing[number]
+            out.append((session.client.peer, m.Closed(session.alias), []))
