@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ClientClosed,
         FlameError,
         MissingModule,
+        NoTask,
         NotFound,
         ProtocolError,
         Refused,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         TooLarge,
         Unpicklable,
     )
+    from flamezmq.running import current
 
 _HOMES = {
     "Client": "flamezmq.client.api",
@@ -44,11 +46,13 @@ _HOMES = {
     "FIRST_COMPLETED": "flamezmq.client.waiting",
     "FIRST_EXCEPTION": "flamezmq.client.waiting",
     "as_completed": "flamezmq.client.waiting",
+    "current": "flamezmq.running",
     "wait": "flamezmq.client.waiting",
     "Certificate": "flamezmq.errors",
     "ClientClosed": "flamezmq.errors",
     "FlameError": "flamezmq.errors",
     "MissingModule": "flamezmq.errors",
+    "NoTask": "flamezmq.errors",
     "NotFound": "flamezmq.errors",
     "ProtocolError": "flamezmq.errors",
     "Refused": "flamezmq.errors",
@@ -70,6 +74,7 @@ __all__ = [
     "FlameError",
     "Future",
     "MissingModule",
+    "NoTask",
     "NotFound",
     "ProtocolError",
     "Refused",
@@ -83,6 +88,7 @@ __all__ = [
     "__version__",
     "aio",
     "as_completed",
+    "current",
     "testing",
     "wait",
 ]

@@ -105,6 +105,13 @@ class TooLarge(Unpicklable):
         return f"{self.what} is too large: {self.reason}; divide it, or pass the name of a file"
 
 
+class NoTask(FlameError, RuntimeError):
+    """`flm.current()` was called where no task runs."""
+
+    def __str__(self) -> str:
+        return "flm.current() is for the code of a running task, and here none runs; use flm.Client()"
+
+
 class MissingModule(FlameError, ModuleNotFoundError):
     """A function needs a module that the executor can't import.
 

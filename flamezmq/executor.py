@@ -20,9 +20,9 @@ from collections import deque
 from collections.abc import Callable
 from itertools import repeat
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flamezmq import page, processes
+from flamezmq import page, processes, running
 from flamezmq.errors import FlameError, ProtocolError, Unpicklable
 from flamezmq.executor_config import ExecutorConfig
 from flamezmq.net.line import Line
@@ -32,6 +32,9 @@ from flamezmq.serialize.values import dump_value, load_call
 from flamezmq.shims.slices import SliceResult
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
+
+if TYPE_CHECKING:
+    from flamezmq.client.nested import NestedClient
 
 #: Finished results wait at most so long for company, and only while the next task is known to be short.
 FLUSH_SECONDS = 0.008
@@ -98,10 +101,14 @@ class Executor:
         self.forked = False
         self._last_end = 0.0
         self._exit = False
+        self._to_say: deque[m.Waiting] = deque()
         self._attending = False
         self._parked = False
         self._unpark = threading.Lock()
-        self._environment: m.Environment | None = None
+        self.environment: m.Environment | None = None
+        self.session_id = ""
+        self.nested: NestedClient | None = None  # made by a task that asks for it
+        self._nesting = threading.Lock()
         self._home = (processes.current_folder(), list(sys.path))
 
     # --- main thread
@@ -157,6 +164,8 @@ class Executor:
                 ended.failed.append(index)
             if self.forked:
                 leave_fork()
+            if self.nested is not None:
+                self.nested.task_ended(failed=ended.failed[-1:] == [index])
             finished += 1
             words[page.FINISHED] = finished
             words[page.RUNNING] = 0
@@ -211,6 +220,33 @@ class Executor:
                 self.line.enqueue(begun)
             self.line.turn(-1 if wait and not self.tasks else 0)
 
+    # --- what a running task asks for
+
+    def running(self) -> tuple[str, int, int] | None:
+        """Session id, index and attempt of the task that runs now."""
+        index = self.words[page.RUNNING] - 1
+        ended = self.ended[-1:]
+        return (self.session_id, index, ended[0].attempt) if index >= 0 and ended else None
+
+    def nested_client(self) -> NestedClient:
+        """The client for the tasks of tasks; connects when it is first asked for."""
+        with self._nesting:
+            if self.nested is None:
+                from flamezmq.client.nested import NestedClient
+
+                self.nested = NestedClient(self)
+            return self.nested
+
+    def pause(self, waits: bool) -> None:
+        """Tell the router that the running task waits for its own tasks, or that it goes on."""
+        self._to_say.append(m.Waiting(self.session, waits))
+        if self._attending:
+            self.line.wake()  # the attendant says it: it would not let us have the line
+            return
+        with self.line.lock:
+            self._commit(keep_open=True)
+            self.line.turn(0)
+
     # --- both threads, under the line's lock
 
     def _commit(self, keep_open: bool) -> None:
@@ -218,6 +254,8 @@ class Executor:
 
         keep_open: the main thread may still add to the last run.
         """
+        while self._to_say:
+            self.line.enqueue(self._to_say.popleft())
         runs = self.ended
         if not runs:
             return
@@ -250,7 +288,7 @@ class Executor:
         if kind is m.Grant:
             self._on_grant(message, frames)
         elif kind is m.Bind:
-            self.session = message.session
+            self.session, self.session_id = message.session, message.id
             self._enter(message.environment)
         elif kind is m.Retract:
             self._give_back(message.keep, None)
@@ -308,9 +346,9 @@ class Executor:
 
     def _enter(self, environment: m.Environment) -> None:
         """Be where the user's code is at home, if that is this machine."""
-        if environment == self._environment:
+        if environment == self.environment:
             return
-        self._environment = environment
+        self.environment = environment
         cwd, path = self._home
         if environment.host == socket.gethostname():
             known = set(environment.sys_path)
@@ -399,7 +437,7 @@ def leave_fork() -> None:
 
 def main(config: ExecutorConfig) -> None:
     """Serve until told to exit, or until the router or the worker is gone."""
-    executor = Executor(config)
+    executor = running.executor = Executor(config)
 
     def in_child() -> None:
         executor.forked = True
@@ -417,4 +455,6 @@ def main(config: ExecutorConfig) -> None:
     finally:
         if executor.forked:
             leave_fork()
+        if executor.nested is not None:
+            executor.nested.close()
         executor.line.close(bye=True)

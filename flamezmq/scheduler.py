@@ -168,6 +168,14 @@ class Scheduler:
             share.leaving[executor] = None
             self._note(session, share)
 
+    def resume(self, executor: int) -> None:
+        """The executor takes tasks again, after `retire`."""
+        session = self._serves.get(executor)
+        if session is not None:
+            share = self._shares[session]
+            share.leaving.pop(executor, None)
+            self._note(session, share)
+
     # --- what it answers
 
     @property

@@ -188,6 +188,8 @@ class Worker:
     def _on_message(self, message: Any, now: float) -> None:
         if isinstance(message, m.Kill):
             self._do(self.agent.on_kill_order(message.number, now))
+        elif isinstance(message, m.Target):
+            self._do(self.agent.on_target(message.executors, now))
         elif isinstance(message, m.Flush):
             for held in self.held.values():
                 self._drain(held, now)

@@ -28,7 +28,7 @@ def test_a_task_goes_to_a_free_executor_with_its_function_and_its_session() -> N
 
     (bind_to, bind), (grant_to, grant) = said
     assert bind_to == grant_to == FIRST
-    assert bind == m.Bind(session.number, session.spec.environment)
+    assert bind == m.Bind(session.number, session.spec.environment, session.id)
     assert (grant.session, grant.inputs) == (session.number, [b"in"])
     (new,) = grant.functions
     assert (new.blob, new.label) == (b"code", "f")

@@ -168,22 +168,11 @@ class Client:
         if not isinstance(max_retries, int) or max_retries < 0:
             raise ValueError(f"max_retries is {max_retries!r}; it must be an integer from 0")
         self._check_open()
-        with self._submit_lock:
-            self._last_alias += 1
-            alias = self._last_alias
-        id = f"{name}-{''.join(_LETTERS[byte % 62] for byte in os.urandom(6))}"
-        calls = Calls(alias, id)
-        session = Session(self, calls)
-        spec = m.SessionSpec(
-            name=name,
-            max_retries=max_retries,
-            forward_output=self._forward_output,
-            environment=surroundings.environment(),
-        )
+        session = self._new_session(name)
+        calls = session._calls
+        alias, id = calls.alias, calls.id
         try:
-            self._calls[alias] = calls
-            self._sessions[alias] = session
-            self._tell(m.Open(alias, id, spec))
+            self._tell(m.Open(alias, id, self._spec(name, max_retries)))
             self._drive(lambda: calls.opened or calls.closed or bool(calls.error), monotonic() + OPEN_SECONDS)
             if calls.error or not calls.opened:
                 raise Refused(calls.error or f"the router did not open session {id} in time")
@@ -270,6 +259,34 @@ class Client:
         """Whether a `submit` may block here: never in a callback."""
         return not self._errands.is_here()
 
+    def _new_session(self, name: str) -> Session:
+        with self._submit_lock:
+            self._last_alias += 1
+            alias = self._last_alias
+        calls = self._new_calls(alias, f"{name}-{''.join(_LETTERS[byte % 62] for byte in os.urandom(6))}")
+        session = Session(self, calls)
+        self._calls[alias] = calls
+        self._sessions[alias] = session
+        return session
+
+    def _new_calls(self, alias: int, id: str) -> Calls:
+        return Calls(alias, id)
+
+    def _spec(self, name: str, max_retries: int) -> m.SessionSpec:
+        return m.SessionSpec(
+            name=name,
+            max_retries=max_retries,
+            forward_output=self._forward_output,
+            environment=self._environment(),
+            within=self._within(),
+        )
+
+    def _environment(self) -> m.Environment:
+        return surroundings.environment()
+
+    def _within(self) -> str:
+        return ""
+
     def _forget(self, alias: int) -> None:
         self._sessions.pop(alias, None)
         self._calls.pop(alias, None)
@@ -295,7 +312,6 @@ class Client:
         if not self._dirty and not self._orders:
             return
         link = self._line.link
-        most_tasks, most_bytes = self._line.limits
         self._orders.complete(link)
         with self._apply_lock:
             for calls in list(self._dirty.values()):
@@ -305,9 +321,7 @@ class Client:
                 with self._apply_lock:
                     calls.cancel_all(self._on_end, calls.error)
             while calls.outbox or calls.staged:
-                room = most_tasks - sum(len(other.pending) for other in self._calls.values())
-                if sum(other.heavy_bytes for other in self._calls.values() if other.heavy) > most_bytes:
-                    room = 0
+                room = self._room(calls)
                 self._no_credit = room <= 0
                 with self._apply_lock:  # nobody takes a task out of the outbox meanwhile
                     if not calls.stage(link, max(room, 0)):
@@ -321,6 +335,21 @@ class Client:
             numbers = self._functions.take_evicted()
             for calls in list(self._calls.values()):
                 calls.forget += [number for number in numbers if number in calls.shipped]
+
+    def _room(self, calls: Calls) -> int:
+        """How many tasks of this session the router may be sent now."""
+        most_tasks, most_bytes = self._line.limits
+        if sum(other.heavy_bytes for other in self._calls.values() if other.heavy) > most_bytes:
+            return 0
+        return most_tasks - sum(len(other.pending) for other in self._calls.values())
+
+    def _wait(self, done: Callable[[], bool], deadline: float | None) -> bool:
+        """Wait for tasks, until `done()`; False when the deadline passes first."""
+        return self._drive(done, deadline)
+
+    def _wait_for_room(self, there_is_room: Callable[[], bool]) -> None:
+        if self._may_wait():
+            self._drive(there_is_room, None)
 
     def _drive(self, done: Callable[[], bool], deadline: float | None) -> bool:
         try:

@@ -157,7 +157,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
 
     def _await(self, timeout: float | None) -> None:
         deadline = None if timeout is None else monotonic() + timeout
-        if not self._session._drive(self.done, deadline):
+        if not self._session._wait(self.done, deadline):
             raise cf.TimeoutError
 
     def _settle(self) -> BaseException | None:

@@ -139,7 +139,7 @@ class Slices:
             yield ()
             while waiting := self.on_way:
                 done = waiting[0].done if self._ordered else (lambda: any(f.done() for f in self.on_way))
-                if not self._session._drive(done, self._deadline):
+                if not self._session._wait(done, self._deadline):
                     raise TimeoutError("the map was not done in time")
                 future = self.ready()
                 if future is not None:

@@ -48,6 +48,7 @@ class Session:
         self._apply_lock = client._apply_lock
         self._name = client._functions.name
         self._drive = client._drive
+        self._wait = client._wait
 
     @property
     def id(self) -> str:
@@ -157,7 +158,7 @@ class Session:
         if calls.closed:
             return
         if not cancel:
-            self._drive(lambda: not calls.unfinished, None)
+            self._wait(lambda: not calls.unfinished, None)
         self._cancel_rest()
         try:
             client._tell(m.Close(calls.alias))
@@ -204,7 +205,7 @@ class Session:
         self._heavy(payload)
         client = self._client
         if client._unfinished() >= MOST_TASKS:
-            self._wait_for_room(lambda: client._unfinished() < MOST_TASKS - 4 * FULL_TASKS)
+            client._wait_for_room(lambda: client._unfinished() < MOST_TASKS - 4 * FULL_TASKS)
 
     def _heavy(self, payload: Any) -> None:
         """Large arguments go out at once, and count."""
@@ -213,11 +214,7 @@ class Session:
             calls.outbox_bytes += weight(payload)
         client._pump.push()
         if calls.outbox_bytes > MOST_BYTES:
-            self._wait_for_room(lambda: not calls.outbox or calls.outbox_bytes < MOST_BYTES * 7 // 8)
-
-    def _wait_for_room(self, there_is_room: Callable[[], bool]) -> None:
-        if self._client._may_wait():
-            self._drive(there_is_room, None)
+            client._wait_for_room(lambda: not calls.outbox or calls.outbox_bytes < MOST_BYTES * 7 // 8)
 
     def _cancel(self, future: Future) -> bool:
         """Cancel one task; True when it is certain that it never runs."""

@@ -53,12 +53,12 @@ def wait(fs: Iterable[Any], timeout: float | None = None, return_when: str = ALL
     deadline = None if timeout is None else monotonic() + timeout
     if return_when == ALL_COMPLETED:
         for future in futures:
-            if not future.done() and not client._drive(future.done, deadline):
+            if not future.done() and not client._wait(future.done, deadline):
                 break
     else:
         watch = _Watch(futures)
         enough = watch.any_done if return_when == FIRST_COMPLETED else watch.any_failed
-        client._drive(enough, deadline)
+        client._wait(enough, deadline)
     done = {future for future in futures if future.done()}
     return DoneAndNotDone(done, set(futures) - done)
 
@@ -89,7 +89,7 @@ def _as_completed(client: Any, futures: list[Future], timeout: float | None) -> 
     while watch.left:
         ended = watch.take()
         if not ended:
-            if not client._drive(watch.any_done, deadline):
+            if not client._wait(watch.any_done, deadline):
                 raise cf.TimeoutError(f"{len(watch.left)} (of {total}) futures unfinished")
             continue
         yield from ended

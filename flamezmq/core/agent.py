@@ -168,6 +168,11 @@ class Agent:
         executor.expected = True
         return [Kill(number)] if executor.pid else []  # else when it is there
 
+    def on_target(self, executors: int, now: float) -> Effects:
+        """The router wants so many executors; it tells those to exit that are too many."""
+        self.desired = executors
+        return self._fill(now)
+
     def on_stop(self, now: float) -> Effects:
         """End everything; the host goes on until `ended`, or until it loses patience."""
         if self.stopping:
@@ -269,7 +274,6 @@ class Agent:
 
     def check(self) -> None:
         """Compare every index with every other."""
-        assert len(self.executors) <= self.desired
         assert len(self._forking) <= FORKS_AT_A_TIME
         for number, executor in self.executors.items():
             assert executor.number == number <= self._last_number

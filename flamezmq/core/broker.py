@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
-from flamezmq.core import control, deaths, dispatch, overview, printed
+from flamezmq.core import control, deaths, dispatch, overview, printed, spares
 from flamezmq.core.huddle import Huddle
 from flamezmq.core.members import Client, Effects, Executor, Limits, Session, Worker
 from flamezmq.core.records import Records
@@ -44,6 +44,8 @@ class Broker:
         self.flushing: dict[int, tuple[Session, dict[int, None]]] = {}
         self.fed: dict[int, Executor] = {}  # executors that may take more, looked at when the turn ends
         self.laden: dict[int, Executor] = {}  # executors with more than one task
+        self.paused: dict[int, Executor] = {}  # executors whose task waits for its own tasks
+        self.spare: dict[int, Worker] = {}  # workers that have spare executors
         self._functions: WeakValueDictionary[bytes, Function] = WeakValueDictionary()
         self.by_name: dict[tuple[str, int], int] = {}  # (worker's token, number) -> peer
         self._dead: dict[tuple[str, int], None] = {}  # died before its Ready came
@@ -62,6 +64,7 @@ class Broker:
             m.Ready: self._on_ready,
             m.Begun: self._on_begun,
             m.Retracted: self._on_retracted,
+            m.Waiting: self._on_waiting,
             m.Register: self._on_register,
             m.Died: self._on_died,
             m.Printed: partial(printed.on_printed, self),
@@ -95,10 +98,12 @@ class Broker:
         if self._orphans:
             deaths.kill_orphans(self, self._orphans, now, out)
         dispatch.balance(self, now, out)
+        if self.paused or self.spare:
+            spares.balance(self, now, out)
 
     def next_deadline(self, now: float) -> float | None:
         """When `on_turn_end` must be called even if nothing comes in."""
-        if not (self.laden or self.scheduler.waiting or self._mourned or self._orphans):
+        if not (self.laden or self.scheduler.waiting or self._mourned or self._orphans or self.spare):
             return None
         due = [when for when, _ in self._mourned.values()]
         due += self._orphans.values()
@@ -107,6 +112,8 @@ class Broker:
             due.append(max(turn, now + 0.001))
         if self.laden and self.scheduler.idle:
             due.append(now + self.limits.overdue_seconds)
+        if self.paused or self.spare:
+            due += spares.deadlines(self, now)
         return min(due, default=None)
 
     def on_backlog(self, peer: int, held_back: bool) -> None:
@@ -130,6 +137,7 @@ class Broker:
                     self._orphans[executor.peer] = now + self.limits.orphan_seconds
         worker = self.workers.pop(peer, None)
         if worker is not None:
+            self.spare.pop(peer, None)
             for number in list(self.flushing):
                 printed.flushed(self, peer, number, out)
             for executor in [e for e in self.executors.values() if e.token == worker.token]:
@@ -158,7 +166,10 @@ class Broker:
 
     def _on_open(self, peer: int, message: m.Open, _frames: list[Any], now: float, out: Effects) -> None:
         client = self._client(peer)
-        if message.session in client.sessions:
+        open_already = client.sessions.get(message.session)
+        if open_already is not None and open_already.id == message.id:
+            return  # said twice
+        if open_already is not None:
             raise ProtocolError(f"session {message.session} is open already")
         self._last_session += 1
         session = Session(self._last_session, message.session, message.id, message.spec, client)
@@ -423,6 +434,15 @@ class Broker:
         self.fed[peer] = executor  # no more is asked of it: it may take more
         self.demand(session)
 
+    def _on_waiting(
+        self, peer: int, message: m.Waiting, _frames: list[Any], now: float, out: Effects
+    ) -> None:
+        executor = self._executor(peer)
+        executor.heard = now
+        session = executor.session
+        if session is not None and session.number == message.session:
+            (spares.pause if message.waits else spares.resume)(self, executor, session, now, out)
+
     # --- deaths
 
     def _on_register(
@@ -465,8 +485,10 @@ class Broker:
         if executor is None:
             return
         self.by_name.pop((executor.token, executor.number), None)
+        self._end_within(executor, now, out)
         self._orphans.pop(peer, None)
         self.laden.pop(peer, None)
+        self.paused.pop(peer, None)
         self.fed.pop(peer, None)
         self.scheduler.remove_executor(peer, now)
         session, executor.session = executor.session, None
@@ -489,6 +511,14 @@ class Broker:
         self.fed.update(session.executors)
         self.demand(session)
         self._forget_if_over(session)
+
+    def _end_within(self, executor: Executor, now: float, out: Effects) -> None:
+        """The tasks that its tasks have submitted end with it."""
+        name = f"{executor.token}/{executor.number}"
+        for session in [s for s in self.sessions.values() if s.spec.within == name and not s.closed]:
+            self._end(session, "the executor of its task is gone", now, out)
+            for other in session.executors:
+                self._orphans[other] = now + self.limits.orphan_seconds
 
     # --- what the parts share
 

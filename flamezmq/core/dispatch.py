@@ -185,8 +185,11 @@ def _feed(
             executor.environment, executor.owner = environment, session.client.peer
             executor.bound_to, executor.served = session.number, session
             executor.past.append((session.number, session.id))
-            out.append((executor.peer, m.Bind(session.number, environment), []))
+            out.append((executor.peer, m.Bind(session.number, environment, session.id), []))
         _grant(broker, executor, session, runs, count, out)
+        if session.spec.within:
+            taken = [index for run in runs for index in range(run.start, run.end)]
+            out.append((session.client.peer, m.Taken(session.alias, taken), []))
         if not before:
             session.busy += 1
             executor.since = broker.now
@@ -272,7 +275,7 @@ def _reclaim(broker: Broker, executor: Executor, now: float, out: Effects) -> No
     if not executor.tasks:
         broker.fed[executor.peer] = executor
     elif executor.tasks > 1 and not executor.asked and executor.load > broker.limits.horizon_seconds:
-        _ask(executor, session, 1, out)
+        ask(executor, session, 1, out)
 
 
 def let_run_dry(broker: Broker, executor: Executor, session: Session) -> None:
@@ -298,11 +301,11 @@ def _retract_for_idle(broker: Broker, now: float, out: Effects) -> None:
         if silent < limits.overdue_seconds or silent < 2 * executor.load / executor.tasks:
             continue
         executor.stalled = True
-        _ask(executor, session, 1, out)
+        ask(executor, session, 1, out)
         idle -= executor.tasks - 1
 
 
-def _ask(executor: Executor, session: Session, keep: int, out: Effects) -> None:
+def ask(executor: Executor, session: Session, keep: int, out: Effects) -> None:
     executor.asked.append((session, None))
     out.append((executor.peer, m.Retract(session.number, keep), []))
 

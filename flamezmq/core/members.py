@@ -78,6 +78,7 @@ class Executor:
     stalled   its task takes longer than was believed: what it held besides was asked back
     since     when the oldest task that it holds came, or was the next: it runs since then
     past      numbers of the sessions that it was bound to of late, for what their tasks still print
+    paused    since when its task has waited for its own tasks; None while it does not
     """
 
     peer: int
@@ -97,6 +98,8 @@ class Executor:
     leaving: bool = False  # gets no more; to be unbound once it holds nothing
     exiting: bool = False  # told to exit: it serves nobody any more
     stalled: bool = False
+    paused: float | None = None
+    reclaimed: bool = False  # it was to leave before it was paused
     environment: m.Environment | None = None
     owner: int = -1  # peer of the client whose environment it has
     bound_to: int = 0  # session number of the last Bind that was sent
@@ -115,12 +118,14 @@ class Worker:
     peer: int
     node: str
     token: str
-    executors: int
+    executors: int  # that it has without spare ones
     pid: int = 0
     cores: float = 0.0
     memory: int = 0
     gpus: int = 0
     since: float = 0.0
+    spare: int = 0  # that it was asked to have beside them
+    idle_since: float | None = None  # since when it has had one too many
 
 
 @dataclass(slots=True)

@@ -109,7 +109,9 @@ class Environment(msgspec.Struct, array_like=True, frozen=True):
 class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     """What a session asks for.
 
-    The router reads `max_retries`, `forward_output` and `environment`, not yet the others.
+    The router reads `max_retries`, `forward_output`, `environment` and `within`, not yet the others.
+
+    within  "token/number" of the executor whose task has opened it (nested tasks), or ""
     """
 
     name: str
@@ -120,6 +122,7 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     max_retries: int = 3
     forward_output: bool = True
     environment: Environment = Environment()
+    within: str = ""
 
 
 class Open(msgspec.Struct, tag=1, array_like=True):
@@ -297,14 +300,25 @@ class Output(msgspec.Struct, tag=27, array_like=True):
     dropped: int = 0
 
 
+class Taken(msgspec.Struct, tag=33, array_like=True):
+    """To a client inside a task: executors were given these of its tasks."""
+
+    session: int
+    indices: list[int]
+
+
 # --- router -> executor -------------------------------------------------------------------
 
 
 class Bind(msgspec.Struct, tag=40, array_like=True):
-    """Serve this session from now on."""
+    """Serve this session from now on.
+
+    id  its name for people
+    """
 
     session: Index
     environment: Environment
+    id: str = ""
 
 
 class Grant(msgspec.Struct, tag=41, array_like=True):
@@ -362,6 +376,16 @@ class Ready(msgspec.Struct, tag=60, array_like=True):
     token: str
     number: int
     pid: int
+
+
+class Waiting(msgspec.Struct, tag=63, array_like=True):
+    """The running task waits for its own tasks, which run elsewhere (or goes on again).
+
+    While it waits, what this executor holds besides is asked back, and a spare one may take its place.
+    """
+
+    session: int
+    waits: bool
 
 
 class Retracted(msgspec.Struct, tag=61, array_like=True):
@@ -435,6 +459,12 @@ class Kill(msgspec.Struct, tag=83, array_like=True):
     number: int
 
 
+class Target(msgspec.Struct, tag=86, array_like=True):
+    """Have so many executors from now on; those that are too many are told to exit by the router."""
+
+    executors: int
+
+
 class Flush(msgspec.Struct, tag=84, array_like=True):
     """Send on what the executors have printed so far, then answer with `Flushed`.
 
@@ -455,10 +485,22 @@ class Flushed(msgspec.Struct, tag=85, array_like=True):
 
 FromClient = Open | Submit | Cancel | Close | Query | Ask | CloseSession | CancelTask
 ToClient = (
-    Opened | Results | Cancelled | Closed | Counts | Lost | Begun | Output | Huddle | Answer | Done | ClosedBy
+    Opened
+    | Results
+    | Cancelled
+    | Closed
+    | Counts
+    | Lost
+    | Begun
+    | Output
+    | Taken
+    | Huddle
+    | Answer
+    | Done
+    | ClosedBy
 )
-FromExecutor = Ready | RoutedResults | Begun | Retracted
+FromExecutor = Ready | RoutedResults | Begun | Retracted | Waiting
 ToExecutor = Bind | Grant | Retract | Drop | Exit | Huddle
 FromWorker = Register | Died | Printed | Flushed
-ToWorker = Kill | Flush | Exit
+ToWorker = Kill | Flush | Target | Exit
 Message = Any

@@ -46,6 +46,7 @@ class Plan:
     backlog_bytes: int = 1 << 20
     max_grant: int = 4096
     known_functions: int = 512
+    pauses: float = 0.0  # the share of long tasks that wait for tasks of their own
 
 
 def draw(seed: int) -> Plan:
@@ -79,6 +80,7 @@ def draw(seed: int) -> Plan:
         backlog_bytes=r.choice((1 << 20, 1 << 20, 1500)),
         max_grant=r.choice((4096, 4096, 3)),
         known_functions=r.choice((512, 512, 3)),
+        pauses=maybe(0.3, 0.1, 0.9),
     )
 
 
@@ -114,7 +116,7 @@ class Cluster:
         return user
 
     def start_worker(self, node: str, life: int) -> SimWorker:
-        worker = SimWorker(self.router, self.ledger, node, life, self.plan.executors)
+        worker = SimWorker(self.router, self.ledger, node, life, self.plan.executors, self.plan.pauses)
         self.workers.append(worker)
         return worker
 

@@ -77,6 +77,7 @@ class SimExecutor:
         self.trust: dict[int, int] = {}
         self.ended: list[Ended] = []
         self.attending = False
+        self.paused = False
         self.busy_seconds = 0.0
         self.by_session: dict[int, float] = {}
         self._began = 0.0
@@ -214,6 +215,8 @@ class SimExecutor:
         self.world.after(seconds, self._end, task)
         if seconds > ATTEND_SECONDS and not self.hogging:
             self.world.after(ATTEND_SECONDS * (1 + self.world.random.random()), self._attend, task)
+        if seconds > SHORT_SECONDS and self.worker.pauses and self.world.random.random() < self.worker.pauses:
+            self.world.after(seconds / 3, self._pause, task, True)
 
     def _poisoned(self, task: Task) -> None:
         if self.alive and self._task is task:
@@ -224,8 +227,20 @@ class SimExecutor:
             self.attending = True
             self._flush(m.Begun(self.session, task[1], task[2]))
 
+    def _pause(self, task: Task, waits: bool) -> None:
+        """Its task waits for tasks of its own, or goes on."""
+        if self.alive and self._task is task:
+            self.paused = waits
+            self.dialler.enqueue(m.Waiting(self.session, waits))
+            self._flush()
+            if waits:
+                self.world.after(self.world.random.random() * 0.05, self._pause, task, False)
+
     def _end(self, task: Task) -> None:
         if not self.alive or self._task is not task:
+            return
+        if self.paused:
+            self.world.after(0.01, self._end, task)
             return
         function, index, attempt, payload = task
         now = self.world.now
@@ -262,10 +277,13 @@ class SimExecutor:
 class SimWorker:
     """Forks executors, reports their deaths, replaces them."""
 
-    def __init__(self, router: Router, ledger: Ledger, node: str, life: int, executors: int) -> None:
+    def __init__(
+        self, router: Router, ledger: Ledger, node: str, life: int, executors: int, pauses: float = 0.0
+    ) -> None:
         self.router, self.ledger, self.world = router, ledger, router.world
         self.node, self.token = node, f"{node}.{life}"
-        self.life, self.size = life, executors
+        self.life, self.size, self.pauses = life, executors, pauses
+        self._forking = 0
         self.alive = True
         self.closing = False
         self.executors: dict[int, SimExecutor] = {}
@@ -273,10 +291,15 @@ class SimWorker:
         self._last_number = 0
         self.dialler = Dialler(self.world, router.network, "worker", self._on_message, self._on_lost)
         self.dialler.enqueue(m.Register(node, self.token, 1, float(executors), 1 << 30, executors))
-        for _ in range(executors):
-            self.world.after(self.world.random.random() * 0.005, self._fork)
+        self._fill(0.0, 0.005)
+
+    def _fill(self, least: float, spread: float) -> None:
+        while len(self.executors) + self._forking < self.size:
+            self._forking += 1
+            self.world.after(least + self.world.random.random() * spread, self._fork)
 
     def _fork(self) -> None:
+        self._forking -= 1
         if self.alive and not self.closing:
             self._last_number += 1
             self.executors[self._last_number] = SimExecutor(self, self._last_number)
@@ -288,6 +311,9 @@ class SimWorker:
                 self.world.trace("killed by order", executor.name)
                 self.kill(executor, "SIGKILL", expected=True)
 
+        elif type(message) is m.Target:
+            self.size = message.executors
+            self._fill(0.001, 0.01)
         elif type(message) is m.Flush:
             self.world.after(self.world.random.random() * 0.002, self._flush, message.request)
 
@@ -325,7 +351,7 @@ class SimWorker:
         )  # fmt: skip
         random = self.world.random
         self.world.after(random.choice((0.0, random.random() * 0.03)), self._report, died)
-        self.world.after(0.001 + random.random() * 0.01, self._fork)
+        self._fill(0.001, 0.01)
 
     def _report(self, died: m.Died) -> None:
         if self.alive:

@@ -1,0 +1,245 @@
+"""The client inside a task: nested tasks.
+
+Who waits here runs what it waits for.  In this order: its own tasks that were
+not sent, newest first (depth first, so that a deep recursion does not go
+breadth first); then what it can take back from the router; and when all that is
+left has begun elsewhere it says so, and its executor is replaced by a spare one
+until it goes on.  Tasks of strangers never run on a waiter's stack.
+
+No wait can be a deadlock: what a waiter waits for runs on another executor, or
+here, and whoever runs it may wait in the same way.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar, copy_context
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from flamezmq.client.api import Client
+from flamezmq.client.session import CANCEL_SECONDS, Session
+from flamezmq.core.caller import FINISHED, RAW, RAW_ERROR, RUNNING, Calls, Record
+from flamezmq.core.nested import NestedCalls
+from flamezmq.running import Current, in_place
+from flamezmq.serialize.failures import dump_error
+from flamezmq.serialize.functions import load_function
+from flamezmq.serialize.values import dump_value, load_call
+from flamezmq.wire import messages as m
+
+if TYPE_CHECKING:
+    from flamezmq.executor import Executor
+
+#: A wait that is over sooner is not worth a spare executor.
+SPARE_SECONDS = 0.002
+#: Frames of Python that a task in place may need beside those of the user's functions.
+FRAMES_PER_TASK = 40
+#: So many tasks in place stand on one thread's stack; the next one gets a thread of its own.
+DEPTH_PER_THREAD = 100
+#: Deeper than this, something recurses without end.
+MOST_DEPTH = 20_000
+#: The stack of such a thread.
+STACK_BYTES = 64 << 20
+
+_depth: ContextVar[int] = ContextVar("flamezmq_depth", default=0)
+
+
+class NestedClient(Client):
+    """Made by `flm.current().client`; one per executor process, for one task after the other."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._loaded: dict[int, Callable[..., Any]] = {}  # functions that ran in place, by number
+        self._in_place = 0  # how many have run so, for their names
+        self._ending: dict[int, NestedCalls] = {}  # sessions of tasks that have ended before their own tasks
+        super().__init__(executor.config.address, forward_output=True)
+
+    # --- the executor's side
+
+    def task_ended(self, failed: bool) -> None:
+        """The task that used this client is over: what it has left goes on without it, or is cancelled."""
+        for session in list(self._sessions.values()):
+            calls = session._calls
+            assert isinstance(calls, NestedCalls)
+            self._sessions.pop(calls.alias, None)
+            if failed:
+                session._cancel_rest()
+            calls.free = True
+            calls.kept.clear()
+            self._ending[calls.alias] = calls
+        self._default = None
+        self._close_ended()
+        self._pump.push(look=False)
+
+    def _close_ended(self) -> None:
+        for alias, calls in list(self._ending.items()):
+            if not calls.unfinished:
+                del self._ending[alias]
+                if calls.asked_to_open or calls.opened:
+                    self._orders.append(m.Close(alias))
+                self._forget(alias)
+
+    # --- sessions
+
+    def _new_calls(self, alias: int, id: str) -> Calls:
+        return NestedCalls(alias, id)
+
+    def _environment(self) -> m.Environment:
+        return self._executor.environment or super()._environment()
+
+    def _within(self) -> str:
+        return f"{self._executor.config.token}/{self._executor.config.number}"
+
+    def _own(self) -> Session:
+        """The session of the task that runs; the router hears of it with the first task that is sent."""
+        session = self._default
+        if session is None:
+            with self._own_lock:
+                session = self._default
+                if session is None:
+                    self._check_open()
+                    session = self._new_session("nested")
+                    self._default = session
+        return session
+
+    def _stage(self) -> None:
+        if self._dirty:
+            for calls in list(self._dirty.values()):
+                if not calls.opened and not calls.asked_to_open:  # type: ignore[attr-defined]
+                    self._open(calls)
+        super()._stage()
+
+    def _open(self, calls: Calls) -> None:
+        assert isinstance(calls, NestedCalls)
+        if calls.room() > 0 and calls.outbox:
+            calls.asked_to_open = True
+            self._orders.append(m.Open(calls.alias, calls.id, self._spec("nested", 3)))
+            self._orders.stage(self._line.link)
+
+    def _room(self, calls: Calls) -> int:
+        assert isinstance(calls, NestedCalls)
+        return min(calls.room(), super()._room(calls))
+
+    def _apply(self, message: Any, frames: list[Any]) -> None:
+        if type(message) is m.Taken:
+            calls = self._calls.get(message.session)
+            if calls is not None:
+                calls.on_taken(message)  # type: ignore[attr-defined]
+            return
+        super()._apply(message, frames)
+        if type(message) is m.Cancelled:  # what was taken back lies in the outbox again
+            calls = self._calls.get(message.session)
+            if calls is not None and calls.outbox:
+                self._dirty[calls.alias] = calls
+        if self._ending:
+            self._close_ended()
+
+    # --- waiting
+
+    def _wait(self, done: Callable[[], bool], deadline: float | None) -> bool:
+        if self._closed or self._errands.is_here():
+            return self._drive(done, deadline)
+        while not done():
+            if deadline is not None and monotonic() >= deadline:
+                return False
+            record = self._newest()
+            if record is not None:
+                self._run_here(record)
+            elif not self._take_back(done):
+                return self._stand_aside(done, deadline)
+        return True
+
+    def _wait_for_room(self, there_is_room: Callable[[], bool]) -> None:
+        """A nested submit never blocks."""
+
+    def _newest(self) -> Record | None:
+        with self._apply_lock:
+            for calls in reversed(list(self._dirty.values())):
+                record = calls.take_newest() if isinstance(calls, NestedCalls) else None
+                if record is not None:
+                    return record
+        return None
+
+    def _take_back(self, done: Callable[[], bool]) -> bool:
+        """Ask for what was sent and has perhaps not begun; True when something can be run here now."""
+        asked: list[NestedCalls] = []
+        with self._apply_lock:
+            for calls in self._calls.values():
+                assert isinstance(calls, NestedCalls)
+                indices = calls.ask_back()
+                if indices:
+                    self._orders.append(m.Cancel(calls.alias, indices))
+                    asked.append(calls)
+        if asked:
+            self._drive(
+                lambda: done() or not any(calls.wanted for calls in asked), monotonic() + CANCEL_SECONDS
+            )
+        return done() or any(calls.outbox for calls in asked)
+
+    def _stand_aside(self, done: Callable[[], bool], deadline: float | None) -> bool:
+        """All that is left has begun elsewhere: let another executor take this one's place."""
+        soon = monotonic() + SPARE_SECONDS
+        if self._drive(done, soon if deadline is None else min(soon, deadline)):
+            return True
+        main = threading.current_thread() is threading.main_thread()
+        if not main or (deadline is not None and deadline <= soon):
+            return self._drive(done, deadline)
+        self._executor.pause(True)
+        try:
+            return self._drive(done, deadline)
+        finally:
+            self._executor.pause(False)
+
+    # --- running in place
+
+    def _run_here(self, record: Record) -> None:
+        depth = _depth.get() + 1
+        token = _depth.set(depth)
+        try:
+            if depth % DEPTH_PER_THREAD:
+                self._run(record, depth)
+            else:
+                self._run_in_a_thread(record, depth)
+        finally:
+            _depth.reset(token)
+
+    def _run_in_a_thread(self, record: Record, depth: int) -> None:
+        """With a fresh stack: this one is deep."""
+        before = threading.stack_size(STACK_BYTES)
+        try:
+            run = copy_context().run
+            thread = threading.Thread(target=run, args=(self._run, record, depth), name="flm-deeper")
+            thread.start()
+        finally:
+            threading.stack_size(before)
+        thread.join()
+
+    def _run(self, record: Record, depth: int) -> None:
+        future, function, payload = record
+        future._state = RUNNING
+        session = future._session
+        self._in_place += 1
+        limit = sys.getrecursionlimit()
+        token = in_place.set(Current(f"{session.id}/~{self._in_place}", session.id, 1))
+        form = RAW
+        output: Any = b""
+        try:
+            sys.setrecursionlimit(limit + FRAMES_PER_TASK)
+            if depth > MOST_DEPTH:
+                raise RecursionError(f"more than {MOST_DEPTH} nested tasks wait for each other")
+            args, kwargs = load_call(payload)
+            call = self._loaded.get(function.number)
+            if call is None:
+                call = self._loaded[function.number] = load_function(function.blob)
+            output = dump_value(call(*args, **kwargs))
+        except BaseException as error:
+            form, output = RAW_ERROR, dump_error(error)
+        finally:
+            sys.setrecursionlimit(limit)
+            in_place.reset(token)
+            with self._apply_lock:
+                if form == RAW_ERROR:
+                    session._calls.faults += 1
+                session._calls._finish(future, form, output, FINISHED, self._on_end)

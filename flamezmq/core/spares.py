@@ -1,0 +1,110 @@
+"""Spare executors: one takes the place of an executor whose task waits for its own tasks.
+
+A paused executor gets nothing more, gives back what it has not begun, and no
+longer counts for its session.  If that leaves somebody without an executor for
+longer than a moment, its worker is asked for a spare one, at most as many as it
+has without them.  A spare that nobody needs for a while is told to exit.
+
+No wait depends on a spare: whoever waits takes back and runs in place what
+nobody has begun.  They keep the processors busy, no more.
+
+Functions over the broker's state; same rules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flamezmq.core import dispatch
+from flamezmq.core.members import Effects, Executor, Session, Worker
+from flamezmq.wire import messages as m
+
+if TYPE_CHECKING:
+    from flamezmq.core.broker import Broker
+
+#: A pause that is over sooner is not worth a fork.
+PATIENCE_SECONDS = 0.01
+#: A spare executor stays so long without anything to do.
+KEEP_SECONDS = 1.0
+
+
+def pause(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:
+    """Its task waits for its own tasks."""
+    if executor.paused is not None or not executor.tasks:
+        return
+    executor.paused, executor.reclaimed = now, executor.leaving
+    broker.paused[executor.peer] = executor
+    if not executor.leaving:
+        dispatch.let_run_dry(broker, executor, session)
+        broker.scheduler.retire(executor.peer)
+    if executor.tasks > 1 and not executor.asked:
+        dispatch.ask(executor, session, 1, out)
+
+
+def resume(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:
+    """It goes on; so does what was due to it."""
+    if executor.paused is None:
+        return
+    executor.paused = None
+    del broker.paused[executor.peer]
+    if executor.reclaimed or broker.is_dead(executor.peer):
+        return
+    executor.leaving = False
+    if executor.tasks:
+        session.busy += 1
+    broker.scheduler.resume(executor.peer)
+    broker.demand(session)
+    broker.fed[executor.peer] = executor
+
+
+def balance(broker: Broker, now: float, out: Effects) -> None:
+    """Ask for spare executors, and let those go that nobody needs."""
+    lacking = broker.scheduler.waiting and not broker.scheduler.idle
+    for worker in broker.workers.values():
+        paused = _paused(broker, worker)
+        wanted = min(sum(now >= since + PATIENCE_SECONDS for since in paused), worker.executors)
+        if lacking and wanted > worker.spare:
+            _target(broker, worker, wanted, out)
+        elif worker.spare > len(paused):
+            _let_go(broker, worker, now, out)
+        else:
+            worker.idle_since = None
+
+
+def _let_go(broker: Broker, worker: Worker, now: float, out: Effects) -> None:
+    idle = [e for e in broker.executors.values() if e.token == worker.token and _is_idle(e)]
+    if not idle:
+        worker.idle_since = None
+    elif worker.idle_since is None:
+        worker.idle_since = now
+    elif now >= worker.idle_since + KEEP_SECONDS:
+        worker.idle_since = None
+        _target(broker, worker, worker.spare - 1, out)
+        idle[-1].exiting = True
+        broker.scheduler.remove_executor(idle[-1].peer, now)
+        out.append((idle[-1].peer, m.Exit(), []))
+
+
+def _target(broker: Broker, worker: Worker, spare: int, out: Effects) -> None:
+    worker.spare = spare
+    if spare:
+        broker.spare[worker.peer] = worker
+    else:
+        broker.spare.pop(worker.peer, None)
+    out.append((worker.peer, m.Target(worker.executors + spare), []))
+
+
+def deadlines(broker: Broker, now: float) -> list[float]:
+    """When `balance` may find something to do."""
+    due = [e.paused + PATIENCE_SECONDS for e in broker.paused.values() if e.paused is not None]
+    due = [when for when in due if when > now]
+    due += [w.idle_since + KEEP_SECONDS for w in broker.spare.values() if w.idle_since is not None]
+    return due
+
+
+def _paused(broker: Broker, worker: Worker) -> list[float]:
+    return [e.paused for e in broker.paused.values() if e.token == worker.token and e.paused is not None]
+
+
+def _is_idle(executor: Executor) -> bool:
+    return executor.session is None and not executor.exiting

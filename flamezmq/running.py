@@ -1,0 +1,70 @@
+"""`flm.current()`: the task that runs here, for the code of that task.
+
+The executor of this process is registered here, so that user code finds it
+without being given anything.  The idea is Dask's `get_client` and Ray's
+`get_runtime_context`, in one call.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flamezmq.errors import NoTask
+
+if TYPE_CHECKING:
+    from flamezmq.client.api import Client
+    from flamezmq.executor import Executor
+
+__all__ = ["Current", "current"]
+
+#: The executor that this process is; None in all others.
+executor: Executor | None = None
+#: A task that runs in place, on the stack of the one that waits for it.
+in_place: ContextVar[Current | None] = ContextVar("flamezmq_in_place", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """A running task, as its own code sees it.
+
+    task_id     "<session id>/<index>", as `Future.task_id`; one that runs in place, on the stack of
+                the task that waits for it, has a "~" before the number
+    session_id  of the session that it was submitted to
+    attempt     1, or more when it was started again
+    """
+
+    task_id: str
+    session_id: str
+    attempt: int
+
+    @property
+    def client(self) -> Client:
+        """A client of the router that this task came from, to submit tasks with: nested tasks.
+
+        Whoever waits for a nested task runs it in place, in this process, unless another executor
+        has begun it: so a task can wait for its own tasks at any depth, with a single executor, too.
+        Its `submit` never blocks.  Nested tasks end with the attempt that submitted them, if that
+        fails or dies; if it returns, they run on.
+        """
+        assert executor is not None
+        return executor.nested_client()
+
+
+def current() -> Current:
+    """The task that runs here: its `task_id`, `session_id`, `attempt`, and a `client` for nested tasks.
+
+    Raises:
+        NoTask: this process runs no task just now; `flm.Client()` is the way in.
+
+    For any thread of the task's process.  A microsecond.
+    """
+    here = in_place.get()
+    if here is not None:
+        return here
+    now = executor.running() if executor is not None else None
+    if now is None:
+        raise NoTask
+    session, index, attempt = now
+    return Current(f"{session}/{index}", session, attempt)
