@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flamezmq import aio, testing
     from flamezmq.client.api import Client
     from flamezmq.client.future import Future
+    from flamezmq.client.progress import progress
     from flamezmq.client.session import Session
     from flamezmq.client.waiting import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, as_completed, wait
     from flamezmq.errors import (
@@ -47,6 +48,7 @@ _HOMES = {
     "FIRST_EXCEPTION": "flamezmq.client.waiting",
     "as_completed": "flamezmq.client.waiting",
     "current": "flamezmq.running",
+    "progress": "flamezmq.client.progress",
     "wait": "flamezmq.client.waiting",
     "Certificate": "flamezmq.errors",
     "ClientClosed": "flamezmq.errors",
@@ -89,6 +91,7 @@ __all__ = [
     "aio",
     "as_completed",
     "current",
+    "progress",
     "testing",
     "wait",
 ]

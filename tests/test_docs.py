@@ -22,6 +22,7 @@ import flamezmq
 from flamezmq import states
 from flamezmq.cli import ping
 from flamezmq.client.mapping import Mapped
+from flamezmq.client.progress import Progress
 from flamezmq.client.status import Status
 from flamezmq.client.waiting import DoneAndNotDone
 from flamezmq.core import caller, link
@@ -346,7 +347,7 @@ def public_things() -> Iterator[tuple[str, Any]]:
     exported = {name: getattr(flamezmq, name) for name in flamezmq.__all__ if name != "__version__"}
     for module in [thing for thing in exported.values() if inspect.ismodule(thing)]:
         exported |= {f"{module.__name__}.{name}": getattr(module, name) for name in module.__all__}
-    given = {cls.__name__: cls for cls in (Status, Mapped, DoneAndNotDone)}  # by what is exported
+    given = {cls.__name__: cls for cls in (Status, Mapped, DoneAndNotDone, Progress)}  # by what is exported
     for name, thing in (exported | given).items():
         yield name, thing
         if isinstance(thing, type):

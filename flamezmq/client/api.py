@@ -141,13 +141,16 @@ class Client:
         ordered: bool = True,
         chunksize: int | None = None,
         timeout: float | None = None,
+        progress: str | None = None,
     ) -> Mapped:
         """`fn(*items)` for the items of the `iterables`, in parallel; returns an iterator of results.
 
-        As `Session.map`, which explains `ordered`, `chunksize` and `timeout`, in the client's own
-        session.
+        As `Session.map`, which explains `ordered`, `chunksize`, `timeout` and `progress`, in the
+        client's own session.
         """
-        return self._own().map(fn, *iterables, ordered=ordered, chunksize=chunksize, timeout=timeout)
+        return self._own().map(
+            fn, *iterables, ordered=ordered, chunksize=chunksize, timeout=timeout, progress=progress
+        )
 
     def session(self, name: str = "session", *, max_retries: int = 3) -> Session:
         """Open a session: the unit of work, with its share of the executors.

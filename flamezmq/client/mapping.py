@@ -14,6 +14,8 @@ from operator import length_hint
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from flamezmq.client.progress import DRAW_SECONDS, Bar, is_watched
+from flamezmq.client.waiting import wait_until
 from flamezmq.errors import Unpicklable
 from flamezmq.serialize.failures import load_error
 from flamezmq.shims.slices import Slicer
@@ -48,8 +50,10 @@ class Mapped:
         ordered: bool,
         chunksize: int | None,
         timeout: float | None,
+        progress: str | None = None,
     ) -> None:
         self._slices = Slices(session, fn, iterables, ordered, chunksize, timeout)
+        self._slices.label = progress
         self._slices.fill()
         self._stream = self._slices.run()
         next(self._stream)  # so that it has begun: what was never begun has no end, and cancels nothing
@@ -87,6 +91,7 @@ class Slices:
         spread = len(iterables) > 1
         self._slicer = Slicer(fn, spread)
         self._left = min(length_hint(it, 1 << 62) for it in iterables)
+        self._total = self._left if self._left < 1 << 62 else None
         self._inputs: Iterator[Any] = zip(*iterables, strict=False) if spread else iter(iterables[0])
         self.on_way: deque[Future] = deque()
         self._sizes: dict[Future, int] = {}  # their items
@@ -94,6 +99,7 @@ class Slices:
         self._size = 1
         self._seconds = -1.0  # per item
         self._workers = max(session._client._executors, 1)
+        self.label: str | None = None  # of the bar that is drawn while results are taken
 
     def fill(self) -> None:
         """Keep enough slices on their way."""
@@ -135,16 +141,25 @@ class Slices:
 
     def run(self) -> Generator[Iterable[Any], None, None]:
         """One iterable of results after the other."""
+        bar, tick = None, None
         try:
             yield ()
+            if self.label is not None and is_watched():
+                bar = Bar(self.label, self._total)
+                tick = (DRAW_SECONDS, bar.tick)
             while waiting := self.on_way:
                 done = waiting[0].done if self._ordered else (lambda: any(f.done() for f in self.on_way))
-                if not self._session._wait(done, self._deadline):
+                if not wait_until(self._session, done, self._deadline, tick):
                     raise TimeoutError("the map was not done in time")
                 future = self.ready()
                 if future is not None:
-                    yield self.open(future)
+                    results = self.open(future)
+                    if bar is not None:
+                        bar.advance(length_hint(results), getattr(results, "failed", 0))
+                    yield results
         finally:
+            if bar is not None:
+                bar.close()
             self._let_go()
 
     def ready(self) -> Future | None:
@@ -191,6 +206,10 @@ class _Faulty:
 
     def __init__(self, values: list[Any], errors: dict[int, Any]) -> None:
         self._values, self._errors, self._position = values, errors, 0
+        self.failed = len(errors)
+
+    def __length_hint__(self) -> int:
+        return len(self._values) - self._position
 
     def __iter__(self) -> _Faulty:
         return self

@@ -103,6 +103,7 @@ class Session:
         ordered: bool = True,
         chunksize: int | None = None,
         timeout: float | None = None,
+        progress: str | None = None,
     ) -> Mapped:
         """`fn(*items)` for the items of the `iterables`, in parallel; returns an iterator of results.
 
@@ -114,6 +115,7 @@ class Session:
             ordered: results in the order of the inputs; False gives them as their slices end.
             chunksize: items per slice, from 1; None takes what fits the measured run time.
             timeout: seconds from now until the last result.
+            progress: draw a bar with this label while results are taken, as `flm.progress` does.
 
         Raises, where the result would have come:
             an item's own error; going on gives the results behind it.
@@ -124,7 +126,7 @@ class Session:
         Closing the iterator cancels what is left.  Under a microsecond per empty item.
         """
         check_map(iterables, chunksize)
-        return Mapped(self, fn, iterables, ordered, chunksize, timeout)
+        return Mapped(self, fn, iterables, ordered, chunksize, timeout, progress)
 
     def status(self) -> Status:
         """How many of the session's tasks are pending, running, succeed, failed, cancelled: a `Status`.

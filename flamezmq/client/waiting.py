@@ -8,7 +8,7 @@ once, are handed to the standard library.
 from __future__ import annotations
 
 import concurrent.futures as cf
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -75,24 +75,48 @@ def as_completed(fs: Iterable[Any], timeout: float | None = None) -> Iterator[An
 
     The calling thread drives the client's I/O; the cost per future is about that of a `result()`.
     """
+    return ticking(fs, timeout, None)
+
+
+Tick = tuple[float, Callable[[], None]]  # seconds, and what is called whenever so many pass
+
+
+def ticking(fs: Iterable[Any], timeout: float | None, tick: Tick | None) -> Iterator[Any]:
+    """`as_completed` with a clock: it ticks while we wait, for futures of one client only."""
     futures = list(dict.fromkeys(fs))
     client = _common_client(futures)
     if client is None:
         return cf.as_completed(futures, timeout)
-    return _as_completed(client, futures, timeout)
+    return _as_completed(client, futures, timeout, tick)
 
 
-def _as_completed(client: Any, futures: list[Future], timeout: float | None) -> Iterator[Future]:
+def _as_completed(
+    client: Any, futures: list[Future], timeout: float | None, tick: Tick | None
+) -> Iterator[Future]:
     deadline = None if timeout is None else monotonic() + timeout
     total = len(futures)
     watch = _Watch(futures)
     while watch.left:
         ended = watch.take()
         if not ended:
-            if not client._wait(watch.any_done, deadline):
+            if not wait_until(client, watch.any_done, deadline, tick):
                 raise cf.TimeoutError(f"{len(watch.left)} (of {total}) futures unfinished")
             continue
         yield from ended
+
+
+def wait_until(owner: Any, done: Callable[[], bool], deadline: float | None, tick: Tick | None) -> bool:
+    """Wait, as a client or a session does, until `done()`; False when the deadline passes first."""
+    if tick is None:
+        return bool(owner._wait(done, deadline))
+    seconds, call = tick
+    while True:
+        next_tick = monotonic() + seconds
+        if deadline is not None and deadline <= next_tick:
+            return bool(owner._wait(done, deadline))
+        if owner._wait(done, next_tick):
+            return True
+        call()
 
 
 class _Watch:
