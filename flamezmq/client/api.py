@@ -66,6 +66,9 @@ class Client:
 
     _Pump = Pump
 
+    #: A task that nothing else is on its way with leaves at once.
+    _eager = True
+
     def __init__(
         self, address: str | None = None, *, executors: int | None = None, forward_output: bool = True
     ) -> None:

@@ -49,6 +49,8 @@ _depth: ContextVar[int] = ContextVar("flamezmq_depth", default=0)
 class NestedClient(Client):
     """Made by `flm.current().client`; one per executor process, for one task after the other."""
 
+    _eager = False  # most are waited for at once, and run here
+
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._loaded: dict[int, Callable[..., Any]] = {}  # functions that ran in place, by number

@@ -85,7 +85,7 @@ class Session:
         waiting = len(outbox)
         if waiting == 1 or self._calls.alias not in client._dirty:
             client._dirty[self._calls.alias] = self._calls
-            if self._calls.pending:
+            if self._calls.pending or not client._eager:
                 client._pump.arm()
             else:
                 client._pump.push(look=False)  # nothing is on its way: company may never come
