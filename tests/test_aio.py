@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count, pairwise
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 
 import flamezmq as flm
 from flamezmq.aio.hub import TURN_FUTURES, Hub
+from flamezmq.client.controller import Controller
 
 pytestmark = pytest.mark.processes
 
@@ -210,6 +213,42 @@ def test_the_loop_runs_on_while_a_client_opens_and_closes() -> None:
         ticking.cancel()
         assert opened_at > 100
         assert turns - opened_at > 10
+
+    asyncio.run(main())
+
+
+def test_what_was_awaited_is_freed_at_once_and_not_by_the_garbage_collector(address: str) -> None:
+    async def main() -> None:
+        async with opened(address) as client:
+            gc.disable()
+            try:
+                answers = [client.submit(double, n) for n in range(10)]
+                await asyncio.gather(*answers)
+                seen = [weakref.ref(answer) for answer in answers]
+                del answers
+                await asyncio.sleep(0)
+                assert [ref() for ref in seen] == [None] * 10
+            finally:
+                gc.enable()
+
+    asyncio.run(main())
+
+
+def test_a_session_that_somebody_else_closes_says_who_it_was(address: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(address) as client:
+            session = await client.session("mine").open()
+            answer = session.submit(wait_for, str(tmp_path / "gate"))
+
+            def close() -> None:
+                with Controller(address) as controller:
+                    assert controller.close_session(session.id, "the operator")[0]
+
+            await asyncio.to_thread(close)
+            with pytest.raises(asyncio.CancelledError, match="closed by the operator"):
+                await answer
+            (tmp_path / "gate").touch()
+            await session.aclose()
 
     asyncio.run(main())
 

@@ -37,6 +37,8 @@ class Watched(More):
 
     __slots__ = ("target",)
 
+    target: Target | None
+
     def __init__(self, hub: Hub, target: Target) -> None:
         self.condition = hub.condition
         self.waiters = hub.waiters
@@ -104,7 +106,9 @@ class Hub:
                 future = ready.popleft()
                 more = future._more
                 assert type(more) is Watched
-                more.target._on_end(future)
+                target, more.target = more.target, None  # or the two would hold each other
+                if target is not None:  # else it was told twice: an interrupt came in between
+                    target._on_end(future)
         finally:
             if ready:
                 self.loop.call_soon(self._pass_on)
@@ -117,6 +121,8 @@ class Answer(asyncio.Future):  # type: ignore[type-arg]
     the asyncio task that awaits it, cancels the task unless it has begun.  A task's own exception
     comes with its remote traceback as `__cause__`.
     """
+
+    __slots__ = ("_light",)
 
     _light: Future
 
@@ -139,10 +145,10 @@ class Answer(asyncio.Future):  # type: ignore[type-arg]
     def _on_end(self, light: Future) -> None:
         if self.done():
             return
-        if light.cancelled():
-            super().cancel()
-            return
         error = light._settle()
+        if light.cancelled():
+            super().cancel(*(error.args if error is not None else ()))  # who has cancelled it, if not we
+            return
         if error is None:
             self.set_result(light._value)
         elif isinstance(error, StopIteration):  # a future can't raise it: `await` would take it for a return
