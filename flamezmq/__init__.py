@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         StartFailed,
         TaskError,
         TaskLost,
+        TaskTimeout,
         TooLarge,
         Unpicklable,
     )
@@ -62,6 +63,7 @@ _HOMES = {
     "StartFailed": "flamezmq.errors",
     "TaskError": "flamezmq.errors",
     "TaskLost": "flamezmq.errors",
+    "TaskTimeout": "flamezmq.errors",
     "TooLarge": "flamezmq.errors",
     "Unpicklable": "flamezmq.errors",
 }
@@ -85,6 +87,7 @@ __all__ = [
     "StartFailed",
     "TaskError",
     "TaskLost",
+    "TaskTimeout",
     "TooLarge",
     "Unpicklable",
     "__version__",

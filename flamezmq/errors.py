@@ -63,18 +63,40 @@ class TaskLost(FlameError):
     """Every attempt of a task took its executor down.
 
     Fields: `task_id`; `attempts`, how many were started; `certificate`, how the
-    last executor died.  Not retryable: the input may be what kills executors.
+    last executor died; `name`, that of its function.  Not retryable: the input
+    may be what kills executors.
     """
 
-    def __init__(self, task_id: str, attempts: int, certificate: Certificate) -> None:
-        super().__init__(task_id, attempts, certificate)
-        self.task_id, self.attempts, self.certificate = task_id, attempts, certificate
+    def __init__(self, task_id: str, attempts: int, certificate: Certificate, name: str = "") -> None:
+        super().__init__(task_id, attempts, certificate, name)
+        self.task_id, self.attempts, self.certificate, self.name = task_id, attempts, certificate, name
 
     def __str__(self) -> str:
+        what = f"task {self.task_id} ({self.name})" if self.name else f"task {self.task_id}"
         times = "an executor" if self.attempts == 1 else f"{self.attempts} executors"
         return (
-            f"task {self.task_id} took down {times}: {self.certificate}; "
+            f"{what} took down {times}: {self.certificate}; "
             "run it alone to see why, or raise max_retries if the node is to blame"
+        )
+
+
+class TaskTimeout(FlameError, TimeoutError):
+    """A task took longer than the `timeout` of its options, and was ended.
+
+    Fields: `task_id`, or "" where the task can't know it (an item of a `map`, the
+    task's own code); `seconds`, what it was allowed; `attempt`, the run that took
+    longer, from 1.  It is raised in the task, which may clean up, for a second.
+    """
+
+    def __init__(self, task_id: str, seconds: float, attempt: int) -> None:
+        super().__init__(task_id, seconds, attempt)
+        self.task_id, self.seconds, self.attempt = task_id, seconds, attempt
+
+    def __str__(self) -> str:
+        who = f"task {self.task_id}" if self.task_id else "the task"
+        return (
+            f"{who} took longer than the {self.seconds:g} s of its timeout (attempt {self.attempt}); "
+            "give it more, or less to do"
         )
 
 

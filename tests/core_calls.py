@@ -15,7 +15,7 @@ class Name:
     """A function, as the core wants it."""
 
     def __init__(self, number: int) -> None:
-        self.number, self.blob, self.label = number, b"%d" % number, "f"
+        self.number, self.blob, self.label, self.options = number, b"%d" % number, "f", None
 
 
 class Future:

@@ -67,10 +67,14 @@ class Stage:
         )
         return self.broker.clients[client].sessions[alias]
 
-    def submit(self, count: int = 1, function: int = 1, alias: int = 1, client: int = CLIENT) -> list:
+    def submit(
+        self, count: int = 1, function: int = 1, alias: int = 1, client: int = CLIENT, **options: Any
+    ) -> list:
+        """`options` are those of the function, if it is new."""
         session = self.broker.clients[client].sessions[alias]
         known = function in session.functions
-        new = [] if known else [m.NewFunction(function, b"%d" % function, "f")]
+        theirs = m.Options(**options) if options else None
+        new = [] if known else [m.NewFunction(function, b"%d" % function, "f", theirs)]
         part = m.Slice(function, session.next_index, count, 1)
         return self.say(client, m.Submit(alias, new, [], [part], [b""] * count, []))
 
@@ -93,6 +97,14 @@ class Stage:
         self.submit(1, function, alias)
         number = next(e.number for e in self.broker.executors.values() if e.tasks)
         self.finish(number, seconds)
+
+    def retry(self, number: int, seconds: float = 0.0) -> list[tuple[int, Any]]:
+        """Executor `number` sends back the first task that it holds, to be run again in so many seconds."""
+        executor = self.executor(number)
+        assert executor.session is not None
+        run = executor.held[0]
+        part = m.Slice(run.function.number, run.start, 1, run.attempt)
+        return self.say(executor.peer, m.Retry(executor.session.number, part, seconds))
 
     def dies(self, number: int, running: int = -1, finished: int = 0, **fields: Any) -> list[tuple[int, Any]]:
         """Its worker reports the death."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import types
 import typing
 from typing import Any
 
@@ -48,6 +49,10 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return numbers
     if hint is float:
         return st.floats(allow_nan=False)
+    if typing.get_origin(hint) is types.UnionType:
+        return st.one_of(
+            [st.none() if kind is type(None) else values(kind) for kind in typing.get_args(hint)]
+        )
     if typing.get_origin(hint) is list:
         return st.lists(values(typing.get_args(hint)[0]), max_size=4)
     if typing.get_origin(hint) is tuple:

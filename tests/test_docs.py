@@ -211,6 +211,8 @@ def spelled(value: Any) -> str:
         return "[]"
     if isinstance(value, bool):
         return str(value).lower()
+    if value is None:
+        return "nil"
     return repr(value).removeprefix("b").replace("'", '"')
 
 
@@ -220,7 +222,9 @@ def type_name(kind: Any) -> str:
         return type_name(get_args(kind)[0])
     if get_origin(kind) in (list, tuple):
         return f"[{type_name(get_args(kind)[0])}]"
-    words = {bytes: "bin", msgspec.Raw: "[bin]"}
+    if get_origin(kind) is types.UnionType:
+        return " or ".join(type_name(one) for one in get_args(kind))
+    words = {bytes: "bin", msgspec.Raw: "[bin]", types.NoneType: "nil"}
     return words.get(kind, kind.__name__)
 
 
@@ -240,7 +244,7 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
     "PROTOCOL.md": {
         "kinds": kinds,
         "handshake": arrays(m.Hello, m.Welcome, m.Refuse),
-        "structures": arrays(m.Slice, m.NewFunction, m.Environment, m.SessionSpec),
+        "structures": arrays(m.Slice, m.NewFunction, m.Options, m.Environment, m.SessionSpec),
         "rows": arrays(m.SessionRow, m.ExecutorRow, m.NodeRow, m.TaskRow, m.LogRow),
         "client to router": direction(m.FromClient),
         "router to client": direction(m.ToClient),

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 WAIT_SECONDS = 20.0
 FROM = {
     "client": messages(m.Open, m.Submit, m.Cancel, m.Close, m.Query, m.Ask, m.CloseSession, m.CancelTask),
-    "executor": messages(m.RoutedResults, m.Begun, m.Retracted),  # Ready: see the tests of executors
+    "executor": messages(m.RoutedResults, m.Begun, m.Retracted, m.Retry),  # Ready: see the tests of executors
     "worker": messages(m.Register, m.Died, m.Printed),
 }
 ROUTER = """

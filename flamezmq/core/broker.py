@@ -11,16 +11,18 @@ comes late or twice changes nothing.  Nothing here unpickles.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
-from flamezmq.core import control, deaths, dispatch, overview, printed, spares
+from flamezmq.core import control, deaths, dispatch, overview, printed, retries, spares
 from flamezmq.core.huddle import Huddle
 from flamezmq.core.members import Client, Effects, Executor, Limits, Session, Worker
 from flamezmq.core.records import Records
-from flamezmq.core.tasks import Function, Run, extract
+from flamezmq.core.tasks import Function, Ranks, Run, extract
 from flamezmq.errors import ProtocolError
 from flamezmq.scheduler import Scheduler
 from flamezmq.wire import messages as m
@@ -46,7 +48,9 @@ class Broker:
         self.laden: dict[int, Executor] = {}  # executors with more than one task
         self.paused: dict[int, Executor] = {}  # executors whose task waits for its own tasks
         self.spare: dict[int, Worker] = {}  # workers that have spare executors
-        self._functions: WeakValueDictionary[bytes, Function] = WeakValueDictionary()
+        self.delaying: dict[int, Session] = {}  # sessions with tasks that wait for their time
+        self.look_at = math.inf  # when to look whether some task is over its timeout
+        self._functions: WeakValueDictionary[Any, Function] = WeakValueDictionary()  # by pickle and options
         self.by_name: dict[tuple[str, int], int] = {}  # (worker's token, number) -> peer
         self._dead: dict[tuple[str, int], None] = {}  # died before its Ready came
         self._buried: dict[tuple[str, int], None] = {}  # lost before its worker reported its death
@@ -65,6 +69,7 @@ class Broker:
             m.Begun: self._on_begun,
             m.Retracted: self._on_retracted,
             m.Waiting: self._on_waiting,
+            m.Retry: partial(retries.on_retry, self),
             m.Register: self._on_register,
             m.Died: self._on_died,
             m.Printed: partial(printed.on_printed, self),
@@ -97,16 +102,24 @@ class Broker:
                     self._bury(peer, died, now, out)
         if self._orphans:
             deaths.kill_orphans(self, self._orphans, now, out)
+        if self.delaying:
+            retries.release_due(self, now)
+        if now >= self.look_at:
+            deaths.kill_overdue(self, now, out)
         dispatch.balance(self, now, out)
         if self.paused or self.spare:
             spares.balance(self, now, out)
 
     def next_deadline(self, now: float) -> float | None:
         """When `on_turn_end` must be called even if nothing comes in."""
-        if not (self.laden or self.scheduler.waiting or self._mourned or self._orphans or self.spare):
+        watched = self.delaying or self.look_at < math.inf
+        busy = self.laden or self.scheduler.waiting or watched
+        if not (busy or self._mourned or self._orphans or self.spare):
             return None
         due = [when for when, _ in self._mourned.values()]
         due += self._orphans.values()
+        if watched:
+            due += [self.look_at, *(session.delayed[0][0] for session in self.delaying.values())]
         turn = self.scheduler.next_turn()
         if turn is not None:
             due.append(max(turn, now + 0.001))
@@ -202,7 +215,10 @@ class Broker:
             raise ProtocolError(f"more than {self.limits.max_tasks} tasks without credit")
         for number in message.forget:
             functions.pop(number, None)
-        session.functions = functions
+        if session.functions is not functions:
+            session.functions = functions
+            if type(session.queue) is deque and any(f.priority for f in functions.values()):
+                session.queue = Ranks(session.queue)
         session.queue.extend(runs)
         session.next_index += used
         session.queued += used
@@ -211,11 +227,12 @@ class Broker:
         self.fed.update(session.executors)
 
     def _function(self, new: m.NewFunction) -> Function:
-        digest = hashlib.blake2b(new.blob, digest_size=16).digest()
-        function = self._functions.get(digest)
+        key = hashlib.blake2b(new.blob, digest_size=16).digest(), new.options
+        function = self._functions.get(key)
         if function is None:
             self._last_function += 1
-            function = self._functions[digest] = Function(self._last_function, new.blob, new.label)
+            function = Function(self._last_function, new.blob, new.label, new.options)
+            self._functions[key] = function
         return function
 
     def _on_cancel(self, peer: int, message: m.Cancel, _frames: list[Any], now: float, out: Effects) -> None:
@@ -228,7 +245,9 @@ class Broker:
         """Cancel what waits, ask executors for what they hold, refuse the rest."""
         gone = extract(session.queue, wanted)
         session.queued -= len(gone)
-        session.cancelled += len(gone)
+        if session.delayed:
+            gone += retries.cancel(self, session, wanted)
+        session.note_cancelled(gone)
         wanted.difference_update(gone)
         refused = self._ask_back(session, wanted, out)
         if gone or refused:
@@ -267,7 +286,7 @@ class Broker:
     def _end(self, session: Session, ending: str, now: float, out: Effects) -> None:
         """Close it: what waits is dropped, what executors hold is asked back, what runs may end."""
         session.closed, session.closed_at, session.ending = True, now, ending
-        session.cancelled += session.queued
+        session.cancelled += session.queued + retries.forget(self, session)
         session.queued = 0
         session.queue.clear()
         session.functions.clear()
@@ -290,12 +309,13 @@ class Broker:
         s = self._session(peer, message.session)
         if s is not None:
             running = sum(1 for executor in s.executors.values() if executor.tasks)
-            counts = (s.queued + s.held - running, running, s.succeed, s.failed, s.cancelled)
+            pending = s.queued + len(s.delayed) + s.held - running
+            counts = (pending, running, s.succeed, s.failed, s.cancelled)
             out.append((peer, m.Counts(s.alias, message.request, *counts), []))
 
     # --- executors
 
-    def _executor(self, peer: int) -> Executor:
+    def executor_of(self, peer: int) -> Executor:
         executor = self.executors.get(peer)
         if executor is None:
             raise ProtocolError("this is an executor's message")
@@ -318,7 +338,7 @@ class Broker:
     def _on_results(
         self, peer: int, message: m.RoutedResults, frames: list[Any], now: float, out: Effects
     ) -> None:
-        executor = self._executor(peer)
+        executor = self.executor_of(peer)
         executor.heard = now
         session = executor.session
         if session is None or session.number != message.session:
@@ -341,7 +361,7 @@ class Broker:
             message.session = session.alias
             out.append((session.client.peer, message, frames))
         self.huddle.on_results(peer, ended, message.seconds[0], out)
-        self._took_from(executor, session)
+        self.took_from(executor, session)
 
     def _settle(self, executor: Executor, session: Session, part: m.Slice, seconds: float) -> int:
         """Take the tasks of one slice out of what the executor holds; returns how many there were.
@@ -377,9 +397,12 @@ class Broker:
         if session.charges:
             for index in range(first, first + count):
                 session.charges.pop(index, None)
+        if session.retried:
+            for index in range(first, first + count):
+                session.retried.pop(index, None)
         return count
 
-    def _took_from(self, executor: Executor, session: Session) -> None:
+    def took_from(self, executor: Executor, session: Session) -> None:
         """An executor holds less than before: it may take more, or is free."""
         if executor.tasks < 2:
             self.laden.pop(executor.peer, None)
@@ -391,7 +414,7 @@ class Broker:
         self.fed[executor.peer] = executor
 
     def _on_begun(self, peer: int, message: m.Begun, _frames: list[Any], now: float, out: Effects) -> None:
-        executor = self._executor(peer)
+        executor = self.executor_of(peer)
         executor.heard = now
         session = executor.session
         if session is None or session.number != message.session or session.closed:
@@ -406,7 +429,7 @@ class Broker:
     def _on_retracted(
         self, peer: int, message: m.Retracted, _frames: list[Any], now: float, out: Effects
     ) -> None:
-        executor = self._executor(peer)
+        executor = self.executor_of(peer)
         executor.heard = now
         session, dropped = executor.asked[0] if executor.asked else (None, None)
         if session is None or session.number != message.session:
@@ -420,7 +443,7 @@ class Broker:
             runs = dispatch.take_back(executor, session, back)
         if dropped is not None:
             gone = [i for run in runs for i in range(run.start, run.end)]
-            session.cancelled += len(gone)
+            session.note_cancelled(gone)
             refused = sorted(set(dropped).difference(gone))
             if not session.closed:
                 control.tell_cancelled(session, gone, refused, out)
@@ -429,7 +452,7 @@ class Broker:
         else:
             session.cancelled += sum(map(len, runs))
         if runs:
-            self._took_from(executor, session)
+            self.took_from(executor, session)
             self.fed.update(session.executors)
         self.fed[peer] = executor  # no more is asked of it: it may take more
         self.demand(session)
@@ -437,7 +460,7 @@ class Broker:
     def _on_waiting(
         self, peer: int, message: m.Waiting, _frames: list[Any], now: float, out: Effects
     ) -> None:
-        executor = self._executor(peer)
+        executor = self.executor_of(peer)
         executor.heard = now
         session = executor.session
         if session is not None and session.number == message.session:
@@ -501,7 +524,7 @@ class Broker:
             session.held -= executor.tasks
             if not session.closed:
                 before = len(out)
-                deaths.mourn(executor, session, died, out)
+                deaths.mourn(self, executor, session, died, now, out)
                 self.records.lost(session, executor, out[before:], now)
         for index in [i for i, holder in session.begun.items() if holder == peer]:
             del session.begun[index]
@@ -544,6 +567,7 @@ class Broker:
             "executors": len(self.executors),
             "sessions": len(self.sessions),
             "queued": sum(s.queued for s in self.sessions.values()),
+            "delayed": sum(len(s.delayed) for s in self.sessions.values()),
             "held": sum(s.held for s in self.sessions.values()),
             "functions": len(self._functions),
         }
@@ -559,13 +583,13 @@ class Broker:
                 "busy"
             )
             assert (session.client.sessions.get(session.alias) is session) != session.closed
-            indices = [
-                i
-                for runs in (session.queue, *(e.held for e in session.executors.values()))
-                for run in runs
-                for i in range(run.start, run.end)
-            ]
+            assert (session.number in self.delaying) == bool(session.delayed)
+            runs = [run for executor in session.executors.values() for run in executor.held]
+            runs += [*session.queue, *(run for _, _, run in session.delayed)]
+            indices = [i for run in runs for i in range(run.start, run.end)]
             assert len(indices) == len(set(indices)), "a task is in two places"
+            alone = {run.start for run in runs if len(run) == 1}
+            assert session.closed or session.retried.keys() <= alone, "retried, and in company"
         for peer, executor in self.executors.items():
             assert executor.peer == peer and self.by_name[executor.token, executor.number] == peer
             assert executor.tasks == sum(map(len, executor.held))

@@ -22,7 +22,7 @@ from itertools import repeat
 from typing import Any
 
 from flamezmq.core.link import Link
-from flamezmq.errors import Certificate, ProtocolError, TaskLost
+from flamezmq.errors import Certificate, FlameError, ProtocolError, TaskLost, TaskTimeout
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
@@ -45,7 +45,7 @@ SUBMIT_BYTES = 1 << 20
 HEAVY_BYTES = 1 << 10
 
 Tell = Callable[[Any, str], None]  # (future, its new state): set it, and tell those who wait, once
-Record = tuple[Any, Any, Any]  # future, function name (number, blob, label), payload
+Record = tuple[Any, Any, Any]  # future, function name (number, blob, label, options), payload
 
 
 def weight(payload: Any) -> int:
@@ -177,8 +177,9 @@ class Calls:
                 number = function.number
                 slices.append(m.Slice(number, index, 0, 1))
                 begun = index
-                if number not in self.shipped and not any(new.number == number for new in functions):
-                    functions.append(m.NewFunction(number, function.blob, function.label))
+                if number not in self.shipped and not any(one.number == number for one in functions):
+                    new = m.NewFunction(number, function.blob, function.label, function.options)
+                    functions.append(new)
                     carried += len(function.blob)
             future._index = index
             if type(payload) is list:
@@ -293,7 +294,10 @@ class Calls:
             died.rss_bytes,
             died.stderr,
         )
-        error = TaskLost(f"{self.id}/{message.index}", message.attempts, certificate)
+        task_id = f"{self.id}/{message.index}"
+        error: FlameError = TaskLost(task_id, message.attempts, certificate, message.label)
+        if message.timeout:  # its executor was killed for that
+            error = TaskTimeout(task_id, message.timeout, message.attempts)
         self._end([message.index], ERROR, error, FINISHED, tell)
         self.faults += 1
 

@@ -6,8 +6,11 @@ Only that one is charged.  Functions over the broker's state; same rules.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
+from flamezmq.core import retries
 from flamezmq.core.dispatch import requeue
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Run
@@ -17,15 +20,19 @@ if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
 
 
-def mourn(executor: Executor, session: Session, died: m.Died | None, out: Effects) -> None:
+def mourn(
+    broker: Broker, executor: Executor, session: Session, died: m.Died | None, now: float, out: Effects
+) -> None:
     """What a dead executor held goes back, or is lost if it can't be run again.
 
     Executors run what they hold in order.  The worker's report tells which task
     ran; those before it had finished, but their results died with it: they run
     again without a charge, and so do those that had not begun.  Without a report
-    the oldest is taken for the one that ran.
+    the oldest is taken for the one that ran.  A task for whose timeout it was
+    killed has failed by that; whether it runs again its options say.
     """
     running, executed = _last_moments(executor, session, died)
+    overdue = died.running if died and died.overdue and died.session == session.number else -1
     again: list[Run] = []
     position = 0
     for run in executor.held:
@@ -33,20 +40,24 @@ def mourn(executor: Executor, session: Session, died: m.Died | None, out: Effect
             began = position <= executed
             position += 1
             piece = run.between(index, index + 1)
+            if index == overdue and run.function.timeout:
+                if not retries.after_timeout(broker, session, piece, now):
+                    lost = _lost(executor, session, run, index, died)
+                    lost.timeout = run.function.timeout
+                    out.append((session.client.peer, lost, []))
+                continue
             if index == running:
                 session.charges[index] = session.charges.get(index, 0) + 1
             charged = session.charges.get(index, 0)
             if (began and session.spec.max_retries == 0) or charged > session.spec.max_retries:
-                session.failed += 1
-                session.charges.pop(index, None)
-                out.append((session.client.peer, _lost(executor, session, index, run.attempt, died), []))
+                out.append((session.client.peer, _lost(executor, session, run, index, died), []))
                 continue
             if began:
                 piece.attempt += 1
             again.append(piece)
     executor.held.clear()
     executor.tasks = 0
-    requeue(session, _rejoin(again))
+    requeue(session, _rejoin(again, session.retried))
 
 
 def _last_moments(executor: Executor, session: Session, died: m.Died | None) -> tuple[int, int]:
@@ -57,7 +68,8 @@ def _last_moments(executor: Executor, session: Session, died: m.Died | None) -> 
         return order[0], len(order) - 1 if session.spec.max_retries == 0 else 0
     finished = max(died.finished - executor.finished, 0)
     if died.session == session.number and died.running in order:
-        return (-1 if died.expected else died.running), order.index(died.running)
+        blamed = died.running if died.overdue or not died.expected else -1
+        return blamed, order.index(died.running)
     # What it was to drop, and has not answered for, may have been given back before it was reached.
     dropped = {i for _, indices in executor.asked for i in indices or ()}
     executed = -1
@@ -69,8 +81,8 @@ def _last_moments(executor: Executor, session: Session, died: m.Died | None) -> 
     return -1, executed
 
 
-def _rejoin(pieces: list[Run]) -> list[Run]:
-    """Neighbours of one attempt become one run again."""
+def _rejoin(pieces: list[Run], apart: Container[int]) -> list[Run]:
+    """Neighbours of one attempt become one run again.  apart: indices of those that stay by themselves."""
     joined: list[Run] = []
     for piece in pieces:
         last = joined[-1] if joined else None
@@ -79,6 +91,8 @@ def _rejoin(pieces: list[Run]) -> list[Run]:
             and last.function is piece.function
             and last.attempt == piece.attempt
             and last.end == piece.start
+            and piece.start not in apart
+            and last.start not in apart
         ):
             last.inputs.extend(piece.inputs)
             last.big = last.big or piece.big
@@ -87,13 +101,17 @@ def _rejoin(pieces: list[Run]) -> list[Run]:
     return joined
 
 
-def _lost(executor: Executor, session: Session, index: int, attempts: int, died: m.Died | None) -> m.Lost:
+def _lost(executor: Executor, session: Session, run: Run, index: int, died: m.Died | None) -> m.Lost:
+    """A task has failed for good; the message that says so."""
+    session.failed += 1
+    session.charges.pop(index, None)
+    session.retried.pop(index, None)
     if died is None:
         died = m.Died(
             executor.number, executor.pid, executor.node, session.number, index, executor.finished,
             "", 0, False, 0, (f"its node {executor.node} is gone",),
         )  # fmt: skip
-    return m.Lost(session.alias, index, attempts, died)
+    return m.Lost(session.alias, index, run.attempt, died, label=run.function.label)
 
 
 def kill_orphans(broker: Broker, orphans: dict[int, float], now: float, out: Effects) -> None:
@@ -104,6 +122,31 @@ def kill_orphans(broker: Broker, orphans: dict[int, float], now: float, out: Eff
             del orphans[peer]
         elif now >= due:
             del orphans[peer]
-            for worker in broker.workers.values():
-                if worker.token == executor.token:
-                    out.append((worker.peer, m.Kill(executor.number), []))
+            kill(broker, executor, m.Kill(executor.number), out)
+
+
+def kill_overdue(broker: Broker, now: float, out: Effects) -> None:
+    """End executors whose tasks do not keep to their timeouts.
+
+    When a task has begun is known here only roughly, and behind a cut connection not
+    at all: their worker looks at what the executor itself has written down, and does
+    nothing if its task has time left.  So this may ask too early, and asks again.
+    """
+    grace = broker.limits.grace_seconds
+    look_at = math.inf
+    for executor in broker.executors.values():
+        timeouts = [run.function.timeout for run in executor.held if run.function.timeout]
+        if timeouts:
+            due = executor.since + min(timeouts) + grace
+            if now >= due:
+                kill(broker, executor, m.Kill(executor.number, grace), out)
+                due = now + grace
+            look_at = min(look_at, due)
+    broker.look_at = max(look_at, now + grace / 4)
+
+
+def kill(broker: Broker, executor: Executor, order: m.Kill, out: Effects) -> None:
+    """Tell the executor's worker, if it has one."""
+    for worker in broker.workers.values():
+        if worker.token == executor.token:
+            out.append((worker.peer, order, []))

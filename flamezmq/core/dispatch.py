@@ -238,6 +238,9 @@ def _grant(
         if function.number not in known:
             known[function.number] = None
             functions.append(m.NewFunction(function.number, function.blob, function.label))
+        if function.timeout:
+            overdue = broker.now + function.timeout + broker.limits.grace_seconds
+            broker.look_at = min(broker.look_at, overdue)
     forget: list[int] = []
     if len(known) > broker.limits.known_functions:
         forget = _forget(broker, executor, runs)
@@ -250,8 +253,10 @@ def _grant(
     frames: list[object] = []
     if any(run.big for run in runs):
         inputs, parts, frames = join_payloads(inputs)
+    retried = [session.retried.get(run.start, 0) for run in runs] if session.retried else []
     executor.held.extend(runs)
-    out.append((executor.peer, m.Grant(session.number, functions, forget, slices, inputs, parts), frames))
+    grant = m.Grant(session.number, functions, forget, slices, inputs, parts, retried)
+    out.append((executor.peer, grant, frames))
 
 
 def _forget(broker: Broker, executor: Executor, runs: list[Run]) -> list[int]:
@@ -362,7 +367,7 @@ def bring_to_front(held: deque[Run], first: int, count: int, attempt: int) -> bo
 
 
 def requeue(session: Session, runs: Iterable[Run]) -> None:
-    """Back to the front of the queue, in the order of their indices."""
+    """Back to the front of the queue (of their priority), in the order of their indices."""
     for run in reversed(merge(list(runs))):
         session.queue.appendleft(run)
         session.queued += len(run)

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core.tasks import Function, Run
+from flamezmq.core.tasks import Function, Ranks, Run
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
@@ -40,14 +40,16 @@ class Session:
     spec: m.SessionSpec
     client: Client
     functions: dict[int, Function] = field(default_factory=dict)  # the client's number -> function
-    queue: deque[Run] = field(default_factory=deque)
+    queue: deque[Run] | Ranks = field(default_factory=deque)
     queued: int = 0
+    delayed: list[tuple[float, int, Run]] = field(default_factory=list)  # a heap: (when, index, one task)
     next_index: int = 0  # tasks below it have been submitted
     executors: dict[int, Executor] = field(default_factory=dict)  # bound to it
     busy: int = 0  # of them, those that hold tasks and are not leaving
     held: int = 0  # tasks on executors
     begun: dict[int, int] = field(default_factory=dict)  # index -> executor: those that said so
     charges: dict[int, int] = field(default_factory=dict)  # index -> executors it took down
+    retried: dict[int, int] = field(default_factory=dict)  # index -> how often its options had it run again
     succeed: int = 0
     failed: int = 0
     cancelled: int = 0
@@ -60,6 +62,13 @@ class Session:
     cancelling: Cancelling | None = None
     labels: dict[int, str] = field(default_factory=dict)  # the router's numbers of functions -> their names
     recent: deque[Any] = field(default_factory=lambda: deque(maxlen=RECENT_MESSAGES))  # what ended of late
+
+    def note_cancelled(self, indices: list[int]) -> None:
+        """These tasks will never run; they have been taken out already."""
+        self.cancelled += len(indices)
+        if self.retried:
+            for index in indices:
+                self.retried.pop(index, None)
 
     def learn(self, seconds: float, count: int) -> None:
         mean = max(seconds / count, 1e-7)
@@ -140,6 +149,7 @@ class Limits:
     drain_seconds     after a death, how long its last messages may still arrive
     overdue_seconds   an executor that was not heard for so long gives back what it holds
     orphan_seconds    a task whose client is gone may run on for so long
+    grace_seconds     and one whose timeout is over, if it goes on in spite of having been interrupted
     """
 
     horizon_seconds: float = 0.002
@@ -151,6 +161,7 @@ class Limits:
     drain_seconds: float = 0.02
     overdue_seconds: float = 0.005
     orphan_seconds: float = 1.0
+    grace_seconds: float = 1.0
     max_tasks: int = 1 << 17
     max_bytes: int = 256 << 20
     known_functions: int = 512

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from heapq import merge
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flamezmq.core.logs import Piece
@@ -96,7 +96,7 @@ def _session_row(s: Session, now: float) -> m.SessionRow:
         spec.max_retries,
         spec.environment.host[:200],
         len(s.executors),
-        s.queued + s.held - running,
+        s.queued + len(s.delayed) + s.held - running,
         running,
         s.succeed,
         s.failed,
@@ -182,7 +182,7 @@ def _tasks(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
         TaskState.RUNNING: running,
         TaskState.SUCCEED: session.succeed,
         TaskState.FAILED: session.failed,
-        TaskState.PENDING: session.queued + session.held - running,
+        TaskState.PENDING: session.queued + len(session.delayed) + session.held - running,
     }
 
     def wanted(rows: Iterator[m.TaskRow]) -> Iterator[m.TaskRow]:
@@ -214,9 +214,10 @@ def _on_executors(session: Session, now: float) -> Iterator[m.TaskRow]:
 
 
 def _waiting(session: Session) -> Iterator[m.TaskRow]:
-    """What is queued; neighbours are put together."""
+    """What is queued, and what waits for its time; neighbours are put together."""
     row: m.TaskRow | None = None
-    for run in islice(session.queue, MOST_RUNS):
+    delayed = (run for _, _, run in session.delayed)
+    for run in islice(chain(session.queue, delayed), MOST_RUNS):
         label = run.function.label[:200]
         if (
             row is not None

@@ -7,11 +7,12 @@ place in two lists.  Data only; the broker decides.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from flamezmq.wire.messages import Slice
+from flamezmq.wire.messages import Options, Slice
 
 #: Weight of a new measurement in a function's average run time.
 EWMA_NEW = 0.3
@@ -21,13 +22,19 @@ class Function:
     """A function of the user's: named by its content, shipped to each executor once.
 
     seconds  average run time of one task, -1.0 until one has ended
+    timeout  seconds that one run may take; 0.0: as long as it likes
     """
 
-    __slots__ = ("__weakref__", "blob", "label", "number", "seconds")
+    __slots__ = ("__weakref__", "blob", "label", "number", "options", "seconds", "timeout")
 
-    def __init__(self, number: int, blob: bytes, label: str) -> None:
-        self.number, self.blob, self.label = number, blob, label
+    def __init__(self, number: int, blob: bytes, label: str, options: Options | None = None) -> None:
+        self.number, self.blob, self.label, self.options = number, blob, label, options
+        self.timeout = options.timeout if options else 0.0
         self.seconds = -1.0
+
+    @property
+    def priority(self) -> int:
+        return self.options.priority if self.options else 0
 
     def learn(self, seconds: float, count: int) -> None:
         """`count` tasks took `seconds` together."""
@@ -94,21 +101,83 @@ class Run:
             yield self.between(start, self.end)
 
 
-def extract(runs: deque[Run], wanted: set[int]) -> list[int]:
+class Ranks:
+    """A queue of runs whose functions have priorities: higher ones first, equal ones as they came.
+
+    It has the manners of a deque, as far as the broker uses them.  A session gets one when
+    it first meets a priority that is not 0; most have a deque.
+    """
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._queues: dict[int, deque[Run]] = {}
+        self._ranks: list[int] = []  # of what is queued, the negative priorities: the first is next
+        self.extend(runs)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._ranks)
+
+    def __iter__(self) -> Iterator[Run]:
+        for rank in self._ranks:
+            yield from self._queues[rank]
+
+    def __getitem__(self, position: int) -> Run:
+        if position:
+            raise IndexError("of a queue with priorities, only the next run can be seen")
+        return self._queues[self._ranks[0]][0]
+
+    def popleft(self) -> Run:
+        rank = self._ranks[0]
+        queue = self._queues[rank]
+        run = queue.popleft()
+        if not queue:
+            del self._queues[rank], self._ranks[0]
+        return run
+
+    def appendleft(self, run: Run) -> None:
+        """Ahead of those of its own priority."""
+        self._of(run).appendleft(run)
+
+    def append(self, run: Run) -> None:
+        self._of(run).append(run)
+
+    def extend(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            self._of(run).append(run)
+
+    def clear(self) -> None:
+        self._queues.clear()
+        self._ranks.clear()
+
+    def _of(self, run: Run) -> deque[Run]:
+        rank = -run.function.priority
+        queue = self._queues.get(rank)
+        if queue is None:
+            queue = self._queues[rank] = deque()
+            insort(self._ranks, rank)
+        return queue
+
+
+def extract(runs: deque[Run] | Ranks, wanted: set[int]) -> list[int]:
     """Take the tasks with these indices out of `runs`; returns those that were there."""
     found: list[int] = []
-    for _ in range(len(runs)):
-        run = runs.popleft()
+    kept: list[Run] = []
+    for run in runs:
         here = (
             [i for i in wanted if run.start <= i < run.end]
             if len(wanted) < len(run)
             else [i for i in range(run.start, run.end) if i in wanted]
         )
         if not here:
-            runs.append(run)
+            kept.append(run)
             continue
         found += sorted(here)
-        runs.extend(run.without(set(here)))
+        kept.extend(run.without(set(here)))
+    if found:
+        runs.clear()
+        runs.extend(kept)
     return found
 
 

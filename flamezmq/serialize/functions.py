@@ -34,6 +34,7 @@ from flamezmq.serialize.culprit import unpicklable
 from flamezmq.serialize.heavy import HEAVY_BYTES, HeavyFunction, warn_heavy
 from flamezmq.serialize.pickler import dump_in_band
 from flamezmq.serialize.values import missing_module, too_large
+from flamezmq.wire.messages import Options
 
 try:
     from _blake2 import blake2b  # what hashlib would give, without 2 ms for loading OpenSSL
@@ -59,12 +60,14 @@ class FunctionName:
     digest   16 bytes of blake2b over the blob
     blob     the pickle, for `load_function`
     label    module.qualname, for people
+    options  what the router must know of its options, if it has any
     """
 
     number: int
     digest: bytes
     blob: bytes
     label: str
+    options: Options | None = None
 
 
 class _Known:

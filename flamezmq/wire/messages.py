@@ -40,6 +40,7 @@ Index = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
 #: A run time; not a NaN, not infinite.
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=1 << 31)]
 
 
 class Slice(msgspec.Struct, array_like=True, gc=False):
@@ -137,16 +138,35 @@ class Open(msgspec.Struct, tag=1, array_like=True):
     spec: SessionSpec
 
 
+class Options(msgspec.Struct, array_like=True, frozen=True):
+    """How the tasks of a function are to be run, as far as that is the router's business.
+
+    retries         how often a task runs again after an error that its options name
+    backoff         seconds to wait before the first of these runs; doubled before each further one
+    timeout         seconds that one run may take; 0: as long as it likes
+    priority        higher ones are granted first, within their session
+    retry_timeouts  whether having been killed for its timeout is such an error
+    """
+
+    retries: Index = 0
+    backoff: Seconds = 0.0
+    timeout: Seconds = 0.0
+    priority: Priority = 0
+    retry_timeouts: bool = False
+
+
 class NewFunction(msgspec.Struct, array_like=True):
     """A pickled function.
 
-    number  the client's (per session) on the way to the router, the router's on the way to executors
-    label   its name for people
+    number   the client's (per session) on the way to the router, the router's on the way to executors
+    label    its name for people
+    options  an array, or nil if there are none; executors find theirs in the pickle
     """
 
     number: int
     blob: bytes
     label: str = ""
+    options: Options | None = None
 
 
 class Submit(msgspec.Struct, tag=2, array_like=True):
@@ -269,12 +289,16 @@ class Lost(msgspec.Struct, tag=25, array_like=True):
 
     attempts     how many were started
     certificate  the last death, an array with its tag
+    timeout      it was killed because it ran for longer than so many seconds; 0: that was not the reason
+    label        its function's name for people
     """
 
     session: int
     index: int
     attempts: int
     certificate: Died
+    timeout: Seconds = 0.0
+    label: str = ""
 
 
 class Begun(msgspec.Struct, tag=26, array_like=True):
@@ -326,6 +350,7 @@ class Grant(msgspec.Struct, tag=41, array_like=True):
 
     functions  those that this executor has not seen
     forget     numbers of functions that are not used again
+    retried    for each slice, how often its task was sent back by `Retry`; empty if none was
     """
 
     session: int
@@ -334,6 +359,7 @@ class Grant(msgspec.Struct, tag=41, array_like=True):
     slices: list[Slice]
     inputs: list[bytes]
     parts: list[int]
+    retried: list[int] = []
 
 
 class Retract(msgspec.Struct, tag=42, array_like=True):
@@ -398,6 +424,18 @@ class Retracted(msgspec.Struct, tag=61, array_like=True):
     slices: list[Slice]
 
 
+class Retry(msgspec.Struct, tag=62, array_like=True):
+    """This task has raised an error that its options name, and may be run again.
+
+    slice    one task; it is no longer held here
+    seconds  not sooner than after so many
+    """
+
+    session: int
+    slice: Slice
+    seconds: Seconds
+
+
 # --- worker <-> router --------------------------------------------------------------------
 
 
@@ -423,6 +461,7 @@ class Died(msgspec.Struct, tag=81, array_like=True):
     session, running  the task that ran then (router's session number, index), -1 if none
     finished          how many tasks it had finished in its life
     expected          it was told to go: not an accident, nobody is charged
+    overdue           and that was because the task that ran had not kept to its timeout
     """
 
     number: int
@@ -437,6 +476,7 @@ class Died(msgspec.Struct, tag=81, array_like=True):
     rss_bytes: int
     stderr: tuple[str, ...]
     expected: bool = False
+    overdue: bool = False
 
 
 class Printed(msgspec.Struct, tag=82, array_like=True):
@@ -454,9 +494,13 @@ class Printed(msgspec.Struct, tag=82, array_like=True):
 
 
 class Kill(msgspec.Struct, tag=83, array_like=True):
-    """End this executor now; it does not answer."""
+    """End this executor now; it does not answer.
+
+    grace  if not negative: only if its task is over its timeout by so many seconds, as its page says
+    """
 
     number: int
+    grace: float = -1.0
 
 
 class Target(msgspec.Struct, tag=86, array_like=True):
@@ -499,7 +543,7 @@ ToClient = (
     | Done
     | ClosedBy
 )
-FromExecutor = Ready | RoutedResults | Begun | Retracted | Waiting
+FromExecutor = Ready | RoutedResults | Begun | Retracted | Retry | Waiting
 ToExecutor = Bind | Grant | Retract | Drop | Exit | Huddle
 FromWorker = Register | Died | Printed | Flushed
 ToWorker = Kill | Flush | Target | Exit

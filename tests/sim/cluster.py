@@ -9,6 +9,8 @@ from flamezmq.core import caller
 from flamezmq.core.broker import Broker
 from flamezmq.core.dispatch import suits
 from flamezmq.core.members import Effects, Executor, Limits, Session
+from flamezmq.errors import TaskTimeout
+from flamezmq.wire import messages as m
 from tests.sim.ends import Router
 from tests.sim.ledger import Ledger
 from tests.sim.nodes import SimExecutor, SimWorker, head
@@ -43,6 +45,7 @@ class Plan:
     duplicates: float = 0.0  # not a rate: the share of messages that arrive twice
     buffers: bool = False
     foreign: bool = False  # users are at home in different environments
+    options: bool = False  # functions have some: tasks are sent back, hang, have priorities
     backlog_bytes: int = 1 << 20
     max_grant: int = 4096
     known_functions: int = 512
@@ -81,6 +84,7 @@ def draw(seed: int) -> Plan:
         max_grant=r.choice((4096, 4096, 3)),
         known_functions=r.choice((512, 512, 3)),
         pauses=maybe(0.3, 0.1, 0.9),
+        options=r.random() < 0.4,
     )
 
 
@@ -112,6 +116,7 @@ class Cluster:
     def add_user(self, name: str) -> SimUser:
         user = SimUser(self.router, name)
         user.home = name if self.plan.foreign else "shared"
+        user.with_options = self.plan.options
         self.users.append(user)
         return user
 
@@ -341,8 +346,14 @@ class Cluster:
         name = head(future.payload).decode()
         retries = session.max_retries
         assert future.ends == 1, f"{name} ended {future.ends} times"
+        again = account.sent_back + account.overdue
         if retries == 0:
-            assert len(account.begins) <= 1, f"{name} must not be started twice: {account}"
+            assert len(account.begins) <= 1 + again, f"{name} must not be started twice: {account}"
+        options = future.name.options or m.Options()
+        dead = {executor.name for worker in self.workers for executor in worker.retired}
+        unheard = sum(executor in dead for executor, _ in account.begins)  # they may have died with it
+        assert account.sent_back <= options.retries + unheard, f"{name}: {account}"
+        assert account.overdue <= options.retries + 1, f"{name}: {account}"
         if self._faultless_network():
             assert account.sent <= 1, f"{name}: what a dead executor had sent was not waited for: {account}"
         if not self.unreported:
@@ -354,7 +365,6 @@ class Cluster:
             said = session.announced.get(future._index)
             if not session.closing and said is not None and not self.unreported:
                 # If it has come to its end, its result died with its executor, and it waited to run again.
-                dead = {executor.name for worker in self.workers for executor in worker.retired}
                 assert not account.finished or any(e in dead for e, _ in account.begins), f"{name}: {account}"
             return
         if session.closing:
@@ -362,11 +372,15 @@ class Cluster:
         said = session.announced[future._index]
         if future._form == caller.ERROR:
             assert said.startswith("lost"), said
+            if type(future._value) is TaskTimeout:
+                assert b"#hangs" in head(future.payload), name
+                assert account.overdue == 1 + options.retries * options.retry_timeouts, f"{name}: {account}"
+                return
             if not self.unreported:
                 if retries:
                     assert account.took_down == retries + 1, f"{name} is lost: {account}"
                 elif not self.plan.cancels:  # else it may be that others were given back before it
-                    assert len(account.begins) == 1, f"{name} is lost: {account}"
+                    assert 1 <= len(account.begins) <= 1 + again, f"{name} is lost: {account}"
             assert (
                 said == f"lost after {len(account.begins)}"
                 or self.unreported
@@ -380,7 +394,10 @@ class Cluster:
         assert head(value) == expected_value(future), f"{name} got {head(value)!r}"
         if type(value) is list:
             assert [bytes(part) for part in value[1:]] == future.payload[1:]
-        assert future._form == (caller.RAW_ERROR if b"#raises" in head(future.payload) else caller.RAW)
+        if b"#flaky" not in head(future.payload):
+            assert future._form == (caller.RAW_ERROR if b"#raises" in head(future.payload) else caller.RAW)
+        if future._form == caller.RAW_ERROR:
+            assert account.sent_back >= options.retries, f"{name} was not tried often enough: {account}"
         assert account.finished >= 1
 
     def check_refusals(self) -> None:

@@ -13,12 +13,16 @@ class Account:
     took_down   executors that died while it ran, and whose worker saw it
     sent        how often its result was sent, on a connection that stood
     finished    how often it came to its end
+    sent_back   how often it failed, and was to run again
+    overdue     executors that were killed because it did not keep to its timeout
     """
 
     begins: list[tuple[str, int]] = field(default_factory=list)
     took_down: int = 0
     sent: int = 0
     finished: int = 0
+    sent_back: int = 0
+    overdue: int = 0
 
 
 class Ledger:

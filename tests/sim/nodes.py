@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from flamezmq.core.retries import pause
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
 from tests.sim.ends import Dialler, Router
@@ -72,8 +73,11 @@ class SimExecutor:
         self.session = 0
         self.running = -1  # the page: index of the task that runs
         self.finished = 0
+        self.due = 0.0  # the page: when its time is over, if it has a timeout
+        self.killed_overdue = False
         self.tasks: deque[Task] = deque()
         self.functions: dict[int, bytes] = {}
+        self.retried: dict[int, int] = {}  # index -> how often it was sent back
         self.trust: dict[int, int] = {}
         self.ended: list[Ended] = []
         self.attending = False
@@ -106,7 +110,7 @@ class SimExecutor:
             self.world.trace("executor", self.name, "lost the router:", reason)
             self.worker.on_exit(self, expected=False, code=70)
 
-    def _flush(self, begun: m.Begun | None = None) -> None:
+    def _flush(self, more: m.Begun | m.Retry | None = None) -> None:
         """Send what has ended, then apply what came."""
         if self.ended:
             slices, seconds, outputs, failed = [], [], [], []  # type: ignore[var-annotated]
@@ -123,8 +127,8 @@ class SimExecutor:
             self.dialler.enqueue(results, frames)
             if self.doomed:
                 self.world.after(0.0, self._doom)
-        if begun is not None:
-            self.dialler.enqueue(begun)
+        if more is not None:
+            self.dialler.enqueue(more)
         self._look()
 
     def _look(self) -> None:
@@ -147,6 +151,9 @@ class SimExecutor:
                 self.functions[new.number] = new.blob
             inputs = split_payloads(message.inputs, message.parts, frames)
             used = 0
+            for part, retried in zip(message.slices, message.retried, strict=False):
+                assert not retried or part.count == 1
+                self.retried[part.first] = retried
             for part in message.slices:
                 assert part.count > 0
                 assert part.function in self.functions, "a function that was never sent"
@@ -158,6 +165,7 @@ class SimExecutor:
             assert not self.tasks, "bound while it held tasks"
             assert self.running < 0, "bound while it ran"
             self.session = message.session
+            self.retried.clear()
         elif kind is m.Retract:
             keep = max(message.keep - 1, 0) if self.running >= 0 else message.keep
             held = list(self.tasks)
@@ -172,6 +180,8 @@ class SimExecutor:
 
     def _give_back(self, kept: list[Task], back: list[Task]) -> None:
         self.tasks = deque(kept)
+        for _, index, _, _ in back:
+            self.retried.pop(index, None)
         slices = [m.Slice(function, index, 1, attempt) for function, index, attempt, _ in back]
         self.dialler.enqueue(m.Retracted(self.session, slices))
 
@@ -209,6 +219,10 @@ class SimExecutor:
         elif trust <= 0 and self.ended:
             self._flush()
         seconds = run_seconds(self.world, text)
+        _, _, timeout = self._options(function)
+        self.due = now + timeout if timeout else 0.0
+        if b"#hangs" in text and timeout and self.world.random.random() < 0.7:
+            seconds = 1e6
         if b"#poison" in text:
             self.world.after(seconds / 2, self._poisoned, task)
             return
@@ -217,6 +231,11 @@ class SimExecutor:
             self.world.after(ATTEND_SECONDS * (1 + self.world.random.random()), self._attend, task)
         if seconds > SHORT_SECONDS and self.worker.pauses and self.world.random.random() < self.worker.pauses:
             self.world.after(seconds / 3, self._pause, task, True)
+
+    def _options(self, function: int) -> tuple[int, float, float]:
+        """(retries, backoff, timeout) of a function: its pickle tells, as in life."""
+        retries, backoff, timeout = (self.functions[function].split(b":") + [b"0", b"0", b"0"])[2:5]
+        return int(retries), float(backoff), float(timeout)
 
     def _poisoned(self, task: Task) -> None:
         if self.alive and self._task is task:
@@ -246,11 +265,20 @@ class SimExecutor:
         now = self.world.now
         seconds = now - self._began
         self._task, self.attending = None, False
-        self.running = -1
+        self.running, self.due = -1, 0.0
         self.finished += 1
         self.busy_seconds += seconds
         self.by_session[self.session] = self.by_session.get(self.session, 0.0) + seconds
         text = head(payload)
+        retried = self.retried.pop(index, 0)
+        fails = b"#raises" in text or (b"#flaky" in text and self.world.random.random() < 0.6)
+        retries, backoff, _ = self._options(function)
+        if fails and retried < retries:
+            self.ledger.of(text).sent_back += 1
+            back = m.Retry(self.session, m.Slice(function, index, 1, attempt), pause(backoff, retried))
+            self._flush(back)
+            self._next()
+            return
         self.ledger.of(text).finished += 1
         last = self.ended[-1] if self.ended else None
         if (
@@ -263,7 +291,7 @@ class SimExecutor:
             self.ended.append(last)
         answer = self.functions[function] + b"|" + text
         last.outputs.append([answer, *payload[1:]] if type(payload) is list else answer)
-        if b"#raises" in text:
+        if fails:
             last.failed.append(index)
         last.payloads.append(text)
         last.seconds += seconds
@@ -307,10 +335,13 @@ class SimWorker:
     def _on_message(self, message: Any, frames: list[Any]) -> None:
         if type(message) is m.Kill:
             executor = self.executors.get(message.number)
-            if executor is not None and executor.alive:
-                self.world.trace("killed by order", executor.name)
-                self.kill(executor, "SIGKILL", expected=True)
-
+            if executor is None or not executor.alive:
+                return
+            if message.grace >= 0 and not 0.0 < executor.due <= self.world.now - message.grace:
+                return  # its task has time left
+            self.world.trace("killed by order", executor.name)
+            executor.killed_overdue = message.grace >= 0
+            self.kill(executor, "SIGKILL", expected=True)
         elif type(message) is m.Target:
             self.size = message.executors
             self._fill(0.001, 0.01)
@@ -345,9 +376,12 @@ class SimWorker:
         executor.alive = False
         executor.dialler.close(bye=not signal and expected)
         self.retired.append(self.executors.pop(executor.number))
+        if executor.killed_overdue:
+            assert executor._task is not None
+            self.ledger.of(head(executor._task[3])).overdue += 1
         died = m.Died(
             executor.number, 1000 + executor.number, self.node, executor.session, executor.running,
-            executor.finished, signal, code, False, 0, (), expected,
+            executor.finished, signal, code, False, 0, (), expected, executor.killed_overdue,
         )  # fmt: skip
         random = self.world.random
         self.world.after(random.choice((0.0, random.random() * 0.03)), self._report, died)

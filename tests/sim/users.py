@@ -24,6 +24,7 @@ class Name:
     number: int
     blob: bytes
     label: str
+    options: m.Options | None = None
 
 
 class Future:
@@ -71,6 +72,8 @@ class SimSession:
                 text += "#poison"
             elif chance < 0.1:
                 text += "#raises"
+            elif chance < 0.3 and name.options is not None:
+                text += random.choice(("#flaky", "#flaky", "#hangs"))
             payload: Any = text.encode()
             if self.buffers and random.random() < 0.3:
                 payload = [payload, *(b"x" * random.randrange(1, 50) for _ in range(random.randrange(1, 3)))]
@@ -96,6 +99,7 @@ class SimUser:
         self.router, self.world, self.name = router, router.world, name
         self.sessions: dict[int, SimSession] = {}
         self.home = name
+        self.with_options = False
         self.gone = False
         self.asleep = False
         self._names: dict[str, Name] = {}
@@ -121,10 +125,22 @@ class SimUser:
                         session.calls.shipped
                     ):
                         session.calls.forget.append(name.number)
-            name = self._names[kind] = Name(
-                self._last_number, f"{self.name}:{self._last_number}".encode(), kind
-            )
+            number = self._last_number
+            name = self._names[kind] = Name(number, f"{self.name}:{number}".encode(), kind)
+            if self.with_options and self.world.random.random() < 0.7:
+                options = name.options = self._draw_options()
+                name.blob += f":{options.retries}:{options.backoff}:{options.timeout}".encode()
         return name
+
+    def _draw_options(self) -> m.Options:
+        random = self.world.random
+        return m.Options(
+            retries=random.choice((0, 1, 3)),
+            backoff=random.choice((0.0, 0.001, 0.2)),
+            timeout=random.choice((0.0, 0.5)),
+            priority=random.choice((0, 0, 1, -1)),
+            retry_timeouts=random.random() < 0.5,
+        )
 
     # --- what it does
 
