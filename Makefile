@@ -15,10 +15,11 @@ CHECKED := $(wildcard flamezmq perf tests)
 # Each stamp holds the folder it was made for: an editable install is a path.
 RUN := $(VENV)/.stamp-run
 DEV := $(VENV)/.stamp-dev
+WITH_PEERS := $(VENV)/.stamp-peers
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-all test-versions perf lint clean anew
+.PHONY: help run test test-all test-versions perf peers lint clean anew
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +52,9 @@ test-versions: $(DEV) ## tests under the other Pythons that are supported and fo
 perf: $(DEV) ## measure, beside the floors and the peers of this machine
 	$(PY) -m perf $(ARGS)
 
+peers: $(WITH_PEERS) ## compare with other engines, each installed by itself; writes perf/README.md
+	$(PY) -m perf.compare $(ARGS)
+
 clean: ## remove what make and the tools have made, environments too (perf/results stay)
 	rm -rf $(VENV) .venvs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -64,7 +68,7 @@ state() { \
     [ -e $(VENV) ] || return 0; \
     mine=$$($(PY) -c "$$same" 2>/dev/null) || mine=broken; \
     [ "$${mine#True}" != "$$mine" ] || return 1; \
-    for stamp in $(RUN) $(DEV); do \
+    for stamp in $(RUN) $(DEV) $(WITH_PEERS); do \
         [ ! -e $$stamp ] || [ "$$(cat $$stamp)" = '$(CURDIR)' ] || return 1; \
     done; \
     [ -z '$(PYTHON)' ] || [ "$$('$(PYTHON)' -c "$$same" 2>/dev/null)" = "$$mine" ]; \
@@ -125,3 +129,6 @@ $(RUN): pyproject.toml $(ANEW)
 
 $(DEV): pyproject.toml $(ANEW)
 	@WHAT='.[dev]' STAMPS='$(RUN) $(DEV)' sh -c "$$VENV_INSTALL"
+
+$(WITH_PEERS): pyproject.toml $(ANEW)
+	@WHAT='.[dev,peers]' STAMPS='$(RUN) $(DEV) $(WITH_PEERS)' sh -c "$$VENV_INSTALL"

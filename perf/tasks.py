@@ -32,6 +32,12 @@ def make(size: int) -> bytes:
     return b"\1" * size
 
 
+def who(seconds: float) -> int:
+    """Spin, then say which process has run it."""
+    spin(seconds)
+    return os.getpid()
+
+
 def hold(path: str, limit: float) -> None:
     """Keep an executor until `path` exists, at most `limit` seconds; `path`.PID says that we are here."""
     open(f"{path}.{os.getpid()}", "w").close()

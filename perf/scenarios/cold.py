@@ -12,6 +12,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -80,17 +81,20 @@ def run(settings: Settings, report: Report) -> None:
             )
 
 
-def start(program: str) -> Start:
-    """Run it once."""
+def start(program: str, python: Path | None = None, environment: Mapping[str, str] | None = None) -> Start:
+    """Run it once, by our Python and with our environment, or by others."""
     began = perf_counter()
-    words = [sys.executable, "-c", program]
+    words = [str(python or sys.executable), "-c", program]
     folder = Path(__file__).parents[2]  # a checkout is enough: nothing need be installed
     pipe = subprocess.PIPE
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    if environment is None:
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, cwd=folder, env=environment) as process:
         assert process.stdout is not None
         try:
-            line = process.stdout.readline()  # the job's own limit bounds this
+            line = ""  # the job's own limit bounds this; a server may print something first
+            while line.strip() != "7" and (line := process.stdout.readline()):
+                pass
             seconds = perf_counter() - began
             _, complaint = process.communicate(timeout=LIMIT_SECONDS)
         finally:

@@ -65,24 +65,24 @@ def _add_efficiencies(report: Report, settings: Settings, tasks: int, seconds: f
 
 def efficiency(name: str, tasks: int, seconds: float) -> tuple[Sample, float]:
     """An engine's run and the bare efficiency, after a small run in which the engine learns the run time."""
-    with _bare() as bare, started(name, EXECUTORS) as engine:
+    with bare_processes() as bare, started(name, EXECUTORS) as engine:
         _engine_run(engine, max(tasks // 10, 20), seconds)
-        before = _bare_run(bare, tasks, seconds)
+        before = bare_run(bare, tasks, seconds)
         found = sample(engine.pids(), lambda: _engine_run(engine, tasks, seconds))
-        return found, (before + _bare_run(bare, tasks, seconds)) / 2
+        return found, (before + bare_run(bare, tasks, seconds)) / 2
 
 
 def metg(name: str, run_seconds: float, steps: int) -> float:
     """Bisect, on a logarithmic scale, with runs of about this long."""
     low, high = SHORTEST_SECONDS, LONGEST_SECONDS
-    with _bare() as bare, started(name, EXECUTORS) as engine:
+    with bare_processes() as bare, started(name, EXECUTORS) as engine:
         rate = _tasks_per_second(engine)
         for _ in range(steps):
             seconds = sqrt(low * high)
             tasks = int(run_seconds / max(seconds / EXECUTORS, 1 / rate)) + EXECUTORS
             _engine_run(engine, tasks // 10 + 1, seconds)
             found = _engine_run(engine, tasks, seconds)
-            if found >= 0.5 * _bare_run(bare, int(run_seconds / 2e-3), 1e-3):
+            if found >= 0.5 * bare_run(bare, int(run_seconds / 2e-3), 1e-3):
                 high = seconds
             else:
                 low = seconds
@@ -104,7 +104,7 @@ def _engine_run(engine: Engine, tasks: int, seconds: float) -> float:
 
 
 @contextmanager
-def _bare() -> Iterator[list[Connection]]:
+def bare_processes() -> Iterator[list[Connection]]:
     """Plain processes that spin when told to.  To be forked before an engine exists."""
     fork = multiprocessing.get_context("fork")
     pipes = [fork.Pipe() for _ in range(EXECUTORS)]
@@ -127,7 +127,7 @@ def _spin_on_demand(pipe: Connection) -> None:
         pipe.send(None)
 
 
-def _bare_run(bare: list[Connection], tasks: int, seconds: float) -> float:
+def bare_run(bare: list[Connection], tasks: int, seconds: float) -> float:
     each = -(-tasks // len(bare))
     began = perf_counter()
     for pipe in bare:
