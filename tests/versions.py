@@ -21,13 +21,16 @@ ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / ".venvs"
 #: Pickles of functions, forks and threads, and what a user sees.
 MODULES = (
+    "test_aio",
     "test_engine",
     "test_faults",
     "test_flmping",
     "test_guide",
+    "test_progress",
     "test_serialize_failures",
     "test_serialize_functions",
     "test_serialize_values",
+    "test_testing",
     "test_zygote",
 )
 
