@@ -17,6 +17,8 @@ from flamezmq.version import __version__
 if TYPE_CHECKING:
     from flamezmq import aio, testing
     from flamezmq.client.api import Client
+    from flamezmq.client.broken import BrokenSession
+    from flamezmq.client.flame_executor import FlameExecutor
     from flamezmq.client.future import Future
     from flamezmq.client.progress import progress
     from flamezmq.client.session import Session
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
     from flamezmq.running import current
 
 _HOMES = {
+    "BrokenSession": "flamezmq.client.broken",
     "Client": "flamezmq.client.api",
+    "FlameExecutor": "flamezmq.client.flame_executor",
     "Session": "flamezmq.client.session",
     "Future": "flamezmq.client.future",
     "ALL_COMPLETED": "flamezmq.client.waiting",
@@ -72,10 +76,12 @@ __all__ = [
     "ALL_COMPLETED",
     "FIRST_COMPLETED",
     "FIRST_EXCEPTION",
+    "BrokenSession",
     "Certificate",
     "Client",
     "ClientClosed",
     "FlameError",
+    "FlameExecutor",
     "Future",
     "MissingModule",
     "NoTask",

@@ -1,4 +1,4 @@
-"""Every error of flamezmq, in one place.
+"""Every error of flamezmq, in one place (but for BrokenSession: client/broken.py says why).
 
 An error says what happened, to what, and what to do next.  Errors cross
 processes, so `args` equals the fields and each one pickles.

@@ -26,8 +26,9 @@ from flamezmq import page, processes, running
 from flamezmq.errors import FlameError, ProtocolError, Unpicklable
 from flamezmq.executor_config import ExecutorConfig
 from flamezmq.net.line import Line
-from flamezmq.serialize.failures import dump_error
+from flamezmq.serialize.failures import dump_error, words_of
 from flamezmq.serialize.functions import load_function
+from flamezmq.serialize.initializer import Assigned
 from flamezmq.serialize.values import dump_value, load_call
 from flamezmq.shims.slices import SliceResult
 from flamezmq.wire import messages as m
@@ -59,17 +60,23 @@ class Function:
     trust  how many short tasks in a row it has run; what is not above 0 is not known to be short
     """
 
-    __slots__ = ("_blob", "call", "number", "trust")
+    __slots__ = ("_assigned", "_blob", "call", "number", "trust")
 
-    def __init__(self, number: int, blob: bytes) -> None:
-        self.number, self._blob = number, blob
+    def __init__(self, number: int, blob: bytes, assigned: Assigned) -> None:
+        self.number, self._blob, self._assigned = number, blob, assigned
         self.trust = 0
         self.call: Callable[..., Any] = self._first_call
 
     def _first_call(self, /, *args: Any, **kwargs: Any) -> Any:
         self.call = load_function(self._blob)  # fails each task that needs it, with the reason
         self._blob = b""
+        self.share_globals()
         return self.call(*args, **kwargs)
+
+    def share_globals(self) -> None:
+        """Let it see what initializers have assigned."""
+        if not self._blob:
+            self._assigned.share(self.call)
 
 
 class Ended:
@@ -98,6 +105,9 @@ class Executor:
         self.tasks: deque[tuple[Function, int, int, Any]] = deque()
         self.functions: dict[int, Function] = {}
         self.ended: list[Ended] = []
+        self.assigned = Assigned()
+        self.initializers: dict[int, bytes] = {}  # session -> what is to be called before its first task
+        self.broken: dict[int, None] = {}  # sessions whose initializer failed here: their tasks are dropped
         self.forked = False
         self._last_end = 0.0
         self._exit = False
@@ -133,7 +143,10 @@ class Executor:
         if self._parked:
             self._parked = False
             self._unpark.release()
-        words[page.SESSION] = self.session
+        session = words[page.SESSION] = self.session
+        if session in self.initializers:
+            self._initialize(session)
+            return
         finished = words[page.FINISHED]
         now = self._last_end = perf_counter()
         flush_at, look_at = now + FLUSH_SECONDS, now + LOOK_SECONDS
@@ -179,6 +192,8 @@ class Executor:
             args = kwargs = payload = None  # type: ignore[assignment]  # the user's memory is the user's
             if len(tasks) == half or now > flush_at or type(output) is list or len(output) > FLUSH_BYTES:
                 self._flush()  # at half of what it held: more shall be here before the rest is done
+                if self.session != session:
+                    return  # it serves another one now, whose tasks are a new piece of work
                 ended, half = None, len(tasks) // 2 or -1
                 now = self._last_end = perf_counter()
                 flush_at, look_at = now + FLUSH_SECONDS, now + LOOK_SECONDS
@@ -189,6 +204,43 @@ class Executor:
                 now = perf_counter()
                 look_at = now + LOOK_SECONDS
             output = None
+
+    def _initialize(self, session: int) -> None:
+        """Call the session's initializer, before its first task here.
+
+        For the worker that task runs already: it is charged if the initializer takes this process
+        down, so that no session can kill executors for ever.
+        """
+        words = self.words
+        try:
+            task = self.tasks.popleft()
+        except IndexError:
+            return  # the attendant has just given it back
+        words[page.RUNNING] = task[1] + 1
+        failure: BaseException | None = None
+        try:
+            self.assigned.call(self.initializers.pop(session))
+        except BaseException as error:
+            failure = error
+        if self.forked:
+            leave_fork()
+        for function in list(self.functions.values()):
+            function.share_globals()
+        self.tasks.appendleft(task)
+        if failure is not None:
+            self._break(session, failure)
+        words[page.RUNNING] = 0
+
+    def _break(self, session: int, error: BaseException) -> None:
+        """Say that the session is broken, and drop what is held of it."""
+        if self._attending:
+            self.line.wake()
+        text, trace = words_of(error)
+        name = f"{self.config.node}/{self.config.number}"
+        with self.line.lock:
+            self.broken[session] = None
+            self.tasks.clear()
+            self.line.enqueue(m.Broken(session, name, text, trace))
 
     def _begin(self, function: Function, index: int, attempt: int) -> None:
         """Before a task that may be long: send what is finished, and say that it has begun if it is.
@@ -289,6 +341,8 @@ class Executor:
             self._on_grant(message, frames)
         elif kind is m.Bind:
             self.session, self.session_id = message.session, message.id
+            if message.initializer:
+                self.initializers[message.session] = message.initializer
             self._enter(message.environment)
         elif kind is m.Retract:
             self._give_back(message.keep, None)
@@ -303,7 +357,7 @@ class Executor:
         for number in message.forget:
             self.functions.pop(number, None)
         for new in message.functions:
-            self.functions[new.number] = Function(new.number, new.blob)
+            self.functions[new.number] = Function(new.number, new.blob, self.assigned)
         inputs = (
             split_payloads(message.inputs, message.parts, frames)
             if frames or message.parts
@@ -311,6 +365,8 @@ class Executor:
         )
         if sum(part.count for part in message.slices) != len(inputs):
             raise ProtocolError("a grant whose inputs are not those of its tasks")
+        if message.session in self.broken:
+            return  # the router had not heard of it yet
         used = 0
         for part in message.slices:
             function = self.functions.get(part.function)

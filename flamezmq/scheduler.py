@@ -11,6 +11,10 @@ An executor that is to be given back no longer counts for the session that it
 still serves: what that session has queued waits for another one.  One that does
 not suit any session that waits is to be replaced by a fresh one.
 
+A session may have a limit: it never serves more executors at a time, and there
+those that it is to give back do count.  Its share of a crowded cluster is that
+of any other.
+
 Pure and event-driven: the broker reports demand and idle executors, `decide`
 answers with moves.  Its cost grows with the number of sessions that wait, not
 with the number of tasks.  The same calls give the same moves.
@@ -21,6 +25,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+#: Of a session without one.
+NO_LIMIT = 1 << 62
 #: How long a session keeps an executor for itself while others have none.
 #: One that comes back has a lead of one quantum, however little it has used.
 QUANTUM_SECONDS = 0.005
@@ -30,7 +36,9 @@ QUANTUM_SECONDS = 0.005
 class Share:
     """A session, as the scheduler sees it.
 
-    wanted   executors that it could use now; those in `leaving` are not among them
+    asked    executors that it could use now; those in `leaving` are not among them
+    limit    executors that it may have at a time, those in `leaving` among them
+    wanted   of those that it asked for, as many as its limit allows
     have     executors that serve it, in the order in which it got them; value: since when
     leaving  those of them that are to be given back
     warm     free executors that served it last, latest last
@@ -40,6 +48,8 @@ class Share:
     """
 
     weight: float
+    limit: int = NO_LIMIT
+    asked: int = 0
     wanted: int = 0
     have: dict[int, float] = field(default_factory=dict)
     leaving: dict[int, None] = field(default_factory=dict)
@@ -95,22 +105,25 @@ class Scheduler:
         self._ending: dict[int, int] = {}  # executor that is replaced -> the session that waits (0: none)
         self._ended: dict[int, int] = {}  # the same, of those whose successors have not come yet
         self._hungry: dict[int, None] = {}  # sessions with fewer executors than they want
-        self._active = 0  # sessions that want any
+        self._active = 0  # sessions that ask for any
         self._contended = False  # sessions wait for each other: what they use is counted
         self._reached = 0.0  # the most that a session had used when it was given an executor
         self._next_turn: float | None = None
 
     # --- what the broker reports
 
-    def add_session(self, session: int, now: float, weight: float = 1.0) -> None:
-        """A new session starts level with those that are served, not ahead of everybody."""
-        self._shares[session] = Share(weight, used=self._reached, counted=now)
+    def add_session(self, session: int, now: float, weight: float = 1.0, limit: int = 0) -> None:
+        """A new session starts level with those that are served, not ahead of everybody.
+
+        limit: of executors that serve it at a time; 0: none
+        """
+        self._shares[session] = Share(weight, limit or NO_LIMIT, used=self._reached, counted=now)
 
     def remove_session(self, session: int) -> None:
         """Forget it; its executors must have been released."""
         share = self._shares.pop(session)
         assert not share.have
-        self._active -= share.wanted > 0
+        self._active -= share.asked > 0
         self._hungry.pop(session, None)
         for executor in share.warm:
             self._free[executor] = 0
@@ -120,8 +133,8 @@ class Scheduler:
     def want(self, session: int, executors: int) -> None:
         """The session could use so many executors now, not counting those that are to be given back."""
         share = self._shares[session]
-        self._active += (executors > 0) - (share.wanted > 0)
-        share.wanted = executors
+        self._active += (executors > 0) - (share.asked > 0)
+        share.asked = executors
         self._note(session, share)
 
     def add_executor(self, executor: int) -> None:
@@ -159,6 +172,17 @@ class Scheduler:
         self._free[executor] = session
         share.warm[executor] = None
         self._note(session, share)
+
+    def wear_out(self, executor: int, now: float) -> None:
+        """The executor, which holds nothing, ends, and a fresh one comes: for its session, if that waits."""
+        session = self._serves[executor]
+        self.release(executor, now)
+        self._unwarm(executor)
+        share = self._shares[session]
+        waits = share.lacking
+        self._ending[executor] = session if waits else 0
+        if waits:
+            share.coming[executor] = None
 
     def retire(self, executor: int) -> None:
         """The executor takes no more: its session needs another one as soon as it can be had."""
@@ -217,6 +241,8 @@ class Scheduler:
     # --- how
 
     def _note(self, session: int, share: Share) -> None:
+        """What it asks for or has is another number now."""
+        share.wanted = min(share.asked, share.limit - len(share.leaving))
         if share.wanted > len(share.have) - len(share.leaving):
             if session not in self._hungry:
                 self._hungry[session] = None
@@ -330,7 +356,7 @@ class Scheduler:
         serves = {e: s for s, share in self._shares.items() for e in share.have}
         assert serves == self._serves
         assert not set(serves) & set(self._free)
-        assert self._active == sum(1 for share in self._shares.values() if share.wanted)
+        assert self._active == sum(1 for share in self._shares.values() if share.asked)
         assert not set(self._ending) & (set(serves) | set(self._free))
         warm = {e: s for s, share in self._shares.items() for e in share.warm}
         assert warm == {e: s for e, s in self._free.items() if s}
@@ -338,4 +364,6 @@ class Scheduler:
         assert coming == {e: s for e, s in (self._ending | self._ended).items() if s}
         for session, share in self._shares.items():
             assert set(share.leaving) <= set(share.have)
+            assert len(share.have) <= share.limit, f"session {session} has more than it may"
+            assert share.wanted == min(share.asked, share.limit - len(share.leaving))
             assert (session in self._hungry) == (share.wanted > share.staying), session

@@ -152,6 +152,15 @@ def test_the_third_young_death_in_a_row_makes_the_next_one_wait_longer_and_longe
     assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
 
+def test_who_was_told_to_go_did_not_die_young() -> None:
+    """Sessions whose initializers fail, one after the other, are no reason to give the node up."""
+    agent = agent_with(1)
+    for number in range(1, 2 * HOPELESS):
+        assert forks(agent.on_exited(number, a.End(), a.Words(session=number), 0.01)) == [number + 1]
+        agent.on_forked(number + 1, 200 + number, 0.01)
+    assert not agent.hopeless(0.01)
+
+
 def test_who_was_given_a_task_did_not_die_young() -> None:
     agent = agent_with(1)
 

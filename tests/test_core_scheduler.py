@@ -347,3 +347,92 @@ def test_no_executor_idles_and_nobody_is_far_ahead_whatever_happens() -> None:
                 assert executor in serving
             scheduler.check()
             assert not (scheduler.idle and scheduler.waiting), f"seed {seed}, step {step}"
+
+
+# --- limits
+
+
+def limited(scheduler: Scheduler, session: int, limit: int, wanted: int = 10) -> None:
+    scheduler.add_session(session, 0.0, limit=limit)
+    scheduler.want(session, wanted)
+
+
+def test_a_session_gets_no_more_than_its_limit_and_does_not_wait_for_more() -> None:
+    scheduler = scheduler_with(executors=4)
+    limited(scheduler, 1, limit=2)
+
+    assert counts(decide(scheduler)) == {1: 2}
+    assert scheduler.idle == 2
+    assert not scheduler.waiting
+    assert decide(scheduler) == Moves()
+
+
+def test_what_a_limit_leaves_the_others_get() -> None:
+    scheduler = scheduler_with(executors=6, sessions=1, wanted=10)
+    limited(scheduler, 2, limit=1)
+
+    assert counts(decide(scheduler)) == {1: 5, 2: 1}
+
+
+def test_an_executor_that_is_to_be_given_back_counts_for_the_limit_until_it_is() -> None:
+    scheduler = scheduler_with(executors=3)
+    limited(scheduler, 1, limit=1)
+    [(executor, _)] = decide(scheduler).assign
+
+    scheduler.retire(executor)
+    assert decide(scheduler, 0.1) == Moves(), "two would serve it at a time"
+
+    scheduler.release(executor, 0.2)
+    assert counts(decide(scheduler, 0.2)) == {1: 1}
+
+
+def test_sessions_with_limits_take_turns_like_any_other() -> None:
+    scheduler = scheduler_with(executors=1)
+    for session in (1, 2, 3):
+        limited(scheduler, session, limit=1)
+    assert scheduler.crowded
+    turns = []
+    now = 0.0
+    for _ in range(9):
+        moves = decide(scheduler, now)
+        turns += [session for _, session in moves.assign]
+        for executor in moves.reclaim:
+            assert scheduler.crowded, "that one is leaving makes no room"
+            scheduler.release(executor, now)
+            turns += [session for _, session in decide(scheduler, now).assign]
+        now += QUANTUM_SECONDS
+    assert len(turns) >= 8
+    assert {turns.count(session) for session in (1, 2, 3)} <= {len(turns) // 3, len(turns) // 3 + 1}
+
+
+def test_a_worn_executor_ends_and_its_session_waits_for_the_fresh_one_only() -> None:
+    scheduler = Scheduler(suits=lambda executor, session: executor != 102)
+    scheduler.add_executor(101)
+    scheduler.add_session(1, 0.0)
+    scheduler.want(1, 1)
+    decide(scheduler)
+    scheduler.add_executor(102)
+
+    scheduler.wear_out(101, 0.1)
+
+    assert scheduler.waiting
+    assert scheduler.coming == 1
+    assert decide(scheduler, 0.1) == Moves(), "nor is the other one replaced: one is enough"
+    scheduler.remove_executor(101, 0.2)
+    scheduler.add_executor(103)
+    assert decide(scheduler, 0.2).assign == [(103, 1)]
+    assert not scheduler.coming
+
+
+def test_a_worn_executor_whose_session_needs_no_other_is_replaced_for_nobody() -> None:
+    scheduler = scheduler_with(executors=1, sessions=1, wanted=1)
+    decide(scheduler)
+    scheduler.want(1, 0)
+
+    scheduler.wear_out(101, 0.1)
+    scheduler.check()
+    scheduler.remove_session(1)
+    scheduler.remove_executor(101, 0.2)
+    scheduler.check()
+
+    assert not scheduler.waiting

@@ -12,6 +12,7 @@ import zmq
 from flamezmq import page
 from flamezmq.executor import Executor, Function
 from flamezmq.executor_config import ExecutorConfig
+from flamezmq.serialize.initializer import Assigned
 from flamezmq.serialize.values import dump_call
 from tests.hostile import Impostor
 from tests.test_hostile_router import welcome_it
@@ -21,7 +22,7 @@ from tests.test_hostile_router import welcome_it
 def test_what_has_finished_is_sent_before_a_task_that_may_be_long(tmp_path: Path, trust: int) -> None:
     """Not after it: beside one that holds the GIL nobody else could send anything."""
     context, address, page_fd = zmq.Context(), f"ipc://{tmp_path}/r", page.create()
-    known, doubtful = Function(1, b""), Function(2, b"")
+    known, doubtful = Function(1, b"", Assigned()), Function(2, b"", Assigned())
     known.trust, doubtful.trust = 5, trust
     waiting: list[int] = []
     known.call = lambda: None

@@ -25,6 +25,7 @@ from flamezmq.core.caller import PENDING, RUNNING, Calls, Orders
 from flamezmq.errors import ClientClosed, FlameError, Refused, RouterLost
 from flamezmq.net.line import Line
 from flamezmq.serialize.functions import FunctionTable
+from flamezmq.serialize.initializer import dump_initializer
 from flamezmq.wire import messages as m
 
 #: How long opening may take.
@@ -76,6 +77,7 @@ class Client:
         self._ended = False  # nothing is left to close
         self._cluster: Embedded | None = None
         self._forward_output = forward_output
+        self._show = surroundings.show
         self._functions = FunctionTable()
         self._calls: dict[int, Calls] = {}
         self._sessions: dict[int, Session] = {}
@@ -155,30 +157,61 @@ class Client:
             fn, *iterables, ordered=ordered, chunksize=chunksize, timeout=timeout, progress=progress
         )
 
-    def session(self, name: str = "session", *, max_retries: int = 3) -> Session:
+    def session(
+        self,
+        name: str = "session",
+        *,
+        max_retries: int = 3,
+        max_executors: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        max_tasks_per_child: int | None = None,
+    ) -> Session:
         """Open a session: the unit of work, with its share of the executors.
 
         Args:
             name: the beginning of its id.
             max_retries: how often a task is started again after it took its executor down, before
                 it fails with TaskLost; 0 means that no task is ever started twice.
+            max_executors: how many executors may serve it at a time; None means no limit.
+            initializer: called as `initializer(*initargs)` once in each executor process, before its
+                first task of this session.  The globals that it assigns are there for the tasks,
+                those of `__main__`, too.  If it raises, the session is broken: what has not ended, and
+                later submits, fail with BrokenSession.
+            initargs: pickled here and now, as the initializer is.
+            max_tasks_per_child: after so many tasks of this session (a slice of a `map` is one) an
+                executor process ends, and a fresh one takes its place; None means no limit.
 
         Raises:
             Refused: the router did not open it.
             ClientClosed, RouterLost: there is nobody to open it.
-            ValueError: `max_retries` is no integer from 0.
+            ValueError, TypeError: an argument is none that it can be.
+            Unpicklable: the initializer, or what it is to be called with.
 
         Sessions share the executors evenly; what one does not use the others get.  The idea, and
         the word, are those of Flame and IBM Symphony.  One round trip.
         """
         if not isinstance(max_retries, int) or max_retries < 0:
             raise ValueError(f"max_retries is {max_retries!r}; it must be an integer from 0")
+        for what, limit in (("max_executors", max_executors), ("max_tasks_per_child", max_tasks_per_child)):
+            if limit is not None and (not isinstance(limit, int) or limit < 1):
+                raise ValueError(f"{what} is {limit!r}; it must be an integer from 1, or None for no limit")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        prepare = b"" if initializer is None else dump_initializer(initializer, tuple(initargs))
         self._check_open()
+        spec = self._spec(
+            name,
+            max_retries,
+            max_executors=max_executors or 0,
+            initializer=prepare,
+            max_tasks_per_child=max_tasks_per_child or 0,
+        )
         session = self._new_session(name)
         calls = session._calls
         alias, id = calls.alias, calls.id
         try:
-            self._tell(m.Open(alias, id, self._spec(name, max_retries)))
+            self._tell(m.Open(alias, id, spec))
             self._drive(lambda: calls.opened or calls.closed or bool(calls.error), monotonic() + OPEN_SECONDS)
             if calls.error or not calls.opened:
                 raise Refused(calls.error or f"the router did not open session {id} in time")
@@ -278,13 +311,14 @@ class Client:
     def _new_calls(self, alias: int, id: str) -> Calls:
         return Calls(alias, id)
 
-    def _spec(self, name: str, max_retries: int) -> m.SessionSpec:
+    def _spec(self, name: str, max_retries: int, **limits: Any) -> m.SessionSpec:
         return m.SessionSpec(
             name=name,
             max_retries=max_retries,
             forward_output=self._forward_output,
             environment=self._environment(),
             within=self._within(),
+            **limits,
         )
 
     def _environment(self) -> m.Environment:
@@ -323,7 +357,10 @@ class Client:
             for calls in list(self._dirty.values()):
                 calls.complete(link)
         for alias, calls in list(self._dirty.items()):
-            if calls.closed:  # by somebody else, while a submit was under way
+            if calls.broken is not None:  # while a submit was under way
+                with self._apply_lock:
+                    calls.fail_all(calls.broken, self._on_end)
+            elif calls.closed:  # by somebody else, meanwhile
                 with self._apply_lock:
                     calls.cancel_all(self._on_end, calls.error)
             while calls.outbox or calls.staged:
@@ -395,12 +432,23 @@ class Client:
                 calls.opened, calls.error = not message.error, message.error
             elif kind is m.ClosedBy:
                 calls.on_closed_by(message, self._on_end)
+            elif kind is m.Broken:
+                self._on_broken(calls, message)
             elif kind is m.Closed:
-                if calls.closed:  # by somebody else: now all that its tasks have printed is here
+                if calls.closed:  # not by us: now all that its tasks have printed is here
                     self._forget(calls.alias)
                 calls.closed = True
         if kind is m.Output:
-            self._errands.add(surroundings.show, message)
+            self._errands.add(self._show, message)
+
+    def _on_broken(self, calls: Calls, message: m.Broken) -> None:
+        from flamezmq.client.broken import BrokenSession, log
+
+        if calls.broken is None:
+            calls.broken = BrokenSession(calls.id, message.executor, message.text, message.traceback)
+            self._errands.add(log, calls.broken)
+        calls.closed = True  # the router has closed it
+        calls.fail_all(calls.broken, self._on_end)
 
     def _on_end(self, future: Any, state: str) -> None:
         future._end(state, self._errands.add)

@@ -91,6 +91,12 @@ class NestedClient(Client):
     def _environment(self) -> m.Environment:
         return self._executor.environment or super()._environment()
 
+    def _spec(self, name: str, max_retries: int, **limits: Any) -> m.SessionSpec:
+        for what in ("initializer", "max_tasks_per_child"):
+            if limits.get(what):
+                raise ValueError(f"{what} is not for nested tasks: who waits for them runs them in place")
+        return super()._spec(name, max_retries, **limits)
+
     def _within(self) -> str:
         return f"{self._executor.config.token}/{self._executor.config.number}"
 

@@ -66,6 +66,7 @@ class Session:
 
         Raises:
             ClientClosed, RouterLost: there is nobody to run it.
+            BrokenSession: the session's initializer has failed.
 
         What can't be pickled raises nothing here; the Future fails with Unpicklable, so that one
         bad task fails alone.  A few microseconds; it blocks while the client has 1,048,576
@@ -190,6 +191,8 @@ class Session:
 
     def _refuse(self) -> None:
         self._client._check_open()
+        if self._calls.broken is not None:
+            raise self._calls.broken
         raise ClientClosed(f"{self._calls.error or f'session {self.id} is closed'}; open a new one")
 
     def _stillborn(self, future: Future, error: Unpicklable) -> Future:
@@ -240,20 +243,22 @@ class Session:
         client, calls = self._client, self._calls
         if client._closed or calls.closed:
             return
-        sent: list[int] = []
-        for future in futures:
-            if future.done():
-                continue
-            with client._apply_lock:
-                if calls.take_from_outbox(future):
-                    calls.cancelled += 1
-                    future._end_quietly(CANCELLED, client._errands.add)
-                else:
-                    sent.append(future._index)
-        if not sent:
-            return
+        wanted = {future: None for future in futures if not future.done()}
+        with client._apply_lock:
+            calls.cancel_unsent(wanted, client._on_end)
+        self._ask_to_cancel([future._index for future in wanted if not future.done()])
+
+    def _cancel_pending(self) -> None:
+        """Cancel all that has not begun, without waiting for the router's word; what runs goes on."""
+        client, calls = self._client, self._calls
+        with client._apply_lock:
+            calls.cancel_unsent(None, client._on_end)
+        self._ask_to_cancel(list(calls.pending))
+
+    def _ask_to_cancel(self, indices: list[int]) -> None:
         try:
-            client._tell(m.Cancel(calls.alias, sent))
+            if indices:
+                self._client._tell(m.Cancel(self._calls.alias, indices))
         except FlameError:
             pass  # the router is gone, and the tasks with it
 

@@ -25,3 +25,12 @@ def show(message: m.Output) -> None:
     if message.dropped:
         print(f"({message.executor}) ... {message.dropped} bytes more than can be shown", file=stream)
     stream.flush()
+
+
+def show_plainly(message: m.Output) -> None:
+    """The same without the executors' names, as if this process had printed it."""
+    stream = sys.stderr if message.stream == 2 else sys.stdout
+    stream.write(message.text)
+    if message.dropped:
+        print(f"... {message.dropped} bytes more than can be shown", file=stream)
+    stream.flush()

@@ -124,7 +124,7 @@ class Agent:
         if executor is None:
             return []  # its zygote and its pidfd may both tell
         quick = now - executor.asked < YOUNG_SECONDS and not words.finished and words.running < 0
-        if not executor.expected:
+        if not (executor.expected or _left_in_order(end, words)):
             self._backoff.died(quick, executor.asked, now)
             self._last_words = " | ".join(executor.chatter.last_words()[-1:]) if quick else ""
         return [*self._bury(executor, end, words, now), *self._fill(now)]
@@ -234,8 +234,6 @@ class Agent:
         self._forking.pop(executor.number, None)
         self._talking.pop(executor.number, None)
         self._died += 1
-        # It left by itself and in order: the router had told it to.
-        left = not end.signal and not end.exit_code and words.running < 0
         died = m.Died(
             executor.number,
             executor.pid,
@@ -248,7 +246,7 @@ class Agent:
             end.oom and not executor.expected,
             end.rss_bytes,
             executor.chatter.last_words(),
-            executor.expected or left,
+            executor.expected or _left_in_order(end, words),
         )
         printed = executor.chatter.say(executor.number, now, last=True)
         return [*map(Send, printed), Send(died)]
@@ -283,3 +281,8 @@ class Agent:
         assert self._talking.keys() <= self.executors.keys()
         assert self.zygote_up or not self._forking, "nobody is there to fork them"
         assert self._died + len(self.executors) == self._last_number, "each number dies once"
+
+
+def _left_in_order(end: End, words: Words) -> bool:
+    """It left by itself, and not from within a task: the router had told it to."""
+    return not end.signal and not end.exit_code and words.running < 0

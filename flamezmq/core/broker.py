@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
-from flamezmq.core import control, deaths, dispatch, overview, printed, retries, spares
+from flamezmq.core import control, deaths, dispatch, overview, printed, retries, spares, wear
 from flamezmq.core.huddle import Huddle
 from flamezmq.core.members import Client, Effects, Executor, Limits, Session, Worker
 from flamezmq.core.records import Records
@@ -68,8 +68,9 @@ class Broker:
             m.Ready: self._on_ready,
             m.Begun: self._on_begun,
             m.Retracted: self._on_retracted,
-            m.Waiting: self._on_waiting,
+            m.Waiting: partial(spares.on_waiting, self),
             m.Retry: partial(retries.on_retry, self),
+            m.Broken: partial(wear.on_broken, self),
             m.Register: self._on_register,
             m.Died: self._on_died,
             m.Printed: partial(printed.on_printed, self),
@@ -188,7 +189,7 @@ class Broker:
         session = Session(self._last_session, message.session, message.id, message.spec, client)
         self.sessions[session.number] = client.sessions[session.alias] = session
         self.records.opened(session, now)
-        self.scheduler.add_session(session.number, now)
+        self.scheduler.add_session(session.number, now, limit=message.spec.max_executors)
         out.append((peer, m.Opened(session.alias), []))
 
     def _on_submit(self, peer: int, message: m.Submit, frames: list[Any], _now: float, out: Effects) -> None:
@@ -304,6 +305,7 @@ class Broker:
             del self.sessions[session.number]
             self.records.over(session)
             self.scheduler.remove_session(session.number)
+            wear.forget(self, session)
 
     def _on_query(self, peer: int, message: m.Query, _frames: list[Any], now: float, out: Effects) -> None:
         s = self._session(peer, message.session)
@@ -456,15 +458,6 @@ class Broker:
             self.fed.update(session.executors)
         self.fed[peer] = executor  # no more is asked of it: it may take more
         self.demand(session)
-
-    def _on_waiting(
-        self, peer: int, message: m.Waiting, _frames: list[Any], now: float, out: Effects
-    ) -> None:
-        executor = self.executor_of(peer)
-        executor.heard = now
-        session = executor.session
-        if session is not None and session.number == message.session:
-            (spares.pause if message.waits else spares.resume)(self, executor, session, now, out)
 
     # --- deaths
 

@@ -17,7 +17,7 @@ and the new state, so the interpreter does not switch threads in between.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from itertools import repeat
 from typing import Any
 
@@ -129,6 +129,7 @@ class Calls:
         self.forget: list[int] = []  # numbers that no new task will quote, for the router to drop
         self.opened = False
         self.closed = False
+        self.broken: Exception | None = None  # with it fails what is submitted yet
         self.error = ""
         self.counts: m.Counts | None = None
         self.faults = 0  # messages with an error in them, so far
@@ -328,14 +329,31 @@ class Calls:
 
     def take_from_outbox(self, future: Any) -> bool:
         """Remove a task that no message has yet; False when it is too late."""
-        outbox, staged = self.outbox, self.staged
-        begin = staged.records if staged and outbox and outbox[0] is staged.first_record else 0
-        for position in range(begin, len(outbox)):
+        outbox = self.outbox
+        for position in range(self._unsent(), len(outbox)):
             if outbox[position][0] is future:
                 self.outbox_bytes = max(self.outbox_bytes - weight(outbox[position][2]), 0)
                 del outbox[position]
                 return True
         return False
+
+    def cancel_unsent(self, wanted: Container[Any] | None, tell: Tell) -> None:
+        """Cancel what no message has yet: all of it, or those futures that are `wanted`."""
+        begin, end = self._unsent(), len(self.outbox)
+        kept: list[Record] = []
+        for record in self.outbox[begin:end]:
+            if wanted is not None and record[0] not in wanted:
+                kept.append(record)
+                continue
+            self.outbox_bytes = max(self.outbox_bytes - weight(record[2]), 0)
+            self.cancelled += 1
+            self._finish(record[0], ERROR, None, CANCELLED, tell)
+        self.outbox[begin:end] = kept  # what was submitted meanwhile stands behind
+
+    def _unsent(self) -> int:
+        """Where in the outbox those begin that are in no message, not even a staged one."""
+        outbox, staged = self.outbox, self.staged
+        return staged.records if staged and outbox and outbox[0] is staged.first_record else 0
 
     def _end(self, indices: Iterable[int], form: int, value: Any, state: str, tell: Tell) -> None:
         for index in indices:

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from flamezmq.core import wear
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Function, Run, merge
 from flamezmq.wire import messages as m
@@ -59,7 +60,9 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
         session = executor.session
         if session is None:
             continue
-        if session.queued and not executor.leaving and not session.client.held_back:
+        if wear.is_spent(executor, session):
+            wear.replace(broker, executor, session, now, out)
+        elif session.queued and not executor.leaving and not session.client.held_back:
             staying.append(executor)
         elif not executor.tasks:
             _unbind(broker, executor, session, now)
@@ -156,6 +159,7 @@ def _feed(
     queue = session.queue
     before = executor.tasks
     limits = broker.limits
+    most = min(limits.max_grant, wear.left(executor, session))
     while queue:
         run = queue[0]
         known = run.function.seconds >= 0
@@ -164,7 +168,7 @@ def _feed(
         if executor.stalled or (broker.scheduler.idle and not known):
             n = min(n, 1 - before - count)  # it may be long: an idle one shall have the next
         n = min(n, max(share, int(WORTH_SECONDS / estimate) if known else 1) - count)
-        n = min(n, len(run), limits.max_grant - count)
+        n = min(n, len(run), most - count)
         if n <= 0:
             break
         if n == len(run):
@@ -185,7 +189,8 @@ def _feed(
             executor.environment, executor.owner = environment, session.client.peer
             executor.bound_to, executor.served = session.number, session
             executor.past.append((session.number, session.id))
-            out.append((executor.peer, m.Bind(session.number, environment, session.id), []))
+            out.append((executor.peer, wear.bind(executor, session), []))
+        wear.take(executor, session, count)
         _grant(broker, executor, session, runs, count, out)
         if session.spec.within:
             taken = [index for run in runs for index in range(run.start, run.end)]
@@ -329,6 +334,7 @@ def take_back(executor: Executor, session: Session, indices: set[int]) -> list[R
         executor.load -= len(here) * run.estimate
         executor.tasks -= len(here)
         session.held -= len(here)
+        wear.take(executor, session, -len(here))
     executor.held = kept
     return back
 

@@ -83,6 +83,8 @@ class Executor:
     load      seconds of work it is believed to hold
     finished  tasks whose results have come from it, in all its life
     asked     what it still has to answer, and for which session: None for a Retract, indices for a Drop
+    taken     tasks that it was given, by session, of those that count them (`wear.counts`)
+    worn      the initializer of a session has failed in it: to be replaced
     heard     when it last said something
     stalled   its task takes longer than was believed: what it held besides was asked back
     since     when the oldest task that it holds came, or was the next: it runs since then
@@ -109,6 +111,8 @@ class Executor:
     stalled: bool = False
     paused: float | None = None
     reclaimed: bool = False  # it was to leave before it was paused
+    taken: dict[int, int] = field(default_factory=dict)
+    worn: bool = False
     environment: m.Environment | None = None
     owner: int = -1  # peer of the client whose environment it has
     bound_to: int = 0  # session number of the last Bind that was sent

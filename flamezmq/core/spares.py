@@ -13,7 +13,7 @@ Functions over the broker's state; same rules.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flamezmq.core import dispatch
 from flamezmq.core.members import Effects, Executor, Session, Worker
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 0.01
 #: A spare executor stays so long without anything to do.
 KEEP_SECONDS = 1.0
+
+
+def on_waiting(
+    broker: Broker, peer: int, message: m.Waiting, _frames: list[Any], now: float, out: Effects
+) -> None:
+    """An executor says that its task waits, or goes on."""
+    executor = broker.executor_of(peer)
+    executor.heard = now
+    session = executor.session
+    if session is not None and session.number == message.session:
+        (pause if message.waits else resume)(broker, executor, session, now, out)
 
 
 def pause(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:

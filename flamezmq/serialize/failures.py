@@ -52,6 +52,11 @@ def dump_error(error: BaseException) -> bytes:
     return pickle.dumps((*words, _pickled(error)), PROTOCOL)
 
 
+def words_of(error: BaseException) -> tuple[str, str]:
+    """What can be said of an exception without pickling it: "type: text", and its traceback."""
+    return f"{_type_name(error)}: {_cut(_text(error))}", _cut(_traceback(error))
+
+
 def load_error(data: bytes | bytearray | memoryview) -> BaseException:
     """The exception, to be raised; a `TaskError` if it could not travel."""
     type_name, text, trace, pickled = pickle.loads(data)

@@ -38,6 +38,8 @@ PROTOCOL = 1
 #: Small enough that sums of two are still numbers of the wire.
 Index = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
+#: Of something; 0 means that there is none.
+Limit = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 #: A run time; not a NaN, not infinite.
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=1 << 31)]
@@ -110,9 +112,12 @@ class Environment(msgspec.Struct, array_like=True, frozen=True):
 class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     """What a session asks for.
 
-    The router reads `max_retries`, `forward_output`, `environment` and `within`, not yet the others.
+    The router does not read `application`, `tenant`, `priority` and `weight` yet.
 
-    within  "token/number" of the executor whose task has opened it (nested tasks), or ""
+    within               "token/number" of the executor whose task has opened it (nested tasks), or ""
+    max_executors        that serve it at a time; 0: no limit
+    initializer          a pickled (function, arguments), called once in each process; empty: none
+    max_tasks_per_child  of the session, for one executor process, which is then replaced; 0: no limit
     """
 
     name: str
@@ -124,6 +129,9 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     forward_output: bool = True
     environment: Environment = Environment()
     within: str = ""
+    max_executors: Limit = 0
+    initializer: bytes = b""
+    max_tasks_per_child: Limit = 0
 
 
 class Open(msgspec.Struct, tag=1, array_like=True):
@@ -337,12 +345,14 @@ class Taken(msgspec.Struct, tag=33, array_like=True):
 class Bind(msgspec.Struct, tag=40, array_like=True):
     """Serve this session from now on.
 
-    id  its name for people
+    id           its name for people
+    initializer  to be called before its first task; empty: there is none, or it was called here before
     """
 
     session: Index
     environment: Environment
     id: str = ""
+    initializer: bytes = b""
 
 
 class Grant(msgspec.Struct, tag=41, array_like=True):
@@ -434,6 +444,23 @@ class Retry(msgspec.Struct, tag=62, array_like=True):
     session: int
     slice: Slice
     seconds: Seconds
+
+
+class Broken(msgspec.Struct, tag=64, array_like=True):
+    """Executor -> router -> client: the session's initializer has failed here, so the session is broken.
+
+    The executor throws away what it holds of the session, and what is still to come; it is replaced.
+    To the client the router then closes the session, and sends `Closed` by itself.
+
+    executor   its name ("node/number")
+    text       type and text of the error
+    traceback  as text
+    """
+
+    session: int
+    executor: str
+    text: str
+    traceback: str
 
 
 # --- worker <-> router --------------------------------------------------------------------
@@ -542,8 +569,9 @@ ToClient = (
     | Answer
     | Done
     | ClosedBy
+    | Broken
 )
-FromExecutor = Ready | RoutedResults | Begun | Retracted | Retry | Waiting
+FromExecutor = Ready | RoutedResults | Begun | Retracted | Retry | Waiting | Broken
 ToExecutor = Bind | Grant | Retract | Drop | Exit | Huddle
 FromWorker = Register | Died | Printed | Flushed
 ToWorker = Kill | Flush | Target | Exit

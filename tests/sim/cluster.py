@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 from flamezmq.core import caller
 from flamezmq.core.broker import Broker
@@ -50,6 +51,10 @@ class Plan:
     max_grant: int = 4096
     known_functions: int = 512
     pauses: float = 0.0  # the share of long tasks that wait for tasks of their own
+    limits: bool = False  # sessions may have a most number of executors
+    lives: bool = False  # and of tasks for each process
+    initializers: bool = False
+    failing: float = 0.0  # the chance that an initializer fails when it is called
 
 
 def draw(seed: int) -> Plan:
@@ -85,6 +90,10 @@ def draw(seed: int) -> Plan:
         known_functions=r.choice((512, 512, 3)),
         pauses=maybe(0.3, 0.1, 0.9),
         options=r.random() < 0.4,
+        limits=r.random() < 0.3,
+        lives=r.random() < 0.2,
+        initializers=r.random() < 0.3,
+        failing=maybe(0.3, 0.01, 0.2),
     )
 
 
@@ -130,10 +139,23 @@ class Cluster:
         if user.gone:
             return
         plan, random = self.plan, self.world.random
-        session = user.open(random.choice((0, 1, 3)), random.randint(1, plan.tasks), plan.kinds)
+        retries, tasks = random.choice((0, 1, 3)), random.randint(1, plan.tasks)
+        session = user.open(retries, tasks, plan.kinds, **self._limits())
         session.poison, session.buffers = plan.poison, plan.buffers
         self.sessions.append(session)
         self._submit(session)
+
+    def _limits(self) -> dict[str, Any]:
+        """Of a session: what it may have, and what its executors must do for it."""
+        plan, random = self.plan, self.world.random
+        limits: dict[str, Any] = {}
+        if plan.limits:
+            limits["max_executors"] = random.choice((0, 1, 1, 2, 3))
+        if plan.lives:
+            limits["max_tasks_per_child"] = random.choice((0, 1, 3, 20))
+        if plan.initializers and random.random() < 0.7:
+            limits["initializer"] = b"%g" % (plan.failing if random.random() < 0.5 else 0.0)
+        return limits
 
     def _submit(self, session: SimSession) -> None:
         random = self.world.random
@@ -316,7 +338,9 @@ class Cluster:
         for session in broker.sessions.values():
             for executor in session.executors.values():
                 assert executor.tasks, f"executor {executor.name} is bound and has nothing to do"
-            if session.queued and not session.client.held_back:
+            most = session.spec.max_executors
+            may_have_more = not most or len(session.executors) < most
+            if session.queued and may_have_more and not session.client.held_back:
                 for executor in idle:
                     assert not suits(executor, session), (
                         f"{executor.name} is idle, {session.queued} queued in session {session.number}"
@@ -367,7 +391,7 @@ class Cluster:
                 # If it has come to its end, its result died with its executor, and it waited to run again.
                 assert not account.finished or any(e in dead for e, _ in account.begins), f"{name}: {account}"
             return
-        if session.closing:
+        if session.closing or session.calls.broken is not None:
             return
         said = session.announced[future._index]
         if future._form == caller.ERROR:

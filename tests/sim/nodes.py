@@ -4,6 +4,8 @@ An executor runs what it holds in order, one task at a time.  Results leave in
 batches: after FLUSH_SECONDS, before a task that is not known to be short, and
 when a task turns out to be long.  It reads its line when it flushes, and while
 a task runs for long (unless that task never lets go of the GIL).
+
+An initializer is the chance, as text, that it fails; it takes some milliseconds.
 """
 
 from __future__ import annotations
@@ -79,6 +81,10 @@ class SimExecutor:
         self.functions: dict[int, bytes] = {}
         self.retried: dict[int, int] = {}  # index -> how often it was sent back
         self.trust: dict[int, int] = {}
+        self.initializers: dict[int, bytes] = {}  # session -> what is to be called before its first task
+        self.initialized: dict[int, None] = {}
+        self.broken: dict[int, None] = {}  # sessions
+        self.begun: dict[int, int] = {}  # session -> tasks that have begun here
         self.ended: list[Ended] = []
         self.attending = False
         self.paused = False
@@ -157,6 +163,9 @@ class SimExecutor:
             for part in message.slices:
                 assert part.count > 0
                 assert part.function in self.functions, "a function that was never sent"
+                if message.session in self.broken:
+                    used += part.count
+                    continue
                 for index in range(part.first, part.first + part.count):
                     self.tasks.append((part.function, index, part.attempt, inputs[used]))
                     used += 1
@@ -166,6 +175,9 @@ class SimExecutor:
             assert self.running < 0, "bound while it ran"
             self.session = message.session
             self.retried.clear()
+            if message.initializer:
+                assert message.session not in self.initialized, "an initializer is sent twice"
+                self.initializers[message.session] = message.initializer
         elif kind is m.Retract:
             keep = max(message.keep - 1, 0) if self.running >= 0 else message.keep
             held = list(self.tasks)
@@ -209,6 +221,10 @@ class SimExecutor:
                 self._next()
                 return
         task = self._task = self.tasks.popleft()
+        if self.session in self.initializers:
+            self._initialize(task)
+            return
+        self._check_limits()
         function, index, attempt, payload = task
         text = head(payload)
         self.running, self._began = index, now
@@ -236,6 +252,36 @@ class SimExecutor:
         """(retries, backoff, timeout) of a function: its pickle tells, as in life."""
         retries, backoff, timeout = (self.functions[function].split(b":") + [b"0", b"0", b"0"])[2:5]
         return int(retries), float(backoff), float(timeout)
+
+    def _initialize(self, task: Task) -> None:
+        """Before the first task of a session, which is charged if this process dies meanwhile."""
+        self.running = task[1]
+        self.ledger.of(head(task[3])).begins.append((self.name, task[2]))
+        self.attending = not self.hogging
+        self.world.after(self.world.random.random() * 0.01, self._end_initializer, task)
+
+    def _end_initializer(self, task: Task) -> None:
+        if not self.alive or self._task is not task:
+            return
+        self.ledger.of(head(task[3])).begins.pop()  # it has not begun, after all
+        self._task, self.attending, self.running = None, False, -1
+        self.initialized[self.session] = None
+        self.tasks.appendleft(task)
+        if self.world.random.random() < float(self.initializers.pop(self.session)):
+            self.tasks.clear()
+            self.broken[self.session] = None
+            self.dialler.enqueue(m.Broken(self.session, self.name, "RuntimeError: weather", ""))
+        self._flush()
+        self._next()
+
+    def _check_limits(self) -> None:
+        """What the session has asked for holds whenever a task begins."""
+        session = self.worker.router.broker.sessions.get(self.session)
+        self.begun[self.session] = self.begun.get(self.session, 0) + 1
+        if session is not None:
+            most = session.spec.max_tasks_per_child
+            assert not most or self.begun[self.session] <= most, "a process that runs too many tasks"
+            assert not session.spec.initializer or self.session in self.initialized, "not initialized"
 
     def _poisoned(self, task: Task) -> None:
         if self.alive and self._task is task:

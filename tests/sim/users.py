@@ -144,12 +144,16 @@ class SimUser:
 
     # --- what it does
 
-    def open(self, max_retries: int, tasks: int, kinds: tuple[str, ...], weight: float = 1.0) -> SimSession:
+    def open(
+        self, max_retries: int, tasks: int, kinds: tuple[str, ...], weight: float = 1.0, **limits: Any
+    ) -> SimSession:
         self._last_alias += 1
         session = SimSession(self, self._last_alias, max_retries, tasks, kinds)
         self.sessions[self._last_alias] = session
         environment = m.Environment("host", f"/home/{self.home}", ())
-        spec = m.SessionSpec(session.id, weight=weight, max_retries=max_retries, environment=environment)
+        spec = m.SessionSpec(
+            session.id, weight=weight, max_retries=max_retries, environment=environment, **limits
+        )
         self.dialler.send(m.Open(self._last_alias, session.id, spec))
         return session
 
@@ -160,6 +164,8 @@ class SimUser:
         most = self.dialler.limits[0]
         for session in self.sessions.values():
             calls = session.calls
+            if calls.broken is not None:
+                calls.fail_all(calls.broken, session.tell)
             while calls.outbox and not session.closing:
                 room = most - sum(len(other.calls.pending) for other in self.sessions.values())
                 if room <= 0 or not calls.stage(self.dialler.link, room):
@@ -246,6 +252,9 @@ class SimUser:
             calls.on_lost(message, session.tell)
         elif kind is m.Opened:
             calls.opened, calls.error = not message.error, message.error
+        elif kind is m.Broken:
+            calls.broken, calls.closed = RuntimeError(message.text), True
+            calls.fail_all(calls.broken, session.tell)
         elif kind is m.Closed:
             calls.closed = True
         elif kind is m.Begun:

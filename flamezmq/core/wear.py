@@ -1,0 +1,93 @@
+"""Wear: what a session leaves in the process of an executor, and when that is to be replaced.
+
+A session may have an initializer, which is called once in each process, and a
+limit to the tasks that one process runs.  So the broker counts, for such
+sessions, the tasks that each executor was given: one that has been given any
+has had the initializer, and one that has been given all that it may run is
+replaced as soon as it holds nothing.
+
+A session whose initializer fails is broken: the router closes it by itself.
+The executor has thrown away what it held of the session, and is replaced.
+
+Functions over the broker's state; same rules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flamezmq.core.members import Effects, Executor, Session
+from flamezmq.wire import messages as m
+
+if TYPE_CHECKING:
+    from flamezmq.core.broker import Broker
+
+#: That an executor may still be given of a session that does not count them.
+ENDLESS = 1 << 62
+
+
+def counts(session: Session) -> bool:
+    """Whether it matters how many tasks of the session an executor was given."""
+    return bool(session.spec.initializer or session.spec.max_tasks_per_child)
+
+
+def left(executor: Executor, session: Session) -> int:
+    """So many tasks of the session it may still be given."""
+    most = session.spec.max_tasks_per_child
+    return most - executor.taken.get(session.number, 0) if most else ENDLESS
+
+
+def take(executor: Executor, session: Session, count: int) -> None:
+    """It was given so many more (negative: they were taken back before they had begun)."""
+    if counts(session):
+        executor.taken[session.number] = executor.taken.get(session.number, 0) + count
+
+
+def bind(executor: Executor, session: Session) -> m.Bind:
+    """What an executor is told that is about to be given tasks of a session."""
+    initializer = b"" if session.number in executor.taken else session.spec.initializer
+    return m.Bind(session.number, session.spec.environment, session.id, initializer)
+
+
+def is_spent(executor: Executor, session: Session) -> bool:
+    """Whether it holds nothing and is to be replaced."""
+    return not executor.tasks and (executor.worn or left(executor, session) <= 0)
+
+
+def replace(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:
+    """Tell an executor that is spent to exit; its worker starts another one."""
+    executor.session, executor.leaving, executor.exiting = None, False, True
+    del session.executors[executor.peer]
+    broker.scheduler.wear_out(executor.peer, now)
+    out.append((executor.peer, m.Exit(), []))
+    broker._forget_if_over(session)
+
+
+def forget(broker: Broker, session: Session) -> None:
+    """The session is over."""
+    if counts(session):
+        for executor in broker.executors.values():
+            executor.taken.pop(session.number, None)
+
+
+def on_broken(
+    broker: Broker, peer: int, message: m.Broken, _frames: list[Any], now: float, out: Effects
+) -> None:
+    """The initializer has failed there: nothing more of the session will run anywhere."""
+    executor = broker.executor_of(peer)
+    executor.heard = now
+    session = executor.session
+    if session is None or session.number != message.session:
+        return  # of a session that it does not serve any more
+    executor.worn = True
+    if executor.tasks:
+        session.held -= executor.tasks
+        session.failed += executor.tasks
+        executor.held.clear()
+        executor.tasks = 0
+        broker.took_from(executor, session)
+    broker.fed[executor.peer] = executor
+    if not session.closed:
+        message.session = session.alias
+        out.append((session.client.peer, message, []))
+        broker.close_session(session, f"its initializer failed: {message.text}", now, out)
