@@ -18,7 +18,7 @@ import click
 from perf import isolate
 from perf.compare import picture, table
 from perf.compare.run import ALL, NAMES, kind_of, merged, one_run
-from perf.report import RESULTS
+from perf.report import RESULTS, commit
 
 
 def names_in(choices: list[str] | tuple[str, ...], text: str) -> list[str]:
@@ -38,11 +38,12 @@ def names_in(choices: list[str] | tuple[str, ...], text: str) -> list[str]:
 def main(only: str, scenario: str, quick: bool, only_table: bool) -> None:
     isolate.adopt_orphans()
     names, scenarios = names_in(NAMES, only), names_in(ALL, scenario)
+    at = commit()  # before we write files of it
     if not only_table:
         for name in names:
             began = perf_counter()
             click.echo(f"{kind_of(name).title} ...", nl=False)
-            run = one_run(name, scenarios, quick)
+            run = one_run(name, scenarios, quick, at)
             click.echo(f" {perf_counter() - began:.0f} s")
             for one, cell in run["cells"].items():
                 click.echo(f"    {one:10} {_in_words(cell)}")

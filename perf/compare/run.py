@@ -19,7 +19,7 @@ from perf.compare.scenarios import COLD, SCENARIOS, WORKERS, Figures, cold
 from perf.compare.session import PeerFailed, Session
 from perf.compare.venvs import NotInstalled, python_of
 from perf.measure import surroundings
-from perf.report import commit, machine, packages
+from perf.report import machine, packages
 from perf.scenarios import short
 from perf.scenarios.cold import PROGRAMS, start
 
@@ -41,14 +41,14 @@ def kind_of(name: str) -> type[Peer]:
     return found
 
 
-def one_run(name: str, scenarios: Sequence[str], quick: bool) -> dict[str, Any]:
-    """Measure one peer, and what stands beside it."""
+def one_run(name: str, scenarios: Sequence[str], quick: bool, commit: str) -> dict[str, Any]:
+    """Measure one peer, and what stands beside it; `commit` is that of flamezmq."""
     found: dict[str, Any] = {
         "peer": name,
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "packages": packages(),
-        "commit": commit(),
+        "commit": commit,
         "quick": quick,
     }
     with surroundings() as around:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -58,11 +58,19 @@ print(ray.get(ray.remote(lambda n: abs(n)).remote(-7)), flush=True)
         self._ray.shutdown()
 
 
+@cache
+def _remote_fib() -> Any:
+    """Made remote once in each process, as a decorator would."""
+    import ray
+
+    return ray.remote(fib)
+
+
 def fib(number: int) -> int:
     """As the manual's "Nested remote functions"; a task that waits in `ray.get` gives its core back."""
     import ray
 
     if number < 2:
         return number
-    remote: Callable[..., Any] = ray.remote(fib).remote
+    remote = _remote_fib().remote
     return int(sum(ray.get([remote(number - 1), remote(number - 2)])))
