@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flamezmq.errors import (
         Certificate,
         ClientClosed,
+        ConfigError,
         FlameError,
         MissingModule,
         NoTask,
@@ -57,6 +58,7 @@ _HOMES = {
     "wait": "flamezmq.client.waiting",
     "Certificate": "flamezmq.errors",
     "ClientClosed": "flamezmq.errors",
+    "ConfigError": "flamezmq.errors",
     "FlameError": "flamezmq.errors",
     "MissingModule": "flamezmq.errors",
     "NoTask": "flamezmq.errors",
@@ -80,6 +82,7 @@ __all__ = [
     "Certificate",
     "Client",
     "ClientClosed",
+    "ConfigError",
     "FlameError",
     "FlameExecutor",
     "Future",

@@ -189,3 +189,10 @@ class ClientClosed(FlameError, RuntimeError):
 
 class StartFailed(FlameError, RuntimeError):
     """The embedded cluster did not come up; the text has the reason and the log's last lines."""
+
+
+class ConfigError(FlameError, ValueError):
+    """The file of settings, or the environment, says what nobody understands.
+
+    The text names the file and the line (or the variable), the key, and what was expected.
+    """

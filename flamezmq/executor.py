@@ -109,6 +109,7 @@ class Executor:
         self.initializers: dict[int, bytes] = {}  # session -> what is to be called before its first task
         self.broken: dict[int, None] = {}  # sessions whose initializer failed here: their tasks are dropped
         self.forked = False
+        self.terminated = False  # by SIGTERM: the task that runs is given up
         self._last_end = 0.0
         self._exit = False
         self._to_say: deque[m.Waiting] = deque()
@@ -173,6 +174,8 @@ class Executor:
                 args, kwargs = load_call(payload)
                 output = _dumped(function.call(*args, **kwargs))
             except BaseException as error:
+                if self.terminated:
+                    raise
                 output = self._failure(error)
                 ended.failed.append(index)
             if self.forked:
@@ -298,6 +301,18 @@ class Executor:
         with self.line.lock:
             self._commit(keep_open=True)
             self.line.turn(0)
+
+    # --- the end
+
+    def leave(self) -> None:
+        """Hang up.  Who leaves a task half-done says no BYE: its worker tells what became of it."""
+        if self.terminated:
+            try:
+                self._flush()
+            except FlameError:
+                pass  # the router is gone
+        half_done = bool(self.tasks or self.words[page.RUNNING])
+        self.line.close(bye=not half_done, flush=True)
 
     # --- both threads, under the line's lock
 
@@ -500,7 +515,12 @@ def main(config: ExecutorConfig) -> None:
         executor.line.abandon()
 
     os.register_at_fork(after_in_child=in_child)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+    def on_term(*_: object) -> None:
+        executor.terminated = True
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, on_term)
     try:
         executor.serve()
     except FlameError as error:
@@ -513,4 +533,4 @@ def main(config: ExecutorConfig) -> None:
             leave_fork()
         if executor.nested is not None:
             executor.nested.close()
-        executor.line.close(bye=True)
+        executor.leave()

@@ -25,6 +25,7 @@ import msgspec
 from flamezmq import capacity, page, processes, zygote
 from flamezmq.core import agent as a
 from flamezmq.errors import FlameError
+from flamezmq.log import Log, Quiet
 from flamezmq.net.line import Line
 from flamezmq.wire import messages as m
 
@@ -46,6 +47,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     """address: the router's.  node: this worker's name; a later one of that name replaces it.
 
     tell: called with facts that the launcher wants to know ({"zygote": pid}).
+    log: where the node's events go.
     """
 
     address: str
@@ -54,6 +56,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     cores: float
     memory: int
     tell: Callable[[dict[str, Any]], None] = lambda facts: None
+    log: Log = Quiet()
 
 
 class Pipe:
@@ -95,18 +98,34 @@ class Held(msgspec.Struct, eq=False):
 
 
 class Worker:
-    """The host: the agent, the line to the router, the channel to the zygote."""
+    """The host: the agent, the line to the router, the channel to the zygote.
 
-    def __init__(self, config: WorkerConfig, end: socket.socket, zygote_pid: int, wake_fd: int) -> None:
-        self.config = config
+    wake_fd   readable when a signal has come; then `on_wake` is called with the worker
+    line      to the router, if somebody has dialled already
+    why_lost  what the line said when it was lost; "" while it is there
+    told      the router has told this worker to leave
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        end: socket.socket,
+        zygote_pid: int,
+        wake_fd: int,
+        on_wake: Callable[[Worker], None],
+        line: Line | None = None,
+    ) -> None:
+        self.config, self.log = config, config.log
         self.token = os.urandom(8).hex()
-        self.line = Line(config.address, "worker")
-        self.line_lost = False
+        self.line = line or Line(config.address, "worker")
+        self.why_lost = ""
+        self.told = False
         self.held: dict[int, Held] = {}
         self.pipes: dict[int, Pipe] = {}  # by descriptor
-        self.wake_fd = wake_fd  # readable when a signal came
+        self.wake_fd, self._on_wake = wake_fd, on_wake
         self.end, self.zygote_pid = end, zygote_pid
         self.orphans: dict[int, int] = {}  # pidfd -> number: their zygote is dead, they follow it
+        self.drain_by: float | None = None
         self.stop_by: float | None = None
         register = m.Register(
             config.node, self.token, os.getpid(), config.cores, config.memory, config.executors
@@ -127,27 +146,59 @@ class Worker:
 
         Executors are asked for before the line is dialled, which its first turn does.
         """
-        self._adopt_zygote(self.end, self.zygote_pid)
-        self._do(self.agent.on_start(monotonic()))
-        while not self._ended():
-            for fd in self._wait():
-                self._on_ready(fd)
-            now = monotonic()
-            for message, _ in self.line.receive():
-                self._on_message(message, now)
-            self._do(self.agent.on_time(now))
-            if why := self.agent.hopeless(now):
+        self.start()
+        while not self.ended():
+            self.turn()
+            if why := self.agent.hopeless(monotonic()):
                 print(why, flush=True)
                 return HOPELESS
-        return ROUTER_LOST if self.line_lost else 0
+        if self.why_lost:
+            print(f"worker: {self.why_lost}", flush=True)
+        return ROUTER_LOST if self.why_lost else 0
 
-    def _wait(self) -> list[int]:
+    def start(self) -> None:
+        self._adopt_zygote(self.end, self.zygote_pid)
+        self._do(self.agent.on_start(monotonic()))
+
+    def turn(self, until: float | None = None) -> None:
+        """Wait for something to happen, not longer than `until`, and deal with it."""
+        for fd in self._wait(until):
+            self._on_ready(fd)
+        now = monotonic()
+        for message, _ in self.line.receive():
+            self._on_message(message, now)
+        self._do(self.agent.on_time(now))
+        if self.drain_by is not None and (now >= self.drain_by or not self.agent.executors):
+            self.stop()
+
+    def drain(self, seconds: float) -> None:
+        """What has not begun goes back to the router; what runs may end, for so long; then stop."""
+        if not self.line.link.up or not seconds:
+            self.stop()  # nobody is there to take anything back
+        elif self.drain_by is None:
+            now = monotonic()
+            self.drain_by = now + seconds
+            self._do(self.agent.on_drain(now))
+
+    def stop(self) -> None:
+        """End the executors at once, within a bound."""
+        now = monotonic()
+        self.stop_by = self.stop_by or now + a.GRACE_SECONDS + PATIENCE_SECONDS
+        self._do(self.agent.on_stop(now))
+
+    def ended(self) -> bool:
+        """Nothing is left, or what is left does not end in time (`close` kills it)."""
+        if self.agent.ended and not self.agent.zygote_up:
+            return True
+        return self.stop_by is not None and monotonic() >= self.stop_by
+
+    def _wait(self, until: float | None) -> list[int]:
         """Block until something happens.  The line may be lost; then we only have to end."""
         now = monotonic()
         fds = [self.wake_fd, *self.orphans]
         if self.agent.zygote_up:
             fds.append(self.end.fileno())
-        deadlines = [self.agent.next_deadline(), self.stop_by]
+        deadlines = [self.agent.next_deadline(), self.drain_by, self.stop_by, until]
         for pipe in self.pipes.values():
             if now >= pipe.rest_until:
                 fds.append(pipe.fd)
@@ -155,23 +206,17 @@ class Worker:
                 deadlines.append(pipe.rest_until)
         until = min((d for d in deadlines if d is not None), default=None)
         timeout = -1 if until is None else max(0, int((until - now) * 1000) + 1)
-        if not self.line_lost:
+        if not self.why_lost:
             try:
                 return self.line.poll(timeout, fds)
             except FlameError as error:
-                print(f"worker: {error}", flush=True)
-                self.line_lost = True
-                self._stop()
+                self.why_lost = str(error) or type(error).__name__
+                self.stop()
                 return []
         poll = select.poll()
         for fd in fds:
             poll.register(fd, select.POLLIN)
         return [fd for fd, _ in poll.poll(timeout)]
-
-    def _ended(self) -> bool:
-        if self.agent.ended and not self.agent.zygote_up:
-            return True
-        return self.stop_by is not None and monotonic() >= self.stop_by
 
     def _on_ready(self, fd: int) -> None:
         pipe = self.pipes.get(fd)
@@ -180,8 +225,7 @@ class Worker:
         elif fd in self.orphans:
             self._on_orphan_end(fd)
         elif fd == self.wake_fd:
-            os.read(fd, 512)
-            self._stop()
+            self._on_wake(self)
         elif self.agent.zygote_up and fd == self.end.fileno():
             self._on_report()
 
@@ -195,12 +239,8 @@ class Worker:
                 self._drain(held, now)
             self._do(self.agent.on_flush(message.request, now))
         elif isinstance(message, m.Exit):
-            self._stop()
-
-    def _stop(self) -> None:
-        now = monotonic()
-        self.stop_by = self.stop_by or now + a.GRACE_SECONDS + PATIENCE_SECONDS
-        self._do(self.agent.on_stop(now))
+            self.told = True
+            self.stop()
 
     # --- what the zygote tells
 
@@ -215,6 +255,7 @@ class Worker:
             if not fds:  # the kernel drops what would be one descriptor too many
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             self.held[report.number].pidfd = fds[0]
+            self.log.debug("executor-started", executor=self._name(report.number), pid=report.pid)
             self._do(self.agent.on_forked(report.number, report.pid, now))
         else:
             end = a.End(report.signal, report.exit_code, report.oom, report.rss_bytes)
@@ -222,6 +263,8 @@ class Worker:
 
     def _on_zygote_end(self, now: float) -> None:
         """Its executors were killed with it, or soon are: wait for each, then report it."""
+        if not self.agent.stopping:
+            self.log.warning("zygote-lost", pid=self.zygote_pid)
         self._drop_zygote()
         for number, held in list(self.held.items()):
             if held.pidfd >= 0:
@@ -276,7 +319,23 @@ class Worker:
             self._deeds[type(effect)](effect)
 
     def _send(self, effect: a.Send) -> None:
+        if isinstance(effect.message, m.Died):
+            self._log_death(effect.message)
         self.line.enqueue(effect.message)  # goes out when the loop waits next
+
+    def _log_death(self, died: m.Died) -> None:
+        write = self.log.debug if died.expected else self.log.warning
+        write(
+            "executor-ended" if died.expected else "executor-lost",
+            executor=self._name(died.number),
+            pid=died.pid,
+            **({"signal": died.signal} if died.signal else {"exit_code": died.exit_code}),
+            **({"oom": True} if died.oom else {}),
+            **({"words": died.stderr[-1]} if died.stderr else {}),
+        )
+
+    def _name(self, number: int) -> str:
+        return f"{self.config.node}/{number}"
 
     def _fork(self, effect: a.Fork) -> None:
         page_fd = page.create()
@@ -323,10 +382,7 @@ class Worker:
             pass  # it has ended; the channel says so
 
     def _start_zygote(self, _: a.StartZygote) -> None:
-        ours, theirs = zygote.channel()
-        pid = processes.spawn("flamezmq.zygote:boot", str(os.getpid()), [theirs.fileno()])
-        theirs.close()
-        self._adopt_zygote(ours, pid)
+        self._adopt_zygote(*spawn_zygote())
 
     def _adopt_zygote(self, end: socket.socket, pid: int) -> None:
         end.settimeout(ZYGOTE_SECONDS)
@@ -344,6 +400,18 @@ class Worker:
             processes.kill(pid)
             os.waitpid(pid, 0)
 
+    def reap(self) -> None:
+        """Take in orphans of ours that have ended, if this process adopts them."""
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid == self.zygote_pid:
+                self.zygote_pid = 0  # its channel tells the rest
+
     def close(self) -> None:
         """Leave nothing: what did not end in time is killed here."""
         self._drop_zygote()
@@ -355,6 +423,19 @@ class Worker:
 
     def statistics(self) -> dict[str, int]:
         return {**self.agent.statistics(), "descriptors": 2 * len(self.pipes) + len(self.held)}
+
+
+def spawn_zygote() -> tuple[socket.socket, int]:
+    """A clean process, started anew: (our end of its channel, its pid)."""
+    ours, theirs = zygote.channel()
+    pid = processes.spawn("flamezmq.zygote:boot", str(os.getpid()), [theirs.fileno()])
+    theirs.close()
+    return ours, pid
+
+
+def _stop_on_signal(worker: Worker) -> None:
+    os.read(worker.wake_fd, 512)
+    worker.stop()
 
 
 def main(config: WorkerConfig) -> int:
@@ -370,7 +451,7 @@ def main(config: WorkerConfig) -> int:
     wake_fd, signal_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(signal_fd, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, lambda *_: None)
-    worker = Worker(config, ours, pid, wake_fd)
+    worker = Worker(config, ours, pid, wake_fd, _stop_on_signal)
     try:
         return worker.serve()
     finally:

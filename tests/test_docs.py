@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 import flamezmq
-from flamezmq import states
+from flamezmq import config, states
 from flamezmq.cli import ping
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.progress import Progress
@@ -233,6 +233,23 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
+def settings_table(name: str) -> Callable[[], str]:
+    head = ["key", "flag", "environment", "what it is", "default", "meaning"]
+
+    def row(one: config.Option) -> list[str]:
+        variables = "<br>".join(f"`{variable}`" for variable in one.variables(name))
+        default = one.shown or f"`{one.default_in_words}`"
+        return [f"`{one.name}`", f"`{one.flag}`", variables, one.expected, default, one.help]
+
+    def made() -> str:
+        rows = [head, *map(row, config.TABLES[name])]
+        if name == "client":  # it has arguments instead
+            rows = [[cell for cell in cells if cell != cells[1]] for cells in rows]
+        return table(rows[0], rows[1:])
+
+    return made
+
+
 MADE: dict[str, dict[str, Callable[[], str]]] = {
     "ARCHITECTURE.md": {
         "layers": layers,
@@ -253,6 +270,9 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
         "worker to router": direction(m.FromWorker),
         "router to worker": direction(m.ToWorker),
         "limits": limits,
+    },
+    "docs/daemons.md": {
+        f"settings of the {name}": settings_table(name) for name in ("router", "worker", "client")
     },
 }
 _BLOCK = re.compile(r"<!-- made: (.+?) -->\n(.*?)\n<!-- end -->", re.DOTALL)

@@ -170,7 +170,7 @@ def test_help_has_an_example_and_the_exit_codes() -> None:
     ],
 )
 def test_what_can_not_be_done_is_one_sentence_and_exit_code_2(words: list[str], complaint: str) -> None:
-    done = run(*words)
+    done = run(*words, FLAMEZMQ_CLIENT_CONNECT_TIMEOUT="0.5")
 
     assert done.returncode == 2
     assert done.stdout == ""
@@ -180,7 +180,7 @@ def test_what_can_not_be_done_is_one_sentence_and_exit_code_2(words: list[str], 
 
 
 def test_the_address_may_come_from_the_environment() -> None:
-    done = run(FLAMEZMQ_ADDRESS="ipc:///nowhere/at/all")
+    done = run(FLAMEZMQ_ADDRESS="ipc:///nowhere/at/all", FLAMEZMQ_CLIENT_CONNECT_TIMEOUT="0.5")
 
     assert done.returncode == 2
     assert "no router answers at ipc:///nowhere/at/all" in done.stderr

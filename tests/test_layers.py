@@ -28,7 +28,7 @@ LAYERS = (
     "core",
     "config log metrics net journal security serialize processes page capacity folder executor_config",
     "store shims provision",
-    "client router worker executor running zygote launcher batch",
+    "client router worker executor running zygote launcher daemon batch",
     "adapters aio dashboard cli testing",
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}

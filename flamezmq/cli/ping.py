@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from flamezmq import capacity
+from flamezmq import capacity, config
 from flamezmq.cli.tasks import carry, echo, who, work
 from flamezmq.errors import FlameError
 
@@ -99,8 +99,8 @@ Exit codes:
     "-a",
     "--address",
     metavar="ADDRESS",
-    help="The router to use, tcp://host:port or ipc://path.  [default: $FLAMEZMQ_ADDRESS, else a "
-    "cluster of its own]",
+    help="The router to use, tcp://host:port or ipc://path.  [default: $FLAMEZMQ_ADDRESS, else the address "
+    "in flamezmq.toml, else a cluster of its own]",
 )
 @click.option(
     "-p",
@@ -128,7 +128,7 @@ def command(
     """
     if isnan(duration):
         raise click.UsageError("Invalid value for '-d' / '--duration': nan is not in the range.")
-    address = address or os.environ.get("FLAMEZMQ_ADDRESS") or None
+    address = address or _configured()
     if address is None:
         executors = executors or max(1, int(capacity.usable_cores()))
     elif executors is not None:
@@ -171,6 +171,15 @@ def _ms(seconds: float) -> str:
 
 
 # --- the cluster -------------------------------------------------------------------------
+
+
+def _configured() -> str | None:
+    """The address in the environment or the file of settings."""
+    try:
+        found: str | None = config.settings("client")["address"]
+    except FlameError as error:
+        raise click.UsageError(str(error)) from error
+    return found
 
 
 def _connected(address: str | None, executors: int | None) -> Client:

@@ -12,9 +12,11 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from flamezmq import config
 from flamezmq.client import surroundings
 from flamezmq.client.errands import Errands
 from flamezmq.client.future import Future
@@ -22,7 +24,7 @@ from flamezmq.client.mapping import Mapped
 from flamezmq.client.pump import Pump
 from flamezmq.client.session import CLOSE_SECONDS, Session
 from flamezmq.core.caller import PENDING, RUNNING, Calls, Orders
-from flamezmq.errors import ClientClosed, FlameError, Refused, RouterLost
+from flamezmq.errors import ClientClosed, FlameError, Refused
 from flamezmq.net.line import Line
 from flamezmq.serialize.functions import FunctionTable
 from flamezmq.serialize.initializer import dump_initializer
@@ -30,6 +32,10 @@ from flamezmq.wire import messages as m
 
 #: How long opening may take.
 OPEN_SECONDS = 15.0
+#: That a router is waited for is said after so long.
+SAY_SECONDS = 1.0
+#: A router of this machine, or another one, that has been away for longer is lost.
+NEAR_SECONDS, FAR_SECONDS = 1.5, 30.0
 #: How long a client that is closed waits for what its tasks have printed.
 LAST_WORDS_SECONDS = 0.3
 
@@ -46,13 +52,17 @@ class Client:
     """A connection to a router, and the way to submit tasks to it.
 
     Args:
-        address: "tcp://host:port" or "ipc://path"; None takes $FLAMEZMQ_ADDRESS, and without
-            that starts an embedded cluster, which ends with this client; "" always starts one.
+        address: "tcp://host:port" or "ipc://path"; None takes $FLAMEZMQ_ADDRESS, or the one in the
+            file of settings, and without these starts an embedded cluster, which ends with this
+            client; "" always starts one.
         executors: how many processes run the tasks of an embedded cluster; None means the usable
             cores (by affinity and cgroup).
         forward_output: print here what tasks print there, each line with its executor's name.
+        connect_timeout: seconds to wait for a router that does not answer yet, which is said on
+            stderr after one; None takes the settings', 15 unless they say otherwise.
 
     Raises:
+        ConfigError: the file of settings, or a variable, says what nobody understands.
         StartFailed: the embedded cluster did not come up.
         RouterLost: nobody answers at the address.
         Refused: the router does not want us, and says why.
@@ -71,7 +81,12 @@ class Client:
     _eager = True
 
     def __init__(
-        self, address: str | None = None, *, executors: int | None = None, forward_output: bool = True
+        self,
+        address: str | None = None,
+        *,
+        executors: int | None = None,
+        forward_output: bool = True,
+        connect_timeout: float | None = None,
     ) -> None:
         self._closed = ""  # why nothing more can be done with it
         self._ended = False  # nothing is left to close
@@ -92,8 +107,9 @@ class Client:
         self._default: Session | None = None
         self._closed_in_wait = False  # by a signal handler: who waited hangs up
         self._no_credit = False  # what the outboxes hold has to wait for results
-        address = (os.environ.get("FLAMEZMQ_ADDRESS") if address is None else address) or None
-        check_arguments(address, executors)
+        told = config.settings("client", {"address": address, "connect_timeout": connect_timeout})
+        address = told["address"] or None
+        check_arguments(address, executors, told["connect_timeout"])
         if address is None:
             from flamezmq.client.embedded import Embedded
 
@@ -105,8 +121,7 @@ class Client:
                 self._cluster.stop()
                 raise
         self.address = address
-        patience = 1.5 if address.startswith(("ipc:", "tcp://127.", "tcp://localhost")) else 30.0
-        self._line = Line(address, "client", self._apply, patience_seconds=patience)
+        self._line = Line(address, "client", self._apply, patience_seconds=told["connect_timeout"])
         if self._cluster is not None:
             self._line.guard(self._cluster.pidfd, self._how_the_cluster_ended)
         self._pump = self._Pump(self._line, self._stage, self._unsent, self._fail)
@@ -119,13 +134,17 @@ class Client:
             raise
 
     def _connect(self) -> None:
-        self._line.open()
-        with self._line.lock:
-            deadline = monotonic() + OPEN_SECONDS
-            while not self._line.link.up:
-                self._line.turn(100)
-                if monotonic() > deadline:
-                    raise RouterLost(f"no router answers at {self.address}; is the address right?")
+        line = self._line
+        line.open()
+        with line.lock:
+            say_at = monotonic() + SAY_SECONDS
+            while not line.link.up:
+                line.turn(100)  # raises when its patience is over
+                if monotonic() >= say_at:
+                    say_at = inf
+                    surroundings.say(f"flamezmq: waiting for a router at {self.address}")
+            near = self.address.startswith(("ipc:", "tcp://127.", "tcp://localhost"))
+            line.patience_seconds = NEAR_SECONDS if near else FAR_SECONDS
         self._pump.start()
         self._errands.start()
 
@@ -489,14 +508,16 @@ class Client:
         self._line.abandon()  # the cluster knows by itself whose it is
 
 
-def check_arguments(address: str | None, executors: int | None) -> None:
+def check_arguments(address: str | None, executors: int | None, connect_timeout: float | None = None) -> None:
     """Raises ValueError as `Client` says."""
     if address is not None and not address.startswith(("tcp://", "ipc://")):
         raise ValueError(f"{address!r} is no address of a router: it is tcp://HOST:PORT or ipc://PATH")
+    if connect_timeout is not None and (type(connect_timeout) is bool or not connect_timeout >= 0):
+        raise ValueError(f"`connect_timeout` is a number of seconds from 0, not {connect_timeout!r}")
     if executors is None:
         return
     if address is not None:
-        raise ValueError("`executors` is for an embedded cluster; this one has an address")
+        raise ValueError(f"`executors` is for an embedded cluster; this client has an address, {address}")
     if type(executors) is not int or executors < 1:
         raise ValueError(f"`executors` is an integer from 1, not {executors!r}; None takes the usable cores")
 

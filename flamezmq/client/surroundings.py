@@ -17,6 +17,14 @@ def environment() -> m.Environment:
     return m.Environment(socket.gethostname(), here, search_path)
 
 
+def say(text: str) -> None:
+    """A line on the user's stderr, if there is one."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
+
+
 def show(message: m.Output) -> None:
     """What a task printed, on the user's own streams."""
     stream = sys.stderr if message.stream == 2 else sys.stdout

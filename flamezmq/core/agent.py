@@ -50,7 +50,7 @@ class StopZygote(msgspec.Struct, frozen=True, gc=False):
 class Send(msgspec.Struct, frozen=True):
     """A message for the router."""
 
-    message: m.Register | m.Died | m.Printed | m.Flushed
+    message: m.Register | m.Died | m.Printed | m.Flushed | m.Leave
 
 
 Effect: TypeAlias = Fork | Kill | StartZygote | StopZygote | Send
@@ -92,6 +92,7 @@ class Agent:
         self.desired = register.executors
         self.executors: dict[int, Executor] = {}
         self.stopping = False
+        self.draining = False
         self.zygote_up = False
         self._zygote_since = 0.0
         self._backoff = Backoff()  # of executors
@@ -173,6 +174,13 @@ class Agent:
         self.desired = executors
         return self._fill(now)
 
+    def on_drain(self, now: float) -> Effects:
+        """No more executors; the router lets those that are there end what they run, and exit."""
+        if self.draining or self.stopping:
+            return []
+        self.draining = True
+        return [Send(m.Leave())]
+
     def on_stop(self, now: float) -> Effects:
         """End everything; the host goes on until `ended`, or until it loses patience."""
         if self.stopping:
@@ -185,7 +193,7 @@ class Agent:
     def on_time(self, now: float) -> Effects:
         """What is due: a zygote, executors, what they printed."""
         effects: Effects = []
-        if not self.zygote_up and not self.stopping and now >= self._zygote_backoff.until:
+        if not self.zygote_up and self._goes_on and now >= self._zygote_backoff.until:
             self._zygote_is_up(now)
             effects.append(StartZygote())
         return effects + self._fill(now) + self._pass_on(list(self._talking.values()), now)
@@ -193,12 +201,16 @@ class Agent:
     def next_deadline(self) -> float | None:
         """When `on_time` must be called even if nothing happens."""
         due = [executor.chatter.due() for executor in self._talking.values()]
-        if not self.stopping:
+        if self._goes_on:
             if not self.zygote_up:
                 due.append(self._zygote_backoff.until)
             elif len(self.executors) < self.desired and len(self._forking) < FORKS_AT_A_TIME:
                 due.append(self._backoff.until)
         return min(due, default=None)
+
+    @property
+    def _goes_on(self) -> bool:
+        return not self.stopping and not self.draining
 
     @property
     def ended(self) -> bool:
@@ -221,7 +233,7 @@ class Agent:
 
     def _fill(self, now: float) -> Effects:
         effects: Effects = []
-        if self.zygote_up and not self.stopping and now >= self._backoff.until:
+        if self.zygote_up and self._goes_on and now >= self._backoff.until:
             while len(self.executors) < self.desired and len(self._forking) < FORKS_AT_A_TIME:
                 self._last_number += 1
                 executor = Executor(self._last_number, now)

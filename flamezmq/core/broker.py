@@ -18,7 +18,18 @@ from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
-from flamezmq.core import control, deaths, dispatch, overview, printed, retries, spares, wear
+from flamezmq.core import (
+    control,
+    deaths,
+    departures,
+    dispatch,
+    nodes,
+    overview,
+    printed,
+    retries,
+    spares,
+    wear,
+)
 from flamezmq.core.huddle import Huddle
 from flamezmq.core.members import Client, Effects, Executor, Limits, Session, Worker
 from flamezmq.core.records import Records
@@ -56,6 +67,10 @@ class Broker:
         self._buried: dict[tuple[str, int], None] = {}  # lost before its worker reported its death
         self._mourned: dict[int, tuple[float, m.Died]] = {}  # peer -> when to bury it, at the latest
         self._orphans: dict[int, float] = {}  # executors that run a task of a client that is gone
+        self.born = 0.0  # when the router was started
+        self.draining = False  # see departures.drain
+        #: What people may want to know of, as (event, fields); the host takes it away.
+        self.events: list[tuple[str, dict[str, Any]]] = []
         self._last_function = 0
         self._last_session = 0
         self._handlers: dict[type, Callable[[int, Any, list[Any], float, Effects], None]] = {
@@ -71,10 +86,11 @@ class Broker:
             m.Waiting: partial(spares.on_waiting, self),
             m.Retry: partial(retries.on_retry, self),
             m.Broken: partial(wear.on_broken, self),
-            m.Register: self._on_register,
-            m.Died: self._on_died,
+            m.Register: partial(nodes.on_register, self),
+            m.Died: partial(nodes.on_died, self),
             m.Printed: partial(printed.on_printed, self),
             m.Flushed: partial(printed.on_flushed, self),
+            m.Leave: partial(nodes.on_leave, self),
             m.Ask: partial(overview.on_ask, self),
             m.CloseSession: partial(control.on_close_session, self),
             m.CancelTask: partial(control.on_cancel_task, self),
@@ -149,17 +165,8 @@ class Broker:
             for executor in self.executors.values():  # of sessions that were closed before, too
                 if executor.session is not None and executor.session.client is client:
                     self._orphans[executor.peer] = now + self.limits.orphan_seconds
-        worker = self.workers.pop(peer, None)
-        if worker is not None:
-            self.spare.pop(peer, None)
-            for number in list(self.flushing):
-                printed.flushed(self, peer, number, out)
-            for executor in [e for e in self.executors.values() if e.token == worker.token]:
-                self._bury(executor.peer, None, now, out)
-            for names in (self._dead, self._buried):  # nobody will report them any more
-                for name in [name for name in names if name[0] == worker.token]:
-                    del names[name]
-            self.scheduler.expect_none()
+        if peer in self.workers:
+            nodes.on_lost(self, self.workers.pop(peer), now, out)
         lost = self.executors.get(peer)
         if lost is not None:
             if any(w.token == lost.token for w in self.workers.values()):
@@ -185,6 +192,10 @@ class Broker:
             return  # said twice
         if open_already is not None:
             raise ProtocolError(f"session {message.session} is open already")
+        client.inner = bool(message.spec.within)
+        if self.draining and not client.inner:
+            out.append((peer, m.Opened(message.session, "this router is stopping; try again later"), []))
+            return
         self._last_session += 1
         session = Session(self._last_session, message.session, message.id, message.spec, client)
         self.sessions[session.number] = client.sessions[session.alias] = session
@@ -323,7 +334,7 @@ class Broker:
             raise ProtocolError("this is an executor's message")
         return executor
 
-    def _on_ready(self, peer: int, message: m.Ready, _frames: list[Any], now: float, _out: Effects) -> None:
+    def _on_ready(self, peer: int, message: m.Ready, _frames: list[Any], now: float, out: Effects) -> None:
         if peer in self.executors or peer in self.clients or peer in self.workers:
             raise ProtocolError("this peer has introduced itself already")
         name = (message.token, message.number)
@@ -336,6 +347,8 @@ class Broker:
         self.executors[peer] = executor
         self.by_name[name] = peer
         self.scheduler.add_executor(peer)
+        if any(worker.leaving and worker.token == message.token for worker in self.workers.values()):
+            departures.see_off(self, executor, now, out)
 
     def _on_results(
         self, peer: int, message: m.RoutedResults, frames: list[Any], now: float, out: Effects
@@ -461,39 +474,6 @@ class Broker:
 
     # --- deaths
 
-    def _on_register(
-        self, peer: int, message: m.Register, _frames: list[Any], now: float, out: Effects
-    ) -> None:
-        if peer in self.clients or peer in self.executors:
-            raise ProtocolError("this peer has introduced itself as something else")
-        for other in [w for w in self.workers.values() if w.node == message.node and w.peer != peer]:
-            self.on_peer_lost(other.peer, now, out)  # its successor is here
-        self.workers[peer] = Worker(
-            peer, message.node, message.token, message.executors, message.pid,
-            message.cores, message.memory, message.gpus, now,
-        )  # fmt: skip
-
-    def _on_died(self, peer: int, message: m.Died, _frames: list[Any], now: float, out: Effects) -> None:
-        """An executor's worker saw it die; what it had sent may still be on its way."""
-        worker = self.workers.get(peer)
-        if worker is None:
-            raise ProtocolError("this is a worker's message")
-        name = (worker.token, message.number)
-        dead = self.by_name.get(name)
-        if dead is None:
-            if name in self._buried:
-                del self._buried[name]
-            else:
-                self._dead[name] = None
-            return
-        executor = self.executors[dead]
-        if executor.finished >= message.finished or executor.session is None:
-            self._bury(dead, message, now, out)
-        elif dead not in self._mourned:
-            self._mourned[dead] = (now + self.limits.drain_seconds, message)
-            dispatch.let_run_dry(self, executor, executor.session)
-            self.scheduler.retire(dead)
-
     def _bury(self, peer: int, died: m.Died | None, now: float, out: Effects) -> None:
         """Take back what a dead executor held; charge a retry to the task that ran, to no other."""
         executor = self.executors.pop(peer, None)
@@ -507,6 +487,8 @@ class Broker:
         self.paused.pop(peer, None)
         self.fed.pop(peer, None)
         self.scheduler.remove_executor(peer, now)
+        if executor.departing:
+            self.scheduler.expect_none()  # nobody comes in its place
         session, executor.session = executor.session, None
         if session is None:
             return

@@ -44,6 +44,9 @@ def balance(broker: Broker, now: float, out: Effects) -> None:
     In this order: what waits goes to an idle executor rather than behind what
     another one holds, but for a little that is not worth a message of its own.
     """
+    if broker.draining:
+        broker.fed.clear()  # who holds nothing stays where it is
+        return
     for _ in range(ROUNDS):
         given = _balance_once(broker, now, out)
         if not broker.fed and not (given and broker.scheduler.idle and broker.scheduler.waiting):
@@ -66,6 +69,8 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
             staying.append(executor)
         elif not executor.tasks:
             _unbind(broker, executor, session, now)
+            if executor.departing:
+                dismiss(broker, executor, now, out)
     if staying and scheduler.idle:  # a little is done sooner by who works already
         _feed_all(broker, staying, True, out)
     if scheduler.waiting:
@@ -315,7 +320,15 @@ def _retract_for_idle(broker: Broker, now: float, out: Effects) -> None:
         idle -= executor.tasks - 1
 
 
+def dismiss(broker: Broker, executor: Executor, now: float, out: Effects) -> None:
+    """It holds nothing and serves nobody: it may go."""
+    broker.scheduler.remove_executor(executor.peer, now)
+    executor.exiting = True
+    out.append((executor.peer, m.Exit(), []))
+
+
 def ask(executor: Executor, session: Session, keep: int, out: Effects) -> None:
+    """Retract all that has not begun but the `keep` oldest."""
     executor.asked.append((session, None))
     out.append((executor.peer, m.Retract(session.number, keep), []))
 

@@ -23,11 +23,16 @@ Effects = list[tuple[int, Any, list[Any]]]  # (peer, message, buffer frames), in
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """A user's process.  `held_back`: it has not taken its results, so it gets no more run."""
+    """A user's process.
+
+    held_back  it has not taken its results, so it gets no more run
+    inner      it is a task, and submits tasks of its own
+    """
 
     peer: int
     sessions: dict[int, Session] = field(default_factory=dict)
     held_back: bool = False
+    inner: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -108,6 +113,7 @@ class Executor:
     asked: deque[tuple[Session, list[int] | None]] = field(default_factory=deque)
     leaving: bool = False  # gets no more; to be unbound once it holds nothing
     exiting: bool = False  # told to exit: it serves nobody any more
+    departing: bool = False  # its worker leaves: to be told to exit once it holds nothing
     stalled: bool = False
     paused: float | None = None
     reclaimed: bool = False  # it was to leave before it was paused
@@ -126,7 +132,12 @@ class Executor:
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A node's agent.  `executors`: so many it was started with; `since`: when it came."""
+    """A node's agent.
+
+    executors  so many it was started with
+    since      when it came
+    leaving    its executors are to end, and it gets no new ones
+    """
 
     peer: int
     node: str
@@ -139,6 +150,7 @@ class Worker:
     since: float = 0.0
     spare: int = 0  # that it was asked to have beside them
     idle_since: float | None = None  # since when it has had one too many
+    leaving: bool = False
 
 
 @dataclass(slots=True)

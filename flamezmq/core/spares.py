@@ -72,6 +72,8 @@ def balance(broker: Broker, now: float, out: Effects) -> None:
     """Ask for spare executors, and let those go that nobody needs."""
     lacking = broker.scheduler.waiting and not broker.scheduler.idle
     for worker in broker.workers.values():
+        if worker.leaving:
+            continue
         paused = _paused(broker, worker)
         wanted = min(sum(now >= since + PATIENCE_SECONDS for since in paused), worker.executors)
         if lacking and wanted > worker.spare:

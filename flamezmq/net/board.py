@@ -34,6 +34,7 @@ _POLLIN = int(zmq.POLLIN)
 _MORE = int(zmq.SNDMORE)
 _PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
+_STRANGER = "this router does not know you (was it started anew?); open a new connection"
 _NEVER_SENT = "your link quotes messages that this router never sent"
 
 ROLES = ("client", "executor", "worker")
@@ -77,6 +78,8 @@ class Board:
     ) -> None:
         self.peers: dict[int, Peer] = {}
         self.refused = 0
+        self.on_refused: Callable[[Peer | None, str], None] = lambda peer, reason: None
+        self.welcoming = True  # False: whoever is new gets no answer
         self._limits, self._on_client, self._on_lost, self._on_backlog = (
             limits,
             on_client,
@@ -105,8 +108,9 @@ class Board:
         bound: bytes = self._socket.getsockopt(zmq.LAST_ENDPOINT)
         return bound.rstrip(b"\0").decode()
 
-    def close(self) -> None:
-        self._socket.close(0)
+    def close(self, linger_ms: int = 0) -> None:
+        """Hang up; what was sent gets so long to leave."""
+        self._socket.close(linger_ms)
         self.berth.context.term()
 
     # --- receiving
@@ -192,9 +196,12 @@ class Board:
             raise ProtocolError(f"nobody here is a {hello.role!r}")
         peer = self._by_token.get(hello.link) if hello.link else None
         if peer is None and hello.link:
-            raise ProtocolError("this router does not know you (was it started anew?); open a new connection")
+            self._refuse_route(route, None, _STRANGER, gone=True)
+            return
         if hello.received and peer is None:
             raise ProtocolError(_NEVER_SENT)
+        if peer is None and not self.welcoming:
+            return  # it goes on dialling, and meets the next router
         if peer is not None and epoch <= peer.link.epoch:
             return  # said on a connection that was cut since; it came late
         before = self._by_route.get(route)
@@ -288,13 +295,15 @@ class Board:
 
     # --- peers that fail
 
-    def refuse(self, peer: Peer, reason: str) -> None:
-        """It said what it must not: tell it, forget it, keep serving."""
-        self._refuse_route(peer.routing_id, peer, reason)
+    def refuse(self, peer: Peer, reason: str, gone: bool = False) -> None:
+        """It said what it must not: tell it, forget it, keep serving.  `gone`: it is we who leave."""
+        self._refuse_route(peer.routing_id, peer, reason, gone)
 
-    def _refuse_route(self, route: bytes, peer: Peer | None, reason: str) -> None:
+    def _refuse_route(self, route: bytes, peer: Peer | None, reason: str, gone: bool = False) -> None:
         self.refused += 1
-        frame = codec.encode(m.Refuse(reason[:MOST_WORDS]))
+        if not gone:
+            self.on_refused(peer, reason)
+        frame = codec.encode(m.Refuse(reason[:MOST_WORDS], gone))
         codec.seal(frame, codec.REFUSE, peer.link.epoch if peer else 0, 0, 0)
         self._send_to(route, frame)
         if peer is not None:

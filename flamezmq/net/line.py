@@ -35,8 +35,10 @@ _MORE = int(zmq.SNDMORE)
 _MONITOR_EVENT = struct.Struct("=H")
 _EVENTS = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
-#: A HELLO that was not answered for so long is said again.
+#: A HELLO that was not answered for so long is said again, over a connection that stands.
 HELLO_AGAIN_SECONDS = 1.0
+#: A host that does not answer to a dial is dialled again after so long (TCP alone would try for minutes).
+DIAL_MILLISECONDS = 3000
 #: Messages applied in one turn before the owner looks at its own business again.
 TURN_MESSAGES = 64
 
@@ -65,6 +67,7 @@ class Line:
         self._torn = True
         self._down_since = time.monotonic()
         self._hello_at = 0.0
+        self._connected = False  # as far as the monitor has told
         self.berth = Berth()
         self._socket: Any = None
         self._monitor: Any = None
@@ -154,12 +157,18 @@ class Line:
         """`turn` by its other name, for hosts that read with `receive`."""
         return self.turn(0 if self._inbox else timeout_ms, fds)
 
-    def close(self, bye: bool = False) -> None:
-        """Hang up; what was not sent is dropped.  `bye` tells the router to forget us.  Idempotent."""
+    def close(self, bye: bool = False, flush: bool = False) -> None:
+        """Hang up.  Idempotent.
+
+        bye: tell the router, if it is there, to forget us; what is committed is sent before that.
+        flush: send what is committed, and say nothing more.
+        """
         if self._closed:
             return
-        if bye and self.link.up and not self._torn and self.lost is None:
-            self._raw(codec.signal(codec.BYE, self.link.epoch))
+        if (bye or flush) and self.link.up and not self._torn and self.lost is None:
+            self._flush()
+            if bye:
+                self._raw(codec.signal(codec.BYE, self.link.epoch))
             self._hang_up(linger_ms=200)
         self._hang_up()
         self.berth.context.destroy(0)
@@ -180,6 +189,7 @@ class Line:
 
     def _dial(self) -> None:
         self._hang_up()
+        self._connected = False
         self._cut()
         self._down_since = time.monotonic()  # that we dial anew is our doing, and none of the router's
         socket = self._socket = self.berth.context.socket(zmq.DEALER)
@@ -191,6 +201,7 @@ class Line:
         if self.address.startswith("tcp"):
             socket.heartbeat_ivl = 1000
             socket.heartbeat_timeout = 5000
+            socket.connect_timeout = DIAL_MILLISECONDS
         # A name of our own: pyzmq names it by a descriptor, which an interrupted dial may still hold.
         self._dials += 1
         monitor = f"inproc://flm-monitor-{self._dials}"
@@ -243,8 +254,8 @@ class Line:
         left = self._down_since + self.patience_seconds - now
         if left <= 0:
             raise self._lose(RouterLost(self._what_is_lost()))
-        if now - self._hello_at >= HELLO_AGAIN_SECONDS:
-            self._hello()
+        if self._connected and now - self._hello_at >= HELLO_AGAIN_SECONDS:
+            self._hello()  # else it would only lie in a queue: a connection begins with one anyway
         bound = int(min(left, HELLO_AGAIN_SECONDS) * 1000) + 1
         return bound if timeout_ms < 0 else min(bound, timeout_ms)
 
@@ -253,7 +264,7 @@ class Line:
             return f"the router at {self.address} is gone; its sessions are lost with it: open a new Client"
         return (
             f"no router answers at {self.address} (waited {self.patience_seconds:g} s); "
-            "is the address right, and is it running?"
+            f"is the address right, and is it running? (flmrouter --bind {self.address} starts one)"
         )
 
     def _lose(self, error: Exception) -> Exception:
@@ -331,7 +342,8 @@ class Line:
                 if link.up:
                     self._hello()
             elif kind == codec.REFUSE:
-                raise self._lose(Refused(codec.decode_refuse(frame).reason))
+                refuse = codec.decode_refuse(frame)
+                raise self._lose((RouterLost if refuse.gone else Refused)(refuse.reason))
         except ProtocolError as error:
             raise self._lose(RouterLost(f"the router at {self.address} sent nonsense: {error}")) from error
 
@@ -351,7 +363,8 @@ class Line:
         """The monitor is the only one who notices that a connection was cut."""
         while zmq.zmq_poll([(self._monitor, _POLLIN)], 0):
             event = _MONITOR_EVENT.unpack_from(self._monitor.recv_multipart()[0])[0]
-            if event == zmq.EVENT_DISCONNECTED:
+            self._connected = event != zmq.EVENT_DISCONNECTED
+            if not self._connected:
                 self._cut()
             elif self.router_was_there or self._hello_at < time.monotonic() - 0.2:
                 self._hello()

@@ -93,9 +93,13 @@ class Welcome(msgspec.Struct, array_like=True):
 
 
 class Refuse(msgspec.Struct, array_like=True):
-    """Router -> dialler: go away, and why (a sentence)."""
+    """Router -> dialler: go away, and why (a sentence).
+
+    gone  nothing is wrong with the peer: the router that it knew is gone, or goes
+    """
 
     reason: str
+    gone: bool = False
 
 
 # --- client -> router ---------------------------------------------------------------------
@@ -554,6 +558,10 @@ class Flushed(msgspec.Struct, tag=85, array_like=True):
     request: int
 
 
+class Leave(msgspec.Struct, tag=87, array_like=True):
+    """The worker is about to leave: its executors get no more, give back what has not begun, and Exit."""
+
+
 FromClient = Open | Submit | Cancel | Close | Query | Ask | CloseSession | CancelTask
 ToClient = (
     Opened
@@ -573,6 +581,6 @@ ToClient = (
 )
 FromExecutor = Ready | RoutedResults | Begun | Retracted | Retry | Waiting | Broken
 ToExecutor = Bind | Grant | Retract | Drop | Exit | Huddle
-FromWorker = Register | Died | Printed | Flushed
+FromWorker = Register | Died | Printed | Flushed | Leave
 ToWorker = Kill | Flush | Target | Exit
 Message = Any

@@ -1,0 +1,33 @@
+"""flmrouter: the router as a service."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import click
+
+from flamezmq import log
+from flamezmq.cli import options
+
+
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=options.epilog("router", "drain_seconds = 10", "it can't listen there"),
+)
+@options.flags_of("router")
+def command(file: str | None, **given: Any) -> int:
+    """Run the router of a flamezmq cluster: workers and clients dial it."""
+    from flamezmq.daemon import router
+    from flamezmq.daemon.notify import Notifier
+
+    found = options.settings("router", file, given)
+    return router.run(found, log.open_log(found["log_format"], found["log_level"]), Notifier())
+
+
+def main() -> NoReturn:
+    """The console script."""
+    options.run_and_exit("flmrouter", command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""What the daemons and clients can be told: a file, then the environment, then flags; the last one counts.
+
+Each option is described once, here.  The flags and their help (cli/options.py), the names in the
+environment, the checks of the file and the table in docs/daemons.md are made from that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flamezmq.errors import ConfigError
+
+#: Where a router listens, and is looked for, unless somebody says otherwise.
+DEFAULT_ADDRESS = "tcp://127.0.0.1:7601"
+#: Names the file, as `--config` does; empty means that there is none.
+FILE_VARIABLE = "FLAMEZMQ_CONFIG"
+FILE_NAME = "flamezmq.toml"
+
+_SWITCH = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+_WHAT = {
+    "address": "an address (tcp://HOST:PORT or ipc://PATH)",
+    "text": "a text that is not empty",
+    "integer": "an integer",
+    "number": "a number",
+    "switch": "true or false",
+    "names": "a list of names",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One thing that can be set.
+
+    name     as in the file; the flag and the variable follow from it
+    kind     address, text, integer, number, switch, choice or names (of modules)
+    default  None where it depends on the machine
+    help     a sentence
+    shown    the default in words, where it is None or unreadable
+    least    the smallest number that is allowed
+    choices  of a choice
+    also     further variables, looked at after the option's own
+    """
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    shown: str = ""
+    least: float | None = None
+    choices: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, for people."""
+        if self.kind == "choice":
+            return "one of " + ", ".join(self.choices)
+        return _WHAT[self.kind] + (f" from {self.least:g}" if self.least is not None else "")
+
+    @property
+    def default_in_words(self) -> str:
+        if self.shown:
+            return self.shown
+        return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
+
+    def variables(self, table: str) -> tuple[str, ...]:
+        """Where the environment may say it, the first one that does counts."""
+        return (f"FLAMEZMQ_{table}_{self.name}".upper(), *self.also)
+
+    def check(self, value: Any) -> Any:
+        """The value, as it is used.
+
+        Raises:
+            ValueError: it is none; the text says what was expected.
+        """
+        kinds: dict[str, tuple[type, ...]] = {
+            "integer": (int,),
+            "number": (int, float),
+            "switch": (bool,),
+            "names": (list, tuple),
+        }
+        wanted = kinds.get(self.kind, (str,))
+        right = isinstance(value, wanted) and (self.kind == "switch" or not isinstance(value, bool))
+        if right and self.kind in ("integer", "number"):
+            right = self.least is None or value >= self.least  # a NaN is not
+        elif right and self.kind == "address":
+            right = value.startswith(("tcp://", "ipc://"))
+        elif right and self.kind == "choice":
+            right = value in self.choices
+        elif right and self.kind == "text":
+            right = bool(value)
+        elif right and self.kind == "names":
+            right = all(isinstance(name, str) and name for name in value)
+        if not right:
+            raise ValueError(f"{value!r} is not {self.expected}")
+        return float(value) if self.kind == "number" else value
+
+    def parse(self, text: str) -> Any:
+        """A value that was written as a text: in the environment, or behind a flag.
+
+        Raises:
+            ValueError: as `check`.
+        """
+        value: Any = text
+        try:
+            if self.kind == "integer":
+                value = int(text)
+            elif self.kind == "number":
+                value = float(text)
+            elif self.kind == "switch":
+                value = _SWITCH.get(text.strip().lower(), text)
+            elif self.kind == "names":
+                value = [name.strip() for name in text.split(",") if name.strip()]
+        except ValueError:
+            pass  # said below, in our own words
+        return self.check(value)
+
+
+_LOG = (
+    Option(
+        "log_format",
+        "choice",
+        "auto",
+        "How log lines look: text for people, JSON for programs; auto is text if stderr is a terminal.",
+        choices=("auto", "text", "json"),
+    ),
+    Option(
+        "log_level",
+        "choice",
+        "info",
+        "The least important lines that are written.",
+        choices=("debug", "info", "warning", "error"),
+    ),
+)
+
+#: table -> its options, in the order of the help.
+TABLES: dict[str, tuple[Option, ...]] = {
+    "router": (
+        Option("bind", "address", DEFAULT_ADDRESS, "Where to listen: tcp://HOST:PORT or ipc://PATH."),
+        Option(
+            "insecure",
+            "switch",
+            False,
+            "Listen where other machines can reach it, although whoever does may run code on the workers.",
+        ),
+        Option(
+            "drain_seconds",
+            "number",
+            10.0,
+            "When told to stop: how long running tasks may take to end.",
+            least=0,
+        ),
+        Option("max_tasks", "integer", 1 << 17, "Unfinished tasks that each client may have here.", least=1),
+        Option(
+            "max_bytes",
+            "integer",
+            256 << 20,
+            "Bytes of large payloads that each client may have here.",
+            least=1 << 20,
+        ),
+        *_LOG,
+    ),
+    "worker": (
+        Option("router", "address", DEFAULT_ADDRESS, "The router to work for.", also=("FLAMEZMQ_ADDRESS",)),
+        Option(
+            "node",
+            "text",
+            None,
+            "This node's name; of two with the same name the later one stays.",
+            shown="the host's name, with a number if it is taken on this host",
+        ),
+        Option(
+            "executors",
+            "integer",
+            None,
+            "How many processes run tasks.",
+            shown="one per usable core",
+            least=1,
+        ),
+        Option(
+            "drain_seconds",
+            "number",
+            10.0,
+            "When told to stop: how long running tasks may take to end.",
+            least=0,
+        ),
+        *_LOG,
+    ),
+    "client": (
+        Option(
+            "address",
+            "address",
+            None,
+            "The router to use.",
+            shown="a private cluster of this machine",
+            also=("FLAMEZMQ_ADDRESS",),
+        ),
+        Option(
+            "connect_timeout",
+            "number",
+            15.0,
+            "Seconds to wait for a router that does not answer yet.",
+            least=0,
+        ),
+    ),
+}
+
+
+def option(table: str, name: str) -> Option:
+    return next(one for one in TABLES[table] if one.name == name)
+
+
+# --- the file
+
+
+def places() -> Iterator[Path]:
+    """Where the file is looked for; the first one that exists is used, alone."""
+    yield Path(FILE_NAME)
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    yield Path(home) / "flamezmq" / FILE_NAME
+    yield Path("/etc/flamezmq") / FILE_NAME
+
+
+def find(given: str | None = None) -> Path | None:
+    """The file to use: `given`, or the one in FLAMEZMQ_CONFIG, or the first of `places`."""
+    named = os.environ.get(FILE_VARIABLE) if given is None else given
+    if named is not None:
+        return Path(named) if named else None
+    return next((place for place in places() if place.is_file()), None)
+
+
+def load(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a file, each value checked.
+
+    Raises:
+        ConfigError: it can't be read, or says what nobody understands: names the file, the line, the
+            key and what was expected.
+    """
+    import tomllib
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise ConfigError(f"{path}: {error}") from error
+    for table, values in tables.items():
+        if table not in TABLES:
+            raise _unknown(path, text, "", table, TABLES)
+        if not isinstance(values, dict):
+            raise ConfigError(f"{_at(path, text, '', table)}: {table} is a table: write [{table}]")
+        names = {one.name: one for one in TABLES[table]}
+        for name, value in values.items():
+            if name not in names:
+                raise _unknown(path, text, table, name, names)
+            try:
+                values[name] = names[name].check(value)
+            except ValueError as error:
+                where = _at(path, text, table, name)
+                raise ConfigError(f"{where}: {name} in [{table}]: {error}") from error
+    return tables
+
+
+def _unknown(path: Path, text: str, table: str, name: str, known: Mapping[str, Any]) -> ConfigError:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, 1)
+    what = f"key {name!r} in [{table}]" if table else f"table [{name}]"
+    hint = f"did you mean {close[0]!r}?" if close else "there are " + ", ".join(known)
+    return ConfigError(f"{_at(path, text, table, name)}: unknown {what}; {hint}")
+
+
+def _at(path: Path, text: str, table: str, name: str) -> str:
+    """path:line, as far as a look at the text tells."""
+    here = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        head = re.match(r"\s*\[\s*\"?([\w-]+)\"?\s*\]", line)
+        here = head[1] if head else here
+        key = re.match(r"\s*\"?([\w-]+)\"?\s*[=.]", line)
+        if (key and key[1] == name and here == table) or (not table and head and head[1] == name):
+            return f"{path}:{number}"
+    return str(path)
+
+
+# --- all together
+
+
+def settings(table: str, given: Mapping[str, Any] | None = None, file: str | None = None) -> dict[str, Any]:
+    """Every option of a table: what flags have given (None: nothing), else environment, file, default.
+
+    Args:
+        table: "router", "worker" or "client".
+        given: values that are checked already.
+        file: the file to read instead of the one that `find` finds.
+
+    Raises:
+        ConfigError: the file or the environment says what nobody understands.
+    """
+    path = find(file)
+    from_file = load(path).get(table, {}) if path is not None else {}
+    found: dict[str, Any] = {}
+    for one in TABLES[table]:
+        value = (given or {}).get(one.name)
+        if value is None:
+            value = _from_environment(table, one)
+        if value is None:
+            value = from_file.get(one.name, one.default)
+        found[one.name] = value
+    return found
+
+
+def _from_environment(table: str, one: Option) -> Any:
+    for variable in one.variables(table):
+        text = os.environ.get(variable)
+        if text:  # an empty one says nothing
+            try:
+                return one.parse(text)
+            except ValueError as error:
+                raise ConfigError(f"{variable} in the environment: {error}") from error
+    return None

@@ -1,0 +1,85 @@
+"""Nodes: their workers come, report deaths, leave in order, or are gone.
+
+Functions over the broker's state; same rules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flamezmq.core import departures, dispatch, printed
+from flamezmq.core.members import Effects, Worker
+from flamezmq.errors import ProtocolError
+from flamezmq.wire import messages as m
+
+if TYPE_CHECKING:
+    from flamezmq.core.broker import Broker
+
+
+def on_register(
+    broker: Broker, peer: int, message: m.Register, _frames: list[Any], now: float, out: Effects
+) -> None:
+    """A worker is here; one of the same name before it has lost its place."""
+    if peer in broker.clients or peer in broker.executors:
+        raise ProtocolError("this peer has introduced itself as something else")
+    for other in [w for w in broker.workers.values() if w.node == message.node and w.peer != peer]:
+        broker.on_peer_lost(other.peer, now, out)  # its successor is here
+        out.append((other.peer, m.Exit(), []))  # if it lives, it must not come back for it
+    broker.workers[peer] = Worker(
+        peer, message.node, message.token, message.executors, message.pid,
+        message.cores, message.memory, message.gpus, now,
+    )  # fmt: skip
+    broker.events.append(("node-joined", {"node": message.node, "executors": message.executors}))
+
+
+def on_leave(
+    broker: Broker, peer: int, _message: m.Leave, _frames: list[Any], now: float, out: Effects
+) -> None:
+    """A worker is about to leave: its executors exit as soon as they hold nothing."""
+    worker = broker.workers.get(peer)
+    if worker is None:
+        raise ProtocolError("this is a worker's message")
+    worker.leaving = True
+    broker.events.append(("node-leaves", {"node": worker.node}))
+    for executor in [e for e in broker.executors.values() if e.token == worker.token]:
+        departures.see_off(broker, executor, now, out)
+
+
+def on_died(broker: Broker, peer: int, message: m.Died, _frames: list[Any], now: float, out: Effects) -> None:
+    """An executor's worker saw it die; what it had sent may still be on its way."""
+    worker = broker.workers.get(peer)
+    if worker is None:
+        raise ProtocolError("this is a worker's message")
+    if not message.expected:
+        how = {"signal": message.signal} if message.signal else {"exit_code": message.exit_code}
+        broker.events.append(("executor-lost", {"executor": f"{worker.node}/{message.number}", **how}))
+    name = (worker.token, message.number)
+    dead = broker.by_name.get(name)
+    if dead is None:
+        if name in broker._buried:
+            del broker._buried[name]
+        else:
+            broker._dead[name] = None
+        return
+    executor = broker.executors[dead]
+    if executor.finished >= message.finished or executor.session is None:
+        broker._bury(dead, message, now, out)
+    elif dead not in broker._mourned:
+        broker._mourned[dead] = (now + broker.limits.drain_seconds, message)
+        dispatch.let_run_dry(broker, executor, executor.session)
+        broker.scheduler.retire(dead)
+
+
+def on_lost(broker: Broker, worker: Worker, now: float, out: Effects) -> None:
+    """A worker is gone, whether it had said so or not, and its executors with it."""
+    broker.spare.pop(worker.peer, None)
+    broker.events.append(("node-left" if worker.leaving else "node-lost", {"node": worker.node}))
+    for number in list(broker.flushing):
+        printed.flushed(broker, worker.peer, number, out)
+    for executor in [e for e in broker.executors.values() if e.token == worker.token]:
+        if executor.peer not in broker._mourned:  # else its death was reported, and that is acted on
+            broker._bury(executor.peer, None, now, out)
+    for names in (broker._dead, broker._buried):  # nobody will report them any more
+        for name in [name for name in names if name[0] == worker.token]:
+            del names[name]
+    broker.scheduler.expect_none()

@@ -1,0 +1,1 @@
+"""Router and worker as services: their signals, their lines, their word to systemd."""
