@@ -16,10 +16,11 @@ CHECKED := $(wildcard flamezmq perf tests)
 RUN := $(VENV)/.stamp-run
 DEV := $(VENV)/.stamp-dev
 WITH_PEERS := $(VENV)/.stamp-peers
+DOCS := $(VENV)/.stamp-docs
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-all test-versions perf peers lint clean anew
+.PHONY: help run test test-all test-versions perf peers docs docs-tools lint clean anew
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,10 +40,10 @@ test: lint ## lint, and all tests that are not slow
 	$(PY) -m pytest -m 'not slow' $(ARGS)
 
 ifeq ($(ONLY_SLOW),)
-test-all: lint ## lint, and all tests (ONLY_SLOW=1: just those that `make test` left out)
+test-all: lint docs-tools ## lint, and all tests (ONLY_SLOW=1: just those that `make test` left out)
 	$(PY) -m pytest $(ARGS)
 else
-test-all: $(DEV)
+test-all: $(DEV) docs-tools
 	$(PY) -m pytest -m slow $(ARGS) || { code=$$?; [ $$code -eq 5 ] && echo "no slow tests"; }
 endif
 
@@ -55,8 +56,16 @@ perf: $(DEV) ## measure, beside the floors and the peers of this machine
 peers: $(WITH_PEERS) ## compare with other engines, each installed by itself; writes perf/README.md
 	$(PY) -m perf.compare $(ARGS)
 
+docs: $(DOCS) ## the documentation as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --clean
+	@echo "site/index.html; with its search: $(PY) -m http.server -d site"
+
+# For the test of the site, which is skipped without them.
+docs-tools: $(DEV)
+	@$(MAKE) --no-print-directory $(DOCS) || echo "skipped: what builds the site can't be installed here"
+
 clean: ## remove what make and the tools have made, environments too (perf/results stay)
-	rm -rf $(VENV) .venvs build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venvs site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find $(CHECKED) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- .venv
@@ -68,7 +77,7 @@ state() { \
     [ -e $(VENV) ] || return 0; \
     mine=$$($(PY) -c "$$same" 2>/dev/null) || mine=broken; \
     [ "$${mine#True}" != "$$mine" ] || return 1; \
-    for stamp in $(RUN) $(DEV) $(WITH_PEERS); do \
+    for stamp in $(RUN) $(DEV) $(WITH_PEERS) $(DOCS); do \
         [ ! -e $$stamp ] || [ "$$(cat $$stamp)" = '$(CURDIR)' ] || return 1; \
     done; \
     [ -z '$(PYTHON)' ] || [ "$$('$(PYTHON)' -c "$$same" 2>/dev/null)" = "$$mine" ]; \
@@ -132,3 +141,6 @@ $(DEV): pyproject.toml $(ANEW)
 
 $(WITH_PEERS): pyproject.toml $(ANEW)
 	@WHAT='.[dev,peers]' STAMPS='$(RUN) $(DEV) $(WITH_PEERS)' sh -c "$$VENV_INSTALL"
+
+$(DOCS): pyproject.toml $(ANEW)
+	@WHAT='.[dev,docs]' STAMPS='$(RUN) $(DEV) $(DOCS)' sh -c "$$VENV_INSTALL"

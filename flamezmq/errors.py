@@ -104,7 +104,7 @@ class Unpicklable(FlameError, TypeError):
     """An argument, a result or a function can't be pickled.
 
     Fields: `what`, the thing that was to travel ("argument 2 of f"); `path`,
-    where in it the culprit sits ("['a'][3]", or "" for the thing itself);
+    where in it the culprit sits (`['a'][3]`, or "" for the thing itself);
     `reason`, the pickler's own words.
     """
 

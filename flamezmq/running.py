@@ -29,10 +29,11 @@ in_place: ContextVar[Current | None] = ContextVar("flamezmq_in_place", default=N
 class Current:
     """A running task, as its own code sees it.
 
-    task_id     "<session id>/<index>", as `Future.task_id`; one that runs in place, on the stack of
-                the task that waits for it, has a "~" before the number
-    session_id  of the session that it was submitted to
-    attempt     1, or more when it was started again
+    Attributes:
+        task_id: `<session id>/<index>`, as `Future.task_id`; one that runs in place, on the stack of
+            the task that waits for it, has a "~" before the number.
+        session_id: of the session that it was submitted to.
+        attempt: 1, or more when it was started again.
     """
 
     task_id: str

@@ -98,8 +98,8 @@ def fixture(
         name: the fixture's name, if not that of the variable.
         forward_output: print what tasks print.
 
-    Raises, in its teardown:
-        Leaked: something is left behind.
+    Raises:
+        Leaked: in its teardown: something is left behind.
 
     A function and not a plugin that pytest loads by itself: who does not test with flamezmq pays
     nothing for it, and the name, the size and the scope are yours.  Needs pytest, which is imported here.

@@ -85,8 +85,8 @@ class Future(cf.Future):  # type: ignore[type-arg]
         Raises:
             TimeoutError: not done in time; the task goes on.
             CancelledError: it was cancelled; by somebody else (flmctl), the text says by whom.
-            the task's own exception, its remote traceback as `__cause__`;
-            TaskLost, RouterLost, TaskError: see `flamezmq.errors`.
+            Exception: the task's own, its remote traceback as `__cause__`.
+            FlameError: TaskLost, RouterLost, TaskError and others of `flamezmq.errors`.
         """
         if self._state not in DONE:
             self._await(timeout)

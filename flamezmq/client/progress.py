@@ -32,8 +32,8 @@ def progress(futures: Iterable[Any], label: str = "tasks", *, timeout: float | N
         label: stands before the bar.
         timeout: seconds from the beginning of the loop until the last future.
 
-    Raises, in the loop:
-        TimeoutError: the time is over.
+    Raises:
+        TimeoutError: in the loop: the time is over.
 
     It says how many have ended, how many of them have failed, and how long the rest may take.  On a
     terminal (stderr) or in a notebook only: in a pipe or a file nothing is drawn, and the loop is

@@ -118,8 +118,10 @@ class Session:
             timeout: seconds from now until the last result.
             progress: draw a bar with this label while results are taken, as `flm.progress` does.
 
-        Raises, where the result would have come:
-            an item's own error; going on gives the results behind it.
+        Errors are raised where the result would have come; going on gives the results behind it.
+
+        Raises:
+            Exception: an item's own.
             TimeoutError: the time is over.
             Unpicklable: the item, or its result, can't travel; the others of its slice can.
             TaskLost: one of the slice took its executors down; raised for each item of it.

@@ -6,9 +6,12 @@ from __future__ import annotations
 class Status:
     """How many tasks of a session are in which state; made by `Session.status`.
 
-    pending    waiting: here, with the router, or behind others on an executor
-    running    one for each executor that is busy with the session
-    succeed, failed, cancelled    have ended
+    Attributes:
+        pending: waiting: here, with the router, or behind others on an executor.
+        running: one for each executor that is busy with the session.
+        succeed: have ended with a value.
+        failed: have ended with an error.
+        cancelled: have never run, and never will.
     """
 
     __slots__ = ("cancelled", "failed", "pending", "running", "succeed")
