@@ -73,9 +73,10 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 def error_classes() -> list[str]:
+    exported = {name: getattr(flamezmq, name) for name in flamezmq.__all__}
     return [
         name
-        for name, value in vars(errors).items()
+        for name, value in (vars(errors) | exported).items()
         if isinstance(value, type) and issubclass(value, errors.FlameError) and value is not errors.FlameError
     ]
 
