@@ -50,6 +50,18 @@ def memory_limit(root: str = "/") -> int:
     return limit
 
 
+def gpus(root: str = "/") -> int:
+    """Devices of Nvidia for this process: those of CUDA_VISIBLE_DEVICES, else those that are there."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    try:
+        names = os.listdir(os.path.join(root, "dev"))
+    except OSError:
+        return 0
+    return sum(1 for name in names if name.startswith("nvidia") and name[6:].isdigit())
+
+
 def oom_kills(root: str = "/") -> int:
     """How often the kernel killed for want of memory, in our cgroup if it says so, else anywhere."""
     places = [

@@ -31,6 +31,7 @@ from flamezmq.serialize.functions import load_function
 from flamezmq.serialize.initializer import Assigned
 from flamezmq.serialize.values import dump_value, load_call
 from flamezmq.shims.slices import SliceResult
+from flamezmq.streams import mark_streams
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
 
@@ -509,6 +510,7 @@ def leave_fork() -> None:
 def main(config: ExecutorConfig) -> None:
     """Serve until told to exit, or until the router or the worker is gone."""
     executor = running.executor = Executor(config)
+    mark_streams(executor.words)
 
     def in_child() -> None:
         executor.forked = True

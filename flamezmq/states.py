@@ -32,7 +32,8 @@ class ExecutorState(IntEnum):
 class NodeState(IntEnum):
     STARTING = 0
     READY = 1
-    GONE = 2
+    DRAINING = 2
+    GONE = 3
 
 
 SESSION_MOVES: dict[SessionState, tuple[SessionState, ...]] = {
@@ -60,7 +61,9 @@ EXECUTOR_MOVES: dict[ExecutorState, tuple[ExecutorState, ...]] = {
 
 NODE_MOVES: dict[NodeState, tuple[NodeState, ...]] = {
     # Its worker is here, but none of its executors is, yet or any more.
-    NodeState.STARTING: (NodeState.READY, NodeState.GONE),
-    NodeState.READY: (NodeState.STARTING, NodeState.GONE),
+    NodeState.STARTING: (NodeState.READY, NodeState.DRAINING, NodeState.GONE),
+    NodeState.READY: (NodeState.STARTING, NodeState.DRAINING, NodeState.GONE),
+    # Its worker has said that it leaves; its executors end what they hold.
+    NodeState.DRAINING: (NodeState.GONE,),
     NodeState.GONE: (),
 }

@@ -128,8 +128,9 @@ class Worker:
         self.drain_by: float | None = None
         self.stop_by: float | None = None
         register = m.Register(
-            config.node, self.token, os.getpid(), config.cores, config.memory, config.executors
-        )
+            config.node, self.token, os.getpid(), config.cores, config.memory, config.executors,
+            capacity.gpus(),
+        )  # fmt: skip
         self.agent = a.Agent(register)
         self._deeds: dict[type, Callable[[Any], None]] = {
             a.Fork: self._fork,
@@ -290,7 +291,7 @@ class Worker:
         for pipe in held.pipes:
             data = pipe.read(DRAIN_BYTES)
             if data:
-                self._do(self.agent.on_output(pipe.number, pipe.stream, data, now))
+                self._on_data(pipe, data, now)
 
     def _forget(self, number: int) -> None:
         held = self.held.pop(number)
@@ -308,9 +309,13 @@ class Worker:
         if len(data) < LOUD_BYTES:
             pipe.rest_until = now + MOMENT_SECONDS
         if data:
-            self._do(self.agent.on_output(pipe.number, pipe.stream, data, now))
+            self._on_data(pipe, data, now)
         if pipe.ended:
             del self.pipes[pipe.fd]  # our end is closed with the executor
+
+    def _on_data(self, pipe: Pipe, data: bytes, now: float) -> None:
+        session, running = self.held[pipe.number].words[:2]
+        self._do(self.agent.on_output(pipe.number, pipe.stream, data, now, (session, running - 1)))
 
     # --- effects
 

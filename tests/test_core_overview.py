@@ -8,7 +8,7 @@ import pytest
 
 from flamezmq.client.controller import EXECUTORS, LOGS, NODES, SESSIONS, TASKS
 from flamezmq.core import overview, records
-from flamezmq.core.members import RECENT_MESSAGES
+from flamezmq.core.members import RECENT_MESSAGES, RECENT_SLICES
 from flamezmq.errors import ProtocolError
 from flamezmq.states import ExecutorState, NodeState, SessionState, TaskState
 from flamezmq.wire import codec
@@ -320,7 +320,7 @@ def test_a_message_of_many_slices_is_remembered_by_its_last_ones() -> None:
     rows = tasks(ask(stage, TASKS, session="s1"))
 
     assert rows[-1][:3] == (100, 1, "FAILED")
-    assert [row[0] for row in rows[1:]] == list(range(101 - records.RECENT_SLICES, 101))
+    assert [row[0] for row in rows[1:]] == list(range(101 - RECENT_SLICES, 101))
 
 
 def test_a_long_queue_of_short_runs_is_cut_and_leaves_room_for_what_has_ended() -> None:

@@ -26,7 +26,8 @@ LAYERS = (
     "scheduler",
     "wire",
     "core",
-    "config log metrics net journal security serialize processes page capacity folder executor_config",
+    "config log metrics net journal security serialize processes page streams capacity folder"
+    " executor_config",
     "store shims provision",
     "client router worker executor running zygote launcher daemon batch",
     "adapters aio dashboard cli testing",

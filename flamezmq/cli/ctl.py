@@ -14,7 +14,6 @@ from typing import NoReturn
 import click
 
 from flamezmq.cli.ctl_base import (
-    DEFAULT_ADDRESS,
     FAILED,
     INTERRUPTED,
     NO_ROUTER,
@@ -26,7 +25,10 @@ from flamezmq.cli.ctl_base import (
 )
 from flamezmq.cli.ctl_change import cancel_command, close_command
 from flamezmq.cli.ctl_list import list_command
+from flamezmq.cli.ctl_logs import logs_command
+from flamezmq.cli.ctl_top import top_command
 from flamezmq.cli.ctl_view import view_command
+from flamezmq.config import DEFAULT_ADDRESS
 from flamezmq.errors import FlameError, NotFound, Refused, RouterLost
 
 EPILOG = """\b
@@ -56,7 +58,7 @@ def command(context: click.Context, address: str | None) -> None:
     context.obj = address
 
 
-for one in (list_command, view_command, close_command, cancel_command):
+for one in (list_command, view_command, close_command, cancel_command, logs_command, top_command):
     command.add_command(one)
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from flamezmq import config
+from flamezmq.config import DEFAULT_ADDRESS
+from flamezmq.errors import ConfigError
+
 if TYPE_CHECKING:
     from flamezmq.client.controller import Controller
-
-#: Where `flmrouter` listens unless it is told otherwise.
-DEFAULT_ADDRESS = "tcp://127.0.0.1:7601"
 
 #: Exit codes.
 OK, FAILED, USAGE, NO_ROUTER, NOT_FOUND, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
@@ -33,17 +33,26 @@ def address_option(function: F) -> F:
 
 
 def address_of(address: str | None) -> str:
-    """The router's address: as given here, to the group, by the environment, or the usual one.
+    """The router's address: as given here, to the group, as it is set for clients, or the usual one.
 
     Raises:
-        click.UsageError: it is none.
+        click.UsageError: it is none, or the settings can't be read.
     """
     context = click.get_current_context(silent=True)
     above = context.find_root().obj if context is not None else None
-    found = address or above or os.environ.get("FLAMEZMQ_ADDRESS") or DEFAULT_ADDRESS
+    found = address or above or _configured() or DEFAULT_ADDRESS
     if not found.startswith(("tcp://", "ipc://")):
         raise click.UsageError(f"{found!r} is no address; write tcp://HOST:PORT or ipc://PATH.")
     return str(found)
+
+
+def _configured() -> str | None:
+    """By the environment or the file of settings."""
+    try:
+        found: str | None = config.settings("client")["address"]
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    return found
 
 
 def connect(address: str | None, patience_seconds: float = 3.0) -> Controller:

@@ -161,6 +161,7 @@ def task_row(t: m.TaskRow) -> Row:
         "executor": t.executor,
         "since": time_of(t.since).isoformat(timespec="milliseconds") if t.since >= 0 else None,
         "seconds": t.seconds if t.seconds >= 0 else None,
+        "delay_seconds": round(t.delay, 3) if t.delay > 0 else None,
     }
 
 

@@ -95,4 +95,5 @@ def about(row: Row, wide: bool) -> str:
 
 def _for_people(row: Row) -> Row:
     first, count = row["first"], row["count"]
-    return {**row, "task": str(first) if count == 1 else f"{first}-{first + count - 1}"}
+    since = f"in {row['delay_seconds']:.1f} s" if row["delay_seconds"] else row["since"]
+    return {**row, "task": str(first) if count == 1 else f"{first}-{first + count - 1}", "since": since}

@@ -144,12 +144,17 @@ class Agent:
         self._zygote_backoff.died(now - self._zygote_since < YOUNG_SECONDS, self._zygote_since, now)
         return effects + self.on_time(now)
 
-    def on_output(self, number: int, stream: int, data: bytes, now: float) -> Effects:
-        """Executor `number` printed `data` on `stream` (1 or 2)."""
+    def on_output(
+        self, number: int, stream: int, data: bytes, now: float, running: tuple[int, int] = (0, -1)
+    ) -> Effects:
+        """Executor `number` printed `data` on `stream` (1 or 2).
+
+        running: the task that it runs now (router's session number, index; -1 if none)
+        """
         executor = self.executors.get(number)
         if executor is None:
             return []
-        executor.chatter.hear(stream, data, now)
+        executor.chatter.hear(stream, data, now, running)
         self._talking[number] = executor
         return self._pass_on([executor], now)
 

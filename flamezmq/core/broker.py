@@ -19,6 +19,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from flamezmq.core import (
+    checks,
     control,
     deaths,
     departures,
@@ -31,7 +32,7 @@ from flamezmq.core import (
     wear,
 )
 from flamezmq.core.huddle import Huddle
-from flamezmq.core.members import Client, Effects, Executor, Limits, Session, Worker
+from flamezmq.core.members import RECENT_SLICES, Client, Effects, Executor, Limits, Session, Worker
 from flamezmq.core.records import Records
 from flamezmq.core.tasks import Function, Ranks, Run, extract
 from flamezmq.errors import ProtocolError
@@ -368,7 +369,10 @@ class Broker:
         executor.finished += ended
         executor.stalled = False
         executor.since = now
-        self.records.results(session, executor, message, now)
+        if len(message.slices) <= RECENT_SLICES:
+            session.recent.append((executor.name, message.slices, message.seconds, message.failed, now))
+        else:
+            self.records.many_results(session, executor, message, now)
         failed = min(len(message.failed), ended)
         session.failed += failed
         session.succeed += ended - failed
@@ -549,26 +553,4 @@ class Broker:
 
     def check(self) -> None:
         """Compare every index with every other."""
-        self.scheduler.check()
-        self.records.check()
-        for session in self.sessions.values():
-            assert session.queued == sum(map(len, session.queue)), "queued"
-            assert session.held == sum(e.tasks for e in session.executors.values()), "held"
-            assert session.busy == sum(1 for e in session.executors.values() if e.tasks and not e.leaving), (
-                "busy"
-            )
-            assert (session.client.sessions.get(session.alias) is session) != session.closed
-            assert (session.number in self.delaying) == bool(session.delayed)
-            runs = [run for executor in session.executors.values() for run in executor.held]
-            runs += [*session.queue, *(run for _, _, run in session.delayed)]
-            indices = [i for run in runs for i in range(run.start, run.end)]
-            assert len(indices) == len(set(indices)), "a task is in two places"
-            alone = {run.start for run in runs if len(run) == 1}
-            assert session.closed or session.retried.keys() <= alone, "retried, and in company"
-        for peer, executor in self.executors.items():
-            assert executor.peer == peer and self.by_name[executor.token, executor.number] == peer
-            assert executor.tasks == sum(map(len, executor.held))
-            assert (peer in self.laden) == (executor.tasks > 1)
-            assert executor.session is None or executor.session.executors[peer] is executor
-            assert not executor.exiting or executor.session is None
-        assert set(self._mourned) <= set(self.executors)
+        checks.check(self, self._mourned)

@@ -1,4 +1,4 @@
-"""What an executor prints: whole lines, in batches, at a bounded rate, and its last words.
+"""What an executor prints, and for which task: whole lines, in batches, at a bounded rate; its last words.
 
 The first text after a silence goes out at once, what follows waits a little for
 company.  A line without an end (a progress bar) waits longer, then goes as it is.
@@ -13,6 +13,7 @@ import codecs
 
 import msgspec
 
+from flamezmq.core.marks import Reader, Task
 from flamezmq.wire import messages as m
 
 #: At most one message per stream in so many seconds.
@@ -35,11 +36,26 @@ def _decoder() -> codecs.IncrementalDecoder:
     return codecs.getincrementaldecoder("utf-8")("replace")
 
 
+def cut(tasks: list[int], characters: int) -> tuple[list[int], list[int]]:
+    """The triples of the first so many characters, and those of the rest."""
+    before: list[int] = []
+    for at in range(0, len(tasks), 3):
+        count, session, index = tasks[at : at + 3]
+        if count > characters:
+            head = [characters, session, index] if characters else []
+            return before + head, [count - characters, session, index, *tasks[at + 3 :]]
+        before += (count, session, index)
+        characters -= count
+    return before, []
+
+
 class Stream(msgspec.Struct, eq=False):
     """One of the two pipes."""
 
+    reader: Reader = msgspec.field(default_factory=Reader)
     decoder: codecs.IncrementalDecoder = msgspec.field(default_factory=_decoder)
     text: list[str] = []
+    tasks: list[int] = []  # as in `Printed`, of `text`
     size: int = 0  # characters in `text`
     lines: bool = False  # a line in `text` is whole
     since: float = 0.0  # when its first piece came
@@ -57,10 +73,14 @@ class Stream(msgspec.Struct, eq=False):
             return self.said + BATCH_SECONDS
         return max(self.since + UNFINISHED_SECONDS, self.said + BATCH_SECONDS)
 
-    def hear(self, text: str, now: float) -> None:
+    def hear(self, task: Task, text: str, now: float) -> None:
         if text:
             if not self.text:
                 self.since = now
+            if self.tasks[-2:] == [*task]:
+                self.tasks[-3] += len(text)
+            else:
+                self.tasks += (len(text), *task)
             self.text.append(text)
             self.size += len(text)
             self.lines = self.lines or "\n" in text
@@ -68,11 +88,16 @@ class Stream(msgspec.Struct, eq=False):
     def say(self, number: int, stream: int, now: float, last: bool) -> m.Printed:
         text = "".join(self.text)
         unfinished = ""
+        tasks: list[int] = self.tasks
+        left: list[int] = []
         if self.lines and not last and self.size < BATCH_CHARACTERS:
             end = text.rindex("\n") + 1
             text, unfinished = text[:end], text[end:]
-        message = m.Printed(number, stream, text, self.dropped)
-        self.text = [unfinished] if unfinished else []
+            tasks, left = cut(tasks, end)
+        if len(tasks) == 3 and tasks[2] < 0:
+            tasks = []  # nobody knows whose it is
+        message = m.Printed(number, stream, text, self.dropped, tasks)
+        self.text, self.tasks = [unfinished] if unfinished else [], left
         self.size, self.lines, self.dropped = len(unfinished), False, 0
         self.since = self.said = now
         return message
@@ -86,11 +111,11 @@ class Chatter(msgspec.Struct, eq=False):
     _budget: float = BURST_BYTES
     _as_of: float = 0.0
 
-    def hear(self, stream: int, data: bytes, now: float) -> None:
-        """Take in what was read from `stream` (1 or 2)."""
+    def hear(self, stream: int, data: bytes, now: float, running: Task = (0, -1)) -> None:
+        """Take in what was read from `stream` (1 or 2); `running`: what the executor's page says."""
         heard = self.streams[stream - 1]
-        text = heard.decoder.decode(data)
-        heard.tail = (heard.tail + text)[-_LAST_CHARACTERS:]
+        pieces = [(task, heard.decoder.decode(piece)) for task, piece in heard.reader.split(data, running)]
+        heard.tail = (heard.tail + "".join([text for _, text in pieces]))[-_LAST_CHARACTERS:]
         self._budget = min(BURST_BYTES, self._budget + (now - self._as_of) * RATE_BYTES_PER_SECOND)
         self._as_of = now
         if len(data) > self._budget:
@@ -98,7 +123,8 @@ class Chatter(msgspec.Struct, eq=False):
             self.dropped_bytes += len(data)
         else:
             self._budget -= len(data)
-            heard.hear(text, now)
+            for task, text in pieces:
+                heard.hear(task, text, now)
 
     def say(self, number: int, now: float, last: bool = False) -> list[m.Printed]:
         """Messages that are due; `last`: the executor is dead, everything is."""

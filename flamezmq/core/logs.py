@@ -1,8 +1,9 @@
 """Logs: the last of what each executor has printed, and which task printed it.
 
 Bounded twice: each executor keeps its latest `EXECUTOR_BYTES`, and when all
-together pass `TOTAL_BYTES`, who has been silent for longest is forgotten.  An
-executor's log outlives it.  Nothing is kept, and nothing costs, while nobody prints.
+together pass `TOTAL_BYTES`, who has been silent for longest loses its oldest
+lines.  An executor's log outlives it.  Nothing is kept, and nothing costs, while
+nobody prints.
 
 Pure: texts and `now` come in, rows go out.
 """
@@ -88,7 +89,11 @@ class Logs:
             shelf.drop_oldest()
         self.size += shelf.size
         while self.size > self.total_bytes:
-            self.size -= self._shelves.pop(next(iter(self._shelves))).size
+            silent, shelf = next(iter(self._shelves.items()))
+            self.size -= shelf.pieces[0].size
+            shelf.drop_oldest()
+            if not shelf.pieces:
+                del self._shelves[silent]
 
     def find(self, executor: str, session: str, task: int, after: int) -> Iterator[Piece]:
         """What fits the question ("" and -1: any) and came after piece number `after`, in that order."""

@@ -15,8 +15,11 @@ from flamezmq.wire import messages as m
 if TYPE_CHECKING:
     from flamezmq.core.control import Cancelling
 
-#: Of a session: messages with results that are remembered.
+#: Of a session: messages with results that are remembered, and of each so many slices.
 RECENT_MESSAGES = 32
+RECENT_SLICES = 16
+#: Of an id or a name that a peer has chosen, so many characters are kept for people.
+NAME_CHARACTERS = 200
 
 Effects = list[tuple[int, Any, list[Any]]]  # (peer, message, buffer frames), in the order of sending
 
@@ -124,10 +127,10 @@ class Executor:
     bound_to: int = 0  # session number of the last Bind that was sent
     since: float = 0.0
     past: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=8))
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        return f"{self.node}/{self.number}"
+    def __post_init__(self) -> None:
+        self.name = f"{self.node[:NAME_CHARACTERS]}/{self.number}"
 
 
 @dataclass(slots=True, eq=False)

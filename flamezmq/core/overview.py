@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from heapq import merge
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flamezmq.core.logs import Piece
-from flamezmq.core.members import Effects, Executor, Session, Worker
+from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session, Worker
 from flamezmq.core.records import Ended
 from flamezmq.errors import ProtocolError
 from flamezmq.states import ExecutorState, NodeState, SessionState, TaskState
@@ -75,7 +75,7 @@ def _number(session: Session) -> int:
 
 
 def _no_session(id: str) -> str:
-    return f"there is no session {id[:200]!r}, nor one that has ended of late"
+    return f"there is no session {id[:NAME_CHARACTERS]!r}, nor one that has ended of late"
 
 
 def _running(session: Session) -> int:
@@ -88,13 +88,13 @@ def _session_row(s: Session, now: float) -> m.SessionRow:
         s.number,
         s.id,
         SessionState.CLOSED if s.closed else SessionState.OPEN,
-        spec.name[:200],
-        spec.application[:200],
-        spec.tenant[:200],
+        spec.name[:NAME_CHARACTERS],
+        spec.application[:NAME_CHARACTERS],
+        spec.tenant[:NAME_CHARACTERS],
         spec.priority,
         spec.weight,
         spec.max_retries,
-        spec.environment.host[:200],
+        spec.environment.host[:NAME_CHARACTERS],
         len(s.executors),
         s.queued + len(s.delayed) + s.held - running,
         running,
@@ -124,22 +124,22 @@ def _executors(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
 
 
 def _no_executor(name: str) -> str:
-    return f"there is no executor {name[:200]!r}, nor one whose log is still kept"
+    return f"there is no executor {name[:NAME_CHARACTERS]!r}, nor one whose log is still kept"
 
 
 def _executor_row(broker: Broker, e: Executor, now: float) -> m.ExecutorRow:
     if broker.is_dead(e.peer):
         state = ExecutorState.DEAD
-    elif e.leaving or e.exiting:
+    elif e.exiting or e.departing or (e.leaving and e.paused is None):
         state = ExecutorState.DRAINING
     else:
         state = ExecutorState.IDLE if e.session is None else ExecutorState.BOUND
     return m.ExecutorRow(
         e.peer,
-        e.name[:200],
+        e.name,
         state,
         e.session.id if e.session is not None else "",
-        e.node[:200],
+        e.node[:NAME_CHARACTERS],
         e.pid,
         e.tasks,
         e.held[0].start if e.tasks else -1,
@@ -162,10 +162,20 @@ def _nodes(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
 def _node_row(w: Worker, counts: list[int], now: float) -> m.NodeRow:
     """counts: executors that are there, and those of them that are busy."""
     there, busy = counts
-    state = NodeState.READY if there else NodeState.STARTING
+    state = NodeState.DRAINING if w.leaving else NodeState.READY if there else NodeState.STARTING
     age = now - w.since
     return m.NodeRow(
-        w.peer, w.node[:200], state, w.cores, w.memory, w.gpus, there, busy, w.executors, w.pid, age
+        w.peer,
+        w.node[:NAME_CHARACTERS],
+        state,
+        w.cores,
+        w.memory,
+        w.gpus,
+        there,
+        busy,
+        w.executors,
+        w.pid,
+        age,
     )
 
 
@@ -190,7 +200,7 @@ def _tasks(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
 
     rows = list(islice(wanted(_on_executors(session, now)), limit))
     # What waits leaves half of the room to what has ended.
-    waiting = list(islice(wanted(_waiting(session)), limit - len(rows)))
+    waiting = list(islice(wanted(_waiting(session, now)), limit - len(rows)))
     ended = list(islice(wanted(_ended(session, now)), limit - len(rows) - min(len(waiting), limit // 2)))
     rows += waiting[: limit - len(rows) - len(ended)] + ended
     total = sum(count for state, count in counts.items() if ask.state in (-1, state))
@@ -205,7 +215,12 @@ def _on_executors(session: Session, now: float) -> Iterator[m.TaskRow]:
         since = now - executor.since
         oldest = True
         for run in executor.held:
-            label, name, first, count = run.function.label[:200], executor.name, run.start, len(run)
+            label, name, first, count = (
+                run.function.label[:NAME_CHARACTERS],
+                executor.name,
+                run.start,
+                len(run),
+            )
             if oldest and count:
                 yield m.TaskRow(first, 1, TaskState.RUNNING, label, run.attempt, name, since, -1.0)
                 oldest, first, count = False, first + 1, count - 1
@@ -213,12 +228,14 @@ def _on_executors(session: Session, now: float) -> Iterator[m.TaskRow]:
                 yield m.TaskRow(first, count, TaskState.PENDING, label, run.attempt, name, -1.0, -1.0)
 
 
-def _waiting(session: Session) -> Iterator[m.TaskRow]:
-    """What is queued, and what waits for its time; neighbours are put together."""
+def _waiting(session: Session, now: float) -> Iterator[m.TaskRow]:
+    """What waits for its time, and what is queued; neighbours are put together."""
+    for when, _, run in islice(session.delayed, MOST_RUNS):
+        label, delay = run.function.label[:NAME_CHARACTERS], max(when - now, 0.0)
+        yield m.TaskRow(run.start, len(run), TaskState.PENDING, label, run.attempt, "", -1.0, -1.0, delay)
     row: m.TaskRow | None = None
-    delayed = (run for _, _, run in session.delayed)
-    for run in islice(chain(session.queue, delayed), MOST_RUNS):
-        label = run.function.label[:200]
+    for run in islice(session.queue, MOST_RUNS):
+        label = run.function.label[:NAME_CHARACTERS]
         if (
             row is not None
             and row.first + row.count == run.start
@@ -235,7 +252,7 @@ def _waiting(session: Session) -> Iterator[m.TaskRow]:
 
 def _ended(session: Session, now: float) -> Iterator[m.TaskRow]:
     """What has ended of late, the latest first."""
-    for ended in reversed(session.recent):
+    for ended in map(Ended._make, reversed(session.recent)):
         yield from _ended_rows(session, ended, now - ended.when)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core.members import Effects, Executor, Session
+from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
 
@@ -27,7 +27,7 @@ def on_printed(
     if worker is None:
         raise ProtocolError("this is a worker's message")
     executor = broker.executors.get(broker.by_name.get((worker.token, message.number), -1))
-    name = executor.name if executor is not None else f"{worker.node}/{message.number}"
+    name = executor.name if executor is not None else f"{worker.node[:NAME_CHARACTERS]}/{message.number}"
     dropped = message.dropped
     for text, session, index in _pieces(executor, message):
         broker.records.logs.add(name, session, index, message.stream, text, dropped, now)

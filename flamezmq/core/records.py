@@ -11,20 +11,20 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from flamezmq.core.logs import Logs
-from flamezmq.core.members import Executor, Session
+from flamezmq.core.members import NAME_CHARACTERS, RECENT_SLICES, Executor, Session
 from flamezmq.wire import messages as m
 
 #: Sessions that have ended and are remembered.
 ENDED_SESSIONS = 256
-#: Of a session: slices of each message with results, names of functions.
-RECENT_SLICES = 16
+#: Of a session: names of functions that are remembered.
 LABELS = 256
-#: Of an id or a name that a peer has chosen, so many characters are kept and shown.
-NAME_CHARACTERS = 200
 
 
 class Ended(NamedTuple):
-    """Slices that ended together.  `failed` are positions in them; seconds of -1: lost with the executor."""
+    """Slices that ended together, as `Session.recent` has them.  Stale ones have an attempt of 0.
+
+    `failed` are positions in them; seconds of -1: lost with the executor
+    """
 
     executor: str
     slices: list[m.Slice]
@@ -56,11 +56,16 @@ class Records:
         """It is closed, and nobody serves it any more."""
         session.begun.clear()
         session.charges.clear()
+        if session.spec.within:  # a task's own: there may be very many
+            self._forget(session)
+            return
         self.ended.append(session)
         if len(self.ended) > ENDED_SESSIONS:
-            oldest = self.ended.popleft()
-            if self._by_id.get(oldest.id) is oldest:
-                del self._by_id[oldest.id]
+            self._forget(self.ended.popleft())
+
+    def _forget(self, session: Session) -> None:
+        if self._by_id.get(session.id) is session:
+            del self._by_id[session.id]
 
     @staticmethod
     def shipped(session: Session, function: int, label: str) -> None:
@@ -70,15 +75,13 @@ class Records:
             del session.labels[next(iter(session.labels))]
 
     @staticmethod
-    def results(session: Session, executor: Executor, message: m.RoutedResults, now: float) -> None:
-        """These have ended; stale slices among them have an attempt of 0."""
-        slices, seconds, failed = message.slices, message.seconds, message.failed
-        surplus = len(slices) - RECENT_SLICES
-        if surplus > 0:
-            passed = sum(part.count for part in slices[:surplus])
-            slices, seconds = slices[surplus:], seconds[surplus:]
-            failed = [position - passed for position in failed if position >= passed]
-        session.recent.append(Ended(executor.name, slices, seconds, failed, now))
+    def many_results(session: Session, executor: Executor, message: m.RoutedResults, now: float) -> None:
+        """A message of many slices has ended; the last ones are remembered."""
+        surplus = len(message.slices) - RECENT_SLICES
+        passed = sum(part.count for part in message.slices[:surplus])
+        failed = [position - passed for position in message.failed if position >= passed]
+        last = message.slices[surplus:], message.seconds[surplus:]
+        session.recent.append((executor.name, *last, failed, now))
 
     @staticmethod
     def lost(
@@ -88,7 +91,7 @@ class Records:
         for _, message, _ in effects:
             if type(message) is m.Lost:
                 part = m.Slice(-1, message.index, 1, message.attempts)
-                session.recent.append(Ended(executor.name, [part], [-1.0], [0], now))
+                session.recent.append((executor.name, [part], [-1.0], [0], now))
 
     def check(self) -> None:
         """Compare every index with every other."""

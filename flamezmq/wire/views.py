@@ -150,6 +150,7 @@ class TaskRow(msgspec.Struct, array_like=True):
     executor  that holds, runs or ran them; "" for what waits with the router
     since     seconds for which they have been running, or since they ended; -1 for what waits
     seconds   run time of each, on average; -1 unless they have ended
+    delay     seconds until they may run again (a retry that waits); else 0
     """
 
     first: int
@@ -160,6 +161,7 @@ class TaskRow(msgspec.Struct, array_like=True):
     executor: str
     since: float
     seconds: float
+    delay: float = 0.0
 
 
 class LogRow(msgspec.Struct, array_like=True):

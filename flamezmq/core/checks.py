@@ -1,0 +1,34 @@
+"""The broker's `check`: every index is compared with every other.  For tests; it walks through everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flamezmq.core.broker import Broker
+
+
+def check(broker: Broker, mourned: Iterable[int]) -> None:
+    """mourned: executors whose death was reported."""
+    broker.scheduler.check()
+    broker.records.check()
+    for session in broker.sessions.values():
+        assert session.queued == sum(map(len, session.queue)), "queued"
+        assert session.held == sum(e.tasks for e in session.executors.values()), "held"
+        assert session.busy == sum(1 for e in session.executors.values() if e.tasks and not e.leaving), "busy"
+        assert (session.client.sessions.get(session.alias) is session) != session.closed
+        assert (session.number in broker.delaying) == bool(session.delayed)
+        runs = [run for executor in session.executors.values() for run in executor.held]
+        runs += [*session.queue, *(run for _, _, run in session.delayed)]
+        indices = [i for run in runs for i in range(run.start, run.end)]
+        assert len(indices) == len(set(indices)), "a task is in two places"
+        alone = {run.start for run in runs if len(run) == 1}
+        assert session.closed or session.retried.keys() <= alone, "retried, and in company"
+    for peer, executor in broker.executors.items():
+        assert executor.peer == peer and broker.by_name[executor.token, executor.number] == peer
+        assert executor.tasks == sum(map(len, executor.held))
+        assert (peer in broker.laden) == (executor.tasks > 1)
+        assert executor.session is None or executor.session.executors[peer] is executor
+        assert not executor.exiting or executor.session is None
+    assert set(mourned) <= set(broker.executors)
