@@ -159,7 +159,7 @@ def speak(n):
 with flm.Client(executors=2) as client:
     futures = [client.submit(speak, n) for n in range(30)]
     for number, future in enumerate(flm.progress(futures, label="talk"), 1):
-        print("taken", number)
+        sys.stdout.write(f"taken {number}\\n")  # in one piece: another thread prints, too
 """)
     said = [re.sub(r"^\(\S+\) ", "", line) for line in terminal.screen if "task " in line]
 
@@ -248,6 +248,32 @@ drawn.wait(10)
     assert terminal.code == 0
     assert HIDE in terminal.raw
     assert terminal.cursor_is_shown
+
+
+def test_a_terminal_that_goes_away_does_not_stop_the_work(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    program = f"""
+with flm.Client(executors=1) as client:
+    futures = [client.submit(abs, 1)]
+    seen = 0
+    for future in flm.progress([*futures, *[client.submit(time.sleep, 0.2) for _ in range(5)]], label="gone"):
+        seen += 1
+    seen += len(list(client.map(abs, range(10), progress="gone, too")))
+open({str(tmp_path / "out")!r}, "w").write(str(seen))
+"""
+    env = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen(
+        [sys.executable, "-c", HEAD + program], stdin=theirs, stdout=theirs, stderr=theirs, env=env
+    )
+    os.close(theirs)
+    text = b""
+    while b"gone" not in text:
+        text += os.read(ours, 4096)
+    os.close(ours)
+
+    child.wait(LIMIT_SECONDS)
+
+    assert (tmp_path / "out").read_text() == "16"
 
 
 def test_in_a_pipe_and_on_a_dumb_terminal_nothing_is_drawn_and_rich_is_not_imported(tmp_path: Path) -> None:

@@ -135,49 +135,49 @@ def _failed(future: Any) -> bool:
 
 
 class _Terminal:
-    """All bars of this process; one display for all of them, or they would draw over each other.
+    """The display of all bars of this process: each by itself, they would draw over each other.
 
-    The last one that ends remains; of those that end before it (bars in bars) only it would be a pile.
+    The last bar that ends remains; of those that end before it (bars in bars) only it would be a pile.
+    rich has its own locks; ours is never held while it is called.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._display: Any = None
-        self._lines: list[Any] = []  # rich's ids
+        self._bars = 0
         self._owner = 0
 
-    def add(self, label: str, total: int | None) -> Any:
+    def add(self, label: str, total: int | None) -> tuple[Any, Any]:
+        """Show another bar; returns rich's display and its id there."""
+        new = _display() if self._display is None else None
         with self._lock:
+            self._bars += 1
             if self._display is None:
-                self._display, self._owner = _display(), os.getpid()
-            line = self._display.add_task(label, total=total, failed="")
-            self._lines.append(line)
-            self._display.start()
-            return line
+                self._display, self._owner = new or _display(), os.getpid()
+            display = self._display
+        line = display.add_task(label, total=total, failed="")
+        display.start()
+        return display, line
 
-    def draw(self, line: Any, done: int, failed: int) -> None:
+    def remove(self, display: Any, line: Any) -> None:
         with self._lock:
-            if line in self._lines:
-                words = f"{failed:,} failed" if failed else ""
-                self._display.update(line, completed=done, failed=words, refresh=True)
-
-    def remove(self, line: Any) -> None:
-        with self._lock:
-            if line not in self._lines:
-                return
-            self._lines.remove(line)
-            if self._lines:
-                self._display.remove_task(line)
-            else:
-                self.stop()
+            if self._display is not display:
+                return  # it was stopped already
+            self._bars -= 1
+            others = self._bars > 0
+            if not others:
+                self._display = None
+        if others:
+            display.remove_task(line)
+        else:
+            display.stop()
 
     def stop(self) -> None:
-        """Give the terminal back: at the end of the last bar, and at that of the program."""
+        """Give the terminal back, at the end of the program."""
         with self._lock:
-            display, self._display = self._display, None
-            self._lines = []
-            if display is not None and self._owner == os.getpid():
-                display.stop()
+            display, self._display, self._bars = self._display, None, 0
+        if display is not None and self._owner == os.getpid():
+            display.stop()
 
 
 _terminal = _Terminal()
@@ -210,13 +210,26 @@ def _display() -> Any:
 
 class _OnTerminal:
     def __init__(self, label: str, total: int | None) -> None:
-        self._id = _terminal.add(label, total)
+        self._display, self._id = _terminal.add(label, total)
+        self._closed = False
 
     def draw(self, done: int, failed: int) -> None:
-        _terminal.draw(self._id, done, failed)
+        if self._closed:
+            return
+        words = f"{failed:,} failed" if failed else ""
+        try:
+            self._display.update(self._id, completed=done, failed=words, refresh=True)
+        except (OSError, ValueError):
+            self.close()  # the terminal is gone; that is no reason to stop working
 
     def close(self) -> None:
-        _terminal.remove(self._id)
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            _terminal.remove(self._display, self._id)
+        except (OSError, ValueError):
+            pass
 
 
 # --- in a notebook

@@ -28,10 +28,11 @@ def say(text: str) -> None:
 def show(message: m.Output) -> None:
     """What a task printed, on the user's own streams."""
     stream = sys.stderr if message.stream == 2 else sys.stdout
-    for line in message.text.splitlines():
-        print(f"({message.executor}) {line}", file=stream)
+    lines = message.text.splitlines()
     if message.dropped:
-        print(f"({message.executor}) ... {message.dropped} bytes more than can be shown", file=stream)
+        lines.append(f"... {message.dropped} bytes more than can be shown")
+    # At once: what the program prints meanwhile, in another thread, does not come between.
+    stream.write("".join(f"({message.executor}) {line}\n" for line in lines))
     stream.flush()
 
 
