@@ -401,6 +401,57 @@ def test_an_executor_that_dies_is_told_by_both_sides(daemons: Daemons, tmp_path:
         assert (line["executor"], line["signal"], line["level"]) == ("n/1", "SIGKILL", "warning")
 
 
+# --- flmctl ping
+
+
+def ctl_ping(address: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "flamezmq.cli.ctl", "ping", "-a", address, *words],
+        capture_output=True, text=True, timeout=LIMIT_SECONDS, env=environment(), check=False,
+    )  # fmt: skip
+
+
+def test_ping_says_what_the_router_is_and_who_is_with_it(daemons: Daemons, address: str) -> None:
+    daemons.router(address)
+    daemons.worker(address, executors=2).wait_for("registered")
+    with flm.Client(address) as client, client.session("s"):
+        until(lambda: json.loads(ctl_ping(address, "-o", "json").stdout)["executors"] == 2, "two executors")
+        facts = json.loads(ctl_ping(address, "-o", "json").stdout)
+        text = ctl_ping(address)
+
+    assert facts["address"] == address
+    assert (facts["version"], facts["nodes"], facts["clients"]) == (flm.__version__, 1, 1)
+    assert (facts["sessions"], facts["pending"], facts["held"], facts["draining"]) == (1, 0, 0, False)
+    assert 0 < facts["milliseconds"] < 30_000
+    assert 0 < facts["uptime"] < 600
+    assert text.returncode == 0
+    assert text.stdout.startswith(f"the router at {address} answers (in ")
+    assert "1 node, 2 executors, 1 client, 1 session; tasks: 0 waiting, 0 with executors\n" in text.stdout
+
+
+def test_ping_gives_up_within_its_bound_with_an_exit_code_of_its_own() -> None:
+    address = tcp()
+
+    done = ctl_ping(address, "--timeout", "0.3")
+
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert f"no router answers at {address} (waited 0.3 s)" in done.stderr
+
+
+def test_ping_gives_up_on_a_router_that_is_frozen(daemons: Daemons) -> None:
+    address = tcp()
+    router = daemons.router(address)
+    router.signal(signal.SIGSTOP)
+    try:
+        done = ctl_ping(address, "--timeout", "0.5")
+    finally:
+        router.signal(signal.SIGCONT)
+
+    assert done.returncode == 3
+    assert "(waited 0.5 s)" in done.stderr or "has not answered in 0.5 s" in done.stderr
+
+
 # --- systemd
 
 

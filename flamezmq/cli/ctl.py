@@ -26,6 +26,7 @@ from flamezmq.cli.ctl_base import (
 from flamezmq.cli.ctl_change import cancel_command, close_command
 from flamezmq.cli.ctl_list import list_command
 from flamezmq.cli.ctl_logs import logs_command
+from flamezmq.cli.ctl_ping import ping_command
 from flamezmq.cli.ctl_top import top_command
 from flamezmq.cli.ctl_view import view_command
 from flamezmq.config import DEFAULT_ADDRESS
@@ -50,7 +51,7 @@ Exit codes:
     "-a",
     "--address",
     metavar="ADDRESS",
-    help=f"The router's; else $FLAMEZMQ_ADDRESS, else {DEFAULT_ADDRESS}.",
+    help=f"The router's; else $FLAMEZMQ_ADDRESS, else the one in flamezmq.toml, else {DEFAULT_ADDRESS}.",
 )
 @click.pass_context
 def command(context: click.Context, address: str | None) -> None:
@@ -58,7 +59,15 @@ def command(context: click.Context, address: str | None) -> None:
     context.obj = address
 
 
-for one in (list_command, view_command, close_command, cancel_command, logs_command, top_command):
+for one in (
+    ping_command,
+    list_command,
+    view_command,
+    close_command,
+    cancel_command,
+    logs_command,
+    top_command,
+):
     command.add_command(one)
 
 

@@ -22,7 +22,7 @@ GRACE_SECONDS = 0.5
 #: Rows that are asked for in one question; the router gives no more.
 PAGE_ROWS = 256
 
-SESSIONS, EXECUTORS, NODES, TASKS, LOGS = range(5)
+SESSIONS, EXECUTORS, NODES, TASKS, LOGS, ROUTER = range(6)
 _COLUMNS = ("sessions", "executors", "nodes", "tasks", "logs")
 
 
@@ -130,6 +130,11 @@ class Controller:
         """
         answer = self._ask(LOGS, session=session, task=task, executor=executor, after=after)
         return answer.logs, answer.more
+
+    def router(self) -> m.RouterRow:
+        """The router itself: what it is, since when, and how many are with it."""
+        row: m.RouterRow = self._only(self._ask(ROUTER).router, "answer to that from this router")
+        return row
 
     # --- orders
 

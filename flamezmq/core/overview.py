@@ -15,11 +15,13 @@ from heapq import merge
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flamezmq.core import departures
 from flamezmq.core.logs import Piece
 from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session, Worker
 from flamezmq.core.records import Ended
 from flamezmq.errors import ProtocolError
 from flamezmq.states import ExecutorState, NodeState, SessionState, TaskState
+from flamezmq.version import __version__
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
@@ -303,4 +305,24 @@ def _log_row(p: Piece, now: float) -> m.LogRow:
     return m.LogRow(p.number, now - p.when, p.executor, p.session, p.task, p.stream, p.text, p.dropped)
 
 
-_ANSWERS = (_sessions, _executors, _nodes, _tasks, _logs)
+# --- the router
+
+
+def _router(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
+    found = broker.statistics()
+    row = m.RouterRow(
+        __version__,
+        m.PROTOCOL,
+        now - broker.born,
+        len(departures.outer_clients(broker)) - 1,
+        sum(not session.closed for session in broker.sessions.values()),
+        len(broker.workers),
+        len(broker.executors),
+        found["queued"],
+        found["held"],
+        broker.draining,
+    )
+    return m.Answer(ask.request, router=[row])
+
+
+_ANSWERS = (_sessions, _executors, _nodes, _tasks, _logs, _router)

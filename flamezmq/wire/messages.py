@@ -28,6 +28,7 @@ from flamezmq.wire.views import Done as Done
 from flamezmq.wire.views import ExecutorRow as ExecutorRow
 from flamezmq.wire.views import LogRow as LogRow
 from flamezmq.wire.views import NodeRow as NodeRow
+from flamezmq.wire.views import RouterRow as RouterRow
 from flamezmq.wire.views import SessionRow as SessionRow
 from flamezmq.wire.views import TaskRow as TaskRow
 

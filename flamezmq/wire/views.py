@@ -15,7 +15,7 @@ import msgspec
 class Ask(msgspec.Struct, tag=7, array_like=True):
     """Show me; answered by `Answer`.  For those who look from outside: they need no session.
 
-    kind      0: sessions, 1: executors, 2: nodes, 3: tasks, 4: logs
+    kind      0: sessions, 1: executors, 2: nodes, 3: tasks, 4: logs, 5: the router itself
     session   only this one, by its id; "" for all (sessions, tasks, logs)
     task      only what this task has printed, by its index; -1 for all (logs)
     executor  only this one, by its name; "" for all (executors, logs)
@@ -26,7 +26,7 @@ class Ask(msgspec.Struct, tag=7, array_like=True):
     """
 
     request: int
-    kind: Annotated[int, msgspec.Meta(ge=0, le=4)]
+    kind: Annotated[int, msgspec.Meta(ge=0, le=5)]
     session: str = ""
     task: int = -1
     executor: str = ""
@@ -184,6 +184,29 @@ class LogRow(msgspec.Struct, array_like=True):
     dropped: int
 
 
+class RouterRow(msgspec.Struct, array_like=True):
+    """The router itself.
+
+    version   of flamezmq, for people
+    uptime    seconds since it was started
+    clients   without the one that asks, and without tasks that submit tasks
+    pending   tasks that wait, in all sessions
+    held      tasks that executors have
+    draining  it was told to stop
+    """
+
+    version: str
+    protocol: int
+    uptime: float
+    clients: int
+    sessions: int
+    nodes: int
+    executors: int
+    pending: int
+    held: int
+    draining: bool
+
+
 class Answer(msgspec.Struct, tag=30, array_like=True):
     """Answer to `Ask`, whose `request` it quotes: one of the columns has rows.
 
@@ -199,6 +222,7 @@ class Answer(msgspec.Struct, tag=30, array_like=True):
     tasks: list[TaskRow] = []
     logs: list[LogRow] = []
     more: int = 0
+    router: list[RouterRow] = []
 
 
 class Done(msgspec.Struct, tag=31, array_like=True):
