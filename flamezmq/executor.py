@@ -22,7 +22,7 @@ from itertools import repeat
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from flamezmq import page, processes, running
+from flamezmq import page, processes, running, streams
 from flamezmq.errors import FlameError, ProtocolError, Unpicklable
 from flamezmq.executor_config import ExecutorConfig
 from flamezmq.net.line import Line
@@ -31,7 +31,6 @@ from flamezmq.serialize.functions import load_function
 from flamezmq.serialize.initializer import Assigned
 from flamezmq.serialize.values import dump_value, load_call
 from flamezmq.shims.slices import SliceResult
-from flamezmq.streams import mark_streams
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
 
@@ -267,7 +266,8 @@ class Executor:
 
     def _flush(self, wait: bool = False, begun: m.Begun | None = None) -> None:
         """Send what has ended (and that a task has begun); `wait` for the next message."""
-        flush_streams()  # what was printed without a newline is shown before its task has ended
+        if streams.printed:  # what has no newline yet is shown before its task has ended
+            streams.flush_printed()
         if self._attending:
             self.line.wake()
         with self.line.lock:
@@ -490,19 +490,10 @@ def _dumped(value: Any) -> Any:
     return dump_value(value.isolate())
 
 
-def flush_streams() -> None:
-    """Whatever the user's code has put there, or closed."""
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except Exception:
-        pass
-
-
 def leave_fork() -> None:
     """A task forked and its child came back from it: the child is not an executor."""
     try:
-        flush_streams()
+        streams.flush_printed()
     finally:
         os._exit(0)
 
@@ -510,7 +501,7 @@ def leave_fork() -> None:
 def main(config: ExecutorConfig) -> None:
     """Serve until told to exit, or until the router or the worker is gone."""
     executor = running.executor = Executor(config)
-    mark_streams(executor.words)
+    streams.mark_streams(executor.words)
 
     def in_child() -> None:
         executor.forked = True

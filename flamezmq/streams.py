@@ -14,6 +14,9 @@ from typing import IO
 from flamezmq import page
 from flamezmq.core.marks import UNKNOWN, mark
 
+#: Something was printed since `flush_printed` was called last.
+printed = False
+
 
 class MarkedStream(io.TextIOWrapper):
     """A text stream on the same buffer as `stream`, for the executor whose page is `words`."""
@@ -30,6 +33,8 @@ class MarkedStream(io.TextIOWrapper):
         self._said: tuple[int, int] | None = None
 
     def write(self, text: str, /) -> int:
+        global printed
+        printed = True
         words = self._words
         now = words[page.SESSION], words[page.RUNNING]
         if now != self._said:
@@ -43,6 +48,17 @@ class MarkedStream(io.TextIOWrapper):
             self._said = None
             super().write(mark(0, UNKNOWN))
         super().flush()
+
+
+def flush_printed() -> None:
+    """What was printed without a newline goes out, whatever the user's code has put in the streams' place."""
+    global printed
+    printed = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass  # the user's code has closed it, or it is none
 
 
 def mark_streams(words: memoryview) -> None:
