@@ -506,6 +506,7 @@ def main(config: ExecutorConfig) -> None:
     def in_child() -> None:
         executor.forked = True
         executor.line.abandon()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # of a child of the user's, `terminate` means its end
 
     os.register_at_fork(after_in_child=in_child)
 

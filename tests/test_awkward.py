@@ -202,11 +202,20 @@ def test_a_task_may_use_processes_of_its_own(client: flm.Client) -> None:
         with multiprocessing.get_context("fork").Pool(2) as workers:
             return workers.map(abs, [-1, -2])
 
+    def handler() -> bool:
+        read, write = os.pipe()
+        if not os.fork():
+            os.write(write, bytes([signal.getsignal(signal.SIGTERM) is signal.SIG_DFL]))
+            os._exit(0)
+        os.wait()
+        return os.read(read, 1) == b"\1"
+
     def shell() -> str:
         return subprocess.check_output(["echo", "hi"], text=True)
 
     assert client.submit(pool).result(WAIT_SECONDS) == [1, 2]
     assert client.submit(shell).result(WAIT_SECONDS) == "hi\n"
+    assert client.submit(handler).result(WAIT_SECONDS), "a SIGTERM ends it, as it would anywhere"
 
 
 def test_threads_that_a_task_leaves_do_not_hold_up_the_end() -> None:
