@@ -33,6 +33,14 @@ from flamezmq.config import DEFAULT_ADDRESS
 from flamezmq.errors import FlameError, NotFound, Refused, RouterLost
 
 EPILOG = """\b
+Examples:
+  flmctl list               the sessions that are open
+  flmctl list -e -o json    the executors, for a program
+  flmctl view SESSION -t    one session, and its tasks
+  flmctl cancel TASK        that has not begun
+  flmctl close SESSION      and cancel what waits in it
+
+\b
 Exit codes:
   0    done
   1    it could not be done, and why is said on stderr

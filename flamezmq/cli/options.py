@@ -24,6 +24,10 @@ over the file.  Without --config the first of these is read: ./flamezmq.toml,
 ~/.config/flamezmq/flamezmq.toml, /etc/flamezmq/flamezmq.toml.
 
 \b
+Examples:
+{examples}
+
+\b
 Signals:
   SIGTERM, SIGINT  stop: running tasks may end first (--drain-seconds); a second one stops at once
 
@@ -81,8 +85,8 @@ def flags_of(table: str) -> Callable[[F], F]:
     return decorate
 
 
-def epilog(table: str, example: str, failed: str) -> str:
-    return EPILOG.format(table=table, example=example, failed=failed)
+def epilog(table: str, example: str, failed: str, examples: str) -> str:
+    return EPILOG.format(table=table, example=example, failed=failed, examples=examples)
 
 
 def settings(table: str, file: str | None, given: dict[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,15 @@ import click
 from flamezmq import log
 from flamezmq.cli import options
 
+EXAMPLES = """\
+  flmrouter                                        for workers and clients of this machine
+  flmrouter --bind tcp://0.0.0.0:7601 --insecure   for others, too, in a network that you trust
+  flmrouter --config flamezmq.toml                 as the file says"""
+
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=options.epilog("router", "drain_seconds = 10", "it can't listen there"),
+    epilog=options.epilog("router", "drain_seconds = 10", "it can't listen there", EXAMPLES),
 )
 @options.flags_of("router")
 def command(file: str | None, **given: Any) -> int:

@@ -9,10 +9,15 @@ import click
 from flamezmq import log
 from flamezmq.cli import options
 
+EXAMPLES = """\
+  flmworker                               one executor per usable core, for a router of this machine
+  flmworker --router tcp://HOST:7601      for one of another machine
+  flmworker --executors 4 --node big-one  with a number and a name of its own"""
+
 
 @click.command(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=options.epilog("worker", "executors = 4", "it can't work here")
+    epilog=options.epilog("worker", "executors = 4", "it can't work here", EXAMPLES)
     + "  4  executors die as they start, again and again\n",
 )
 @options.flags_of("worker")
