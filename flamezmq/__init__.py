@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         TooLarge,
         Unpicklable,
     )
+    from flamezmq.optioned import options
     from flamezmq.running import current
 
 _HOMES = {
@@ -56,6 +57,7 @@ _HOMES = {
     "current": "flamezmq.running",
     "progress": "flamezmq.client.progress",
     "wait": "flamezmq.client.waiting",
+    "options": "flamezmq.optioned",
     "Certificate": "flamezmq.errors",
     "ClientClosed": "flamezmq.errors",
     "ConfigError": "flamezmq.errors",
@@ -103,6 +105,7 @@ __all__ = [
     "aio",
     "as_completed",
     "current",
+    "options",
     "progress",
     "testing",
     "wait",

@@ -23,19 +23,22 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from flamezmq import page, processes, running, streams
-from flamezmq.errors import FlameError, ProtocolError, Unpicklable
+from flamezmq.errors import FlameError, NoTask, ProtocolError, Unpicklable
 from flamezmq.executor_config import ExecutorConfig
 from flamezmq.net.line import Line
 from flamezmq.serialize.failures import dump_error, words_of
 from flamezmq.serialize.functions import load_function
 from flamezmq.serialize.initializer import Assigned
 from flamezmq.serialize.values import dump_value, load_call
+from flamezmq.shims.alarm import alarm
+from flamezmq.shims.attempts import note_attempts, prepare
 from flamezmq.shims.slices import SliceResult
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
 
 if TYPE_CHECKING:
     from flamezmq.client.nested import NestedClient
+    from flamezmq.optioned import Options
 
 #: Finished results wait at most so long for company, and only while the next task is known to be short.
 FLUSH_SECONDS = 0.008
@@ -50,6 +53,8 @@ MOST_DISTRUST = 1000
 ANNOUNCED_TRUST = -10
 #: Results of so many bytes go out at once.
 FLUSH_BYTES = 1 << 16
+#: So many tasks that were sent back are remembered without asking whether they are still here.
+MOST_RETRIED = 1000
 #: How often the attendant looks whether the same task is still running.
 ATTEND_SECONDS = 0.02
 
@@ -57,18 +62,21 @@ ATTEND_SECONDS = 0.02
 class Function:
     """A function that was shipped here; unpickled when it is first called.
 
-    trust  how many short tasks in a row it has run; what is not above 0 is not known to be short
+    trust    how many short tasks in a row it has run; what is not above 0 is not known to be short
+    options  to be asked when a task has failed; None for most, and until the first call
     """
 
-    __slots__ = ("_assigned", "_blob", "call", "number", "trust")
+    __slots__ = ("_assigned", "_blob", "call", "number", "options", "trust")
 
     def __init__(self, number: int, blob: bytes, assigned: Assigned) -> None:
         self.number, self._blob, self._assigned = number, blob, assigned
+        self.options: Options | None = None
         self.trust = 0
         self.call: Callable[..., Any] = self._first_call
 
     def _first_call(self, /, *args: Any, **kwargs: Any) -> Any:
-        self.call = load_function(self._blob)  # fails each task that needs it, with the reason
+        function = load_function(self._blob)  # fails each task that needs it, with the reason
+        self.call, self.options = prepare(function)
         self._blob = b""
         self.share_globals()
         return self.call(*args, **kwargs)
@@ -108,6 +116,7 @@ class Executor:
         self.assigned = Assigned()
         self.initializers: dict[int, bytes] = {}  # session -> what is to be called before its first task
         self.broken: dict[int, None] = {}  # sessions whose initializer failed here: their tasks are dropped
+        self.retried: dict[int, int] = {}  # index -> how often the task was sent back
         self.forked = False
         self.terminated = False  # by SIGTERM: the task that runs is given up
         self._last_end = 0.0
@@ -176,6 +185,10 @@ class Executor:
             except BaseException as error:
                 if self.terminated:
                     raise
+                if function.options is not None and self._send_back(function, index, attempt, error):
+                    finished, ended, half = finished + 1, None, len(tasks) // 2 or -1
+                    now = self._last_end = perf_counter()
+                    continue
                 output = self._failure(error)
                 ended.failed.append(index)
             if self.forked:
@@ -253,9 +266,25 @@ class Executor:
         the attendant does it if this one is not.
         """
         if function.trust <= ANNOUNCED_TRUST:
-            self._flush(begun=m.Begun(self.session, index, attempt))
+            self._flush(m.Begun(self.session, index, attempt))
         elif self.ended:
             self._flush()
+
+    def _send_back(self, function: Function, index: int, attempt: int, error: BaseException) -> bool:
+        """A task has failed: whether its options have it run again; if so, the router is told."""
+        options, retried = function.options, self.retried.pop(index, 0)
+        if options is None or self.forked:
+            return False
+        if not options.again(error, retried):
+            note_attempts(error, attempt)
+            return False
+        if self.nested is not None:
+            self.nested.task_ended(failed=True)
+        self.words[page.FINISHED] += 1
+        self.words[page.RUNNING] = 0
+        part = m.Slice(function.number, index, 1, attempt)
+        self._flush(m.Retry(self.session, part, options.pause(retried)))
+        return True
 
     @staticmethod
     def _failure(error: BaseException) -> bytes:
@@ -264,16 +293,16 @@ class Executor:
         except BaseException as worse:  # an exception whose own methods fail
             return dump_error(RuntimeError(f"{type(error).__qualname__} that can't be reported: {worse!r}"))
 
-    def _flush(self, wait: bool = False, begun: m.Begun | None = None) -> None:
-        """Send what has ended (and that a task has begun); `wait` for the next message."""
+    def _flush(self, more: m.Begun | m.Retry | None = None, wait: bool = False) -> None:
+        """Send what has ended, and `more`; `wait` for the next message."""
         if streams.printed:  # what has no newline yet is shown before its task has ended
             streams.flush_printed()
         if self._attending:
             self.line.wake()
         with self.line.lock:
             self._commit(keep_open=self.words[page.RUNNING] != 0)
-            if begun is not None:
-                self.line.enqueue(begun)
+            if more is not None:
+                self.line.enqueue(more)
             self.line.turn(-1 if wait and not self.tasks else 0)
 
     # --- what a running task asks for
@@ -283,6 +312,14 @@ class Executor:
         index = self.words[page.RUNNING] - 1
         ended = self.ended[-1:]
         return (self.session_id, index, ended[0].attempt) if index >= 0 and ended else None
+
+    def who(self) -> tuple[str, int]:
+        """Id and attempt of the task that runs now, for its own eyes."""
+        try:
+            task = running.current()
+        except NoTask:
+            return "", 1
+        return task.task_id, task.attempt
 
     def nested_client(self) -> NestedClient:
         """The client for the tasks of tasks; connects when it is first asked for."""
@@ -359,6 +396,7 @@ class Executor:
             self.session, self.session_id = message.session, message.id
             if message.initializer:
                 self.initializers[message.session] = message.initializer
+            self.retried.clear()
             self._enter(message.environment)
         elif kind is m.Retract:
             self._give_back(message.keep, None)
@@ -374,6 +412,8 @@ class Executor:
             self.functions.pop(number, None)
         for new in message.functions:
             self.functions[new.number] = Function(new.number, new.blob, self.assigned)
+        if message.retried:
+            self._note_retried(message)
         inputs = (
             split_payloads(message.inputs, message.parts, frames)
             if frames or message.parts
@@ -392,6 +432,16 @@ class Executor:
             indices = range(part.first, part.first + part.count)
             self.tasks.extend(zip(repeat(function), indices, repeat(part.attempt), here, strict=False))
             used += part.count
+
+    def _note_retried(self, message: m.Grant) -> None:
+        """Remember how often these were sent back; it is forgotten, now and then, of those that are gone."""
+        if len(self.retried) > MOST_RETRIED:
+            here = {index for _, index, _, _ in list(self.tasks)}
+            here.add(self.words[page.RUNNING] - 1)
+            self.retried = {index: count for index, count in self.retried.items() if index in here}
+        for part, retried in zip(message.slices, message.retried, strict=False):
+            if retried:
+                self.retried[part.first] = retried
 
     def _give_back(self, keep: int, wanted: set[int] | None) -> None:
         """Answer Retract (all but the `keep` oldest, the running one counted) or Drop (those `wanted`).
@@ -502,9 +552,11 @@ def main(config: ExecutorConfig) -> None:
     """Serve until told to exit, or until the router or the worker is gone."""
     executor = running.executor = Executor(config)
     streams.mark_streams(executor.words)
+    alarm.serve(executor.words, executor.who)
 
     def in_child() -> None:
         executor.forked = True
+        alarm.abandon()
         executor.line.abandon()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # of a child of the user's, `terminate` means its end
 

@@ -1,7 +1,8 @@
 """The page that an executor shares with its worker: which task runs, how many are finished.
 
 Eight unsigned 64-bit words in a memfd.  The executor writes two of them around
-every task, so that after a SIGKILL the worker still knows whom to charge.
+every task, so that after a SIGKILL the worker still knows whom to charge; and
+around a task with a timeout, when its time is over.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 
 SIZE = 64
 SESSION, RUNNING, FINISHED = 0, 1, 2  # words; RUNNING holds the index + 1, 0 when idle
+DUE = 3  # nanoseconds of the monotonic clock, 0 when nothing is due
 
 
 def create() -> int:

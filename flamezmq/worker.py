@@ -232,7 +232,7 @@ class Worker:
 
     def _on_message(self, message: Any, now: float) -> None:
         if isinstance(message, m.Kill):
-            self._do(self.agent.on_kill_order(message.number, now))
+            self._on_kill(message, now)
         elif isinstance(message, m.Target):
             self._do(self.agent.on_target(message.executors, now))
         elif isinstance(message, m.Flush):
@@ -242,6 +242,14 @@ class Worker:
         elif isinstance(message, m.Exit):
             self.told = True
             self.stop()
+
+    def _on_kill(self, message: m.Kill, now: float) -> None:
+        overdue = message.grace >= 0
+        if overdue:
+            held = self.held.get(message.number)
+            if held is None or not _is_overdue(held.words, now - message.grace):
+                return  # its task has ended meanwhile, or has begun later than the router knows
+        self._do(self.agent.on_kill_order(message.number, now, overdue))
 
     # --- what the zygote tells
 
@@ -284,8 +292,9 @@ class Worker:
         held = self.held[number]
         self._drain(held, now)
         session, running, finished = held.words[:3]
+        words = a.Words(session, running - 1, finished, _is_overdue(held.words, now))
         self._forget(number)
-        self._do(self.agent.on_exited(number, end, a.Words(session, running - 1, finished), now))
+        self._do(self.agent.on_exited(number, end, words, now))
 
     def _drain(self, held: Held, now: float) -> None:
         for pipe in held.pipes:
@@ -441,6 +450,11 @@ def spawn_zygote() -> tuple[socket.socket, int]:
 def _stop_on_signal(worker: Worker) -> None:
     os.read(worker.wake_fd, 512)
     worker.stop()
+
+
+def _is_overdue(words: memoryview, now: float) -> bool:
+    """Whether a task runs whose time was over at `now`."""
+    return 0 < words[page.DUE] <= now * 1e9
 
 
 def main(config: WorkerConfig) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flamezmq.core.retries import MOST_PAUSE_SECONDS, pause
+from flamezmq.core.backoff import MOST_PAUSE_SECONDS, pause
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
 from tests.core_stage import CLIENT, FIRST, OTHER, WORKER, Stage

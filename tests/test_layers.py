@@ -26,7 +26,7 @@ LAYERS = (
     "scheduler",
     "wire",
     "core",
-    "config log metrics net journal security serialize processes page streams capacity folder"
+    "config log metrics net journal optioned security serialize processes page streams capacity folder"
     " executor_config",
     "store shims provision",
     "client router worker executor running zygote launcher daemon batch",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flamezmq import config
 from flamezmq.client import surroundings
+from flamezmq.client.defaults import Defaults
 from flamezmq.client.errands import Errands
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
@@ -26,6 +27,7 @@ from flamezmq.client.session import CLOSE_SECONDS, Session
 from flamezmq.core.caller import PENDING, RUNNING, Calls, Orders
 from flamezmq.errors import ClientClosed, FlameError, Refused
 from flamezmq.net.line import Line
+from flamezmq.optioned import Options
 from flamezmq.serialize.functions import FunctionTable
 from flamezmq.serialize.initializer import dump_initializer
 from flamezmq.wire import messages as m
@@ -185,13 +187,15 @@ class Client:
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         max_tasks_per_child: int | None = None,
+        options: Options | None = None,
     ) -> Session:
         """Open a session: the unit of work, with its share of the executors.
 
         Args:
             name: the beginning of its id.
             max_retries: how often a task is started again after it took its executor down, before
-                it fails with TaskLost; 0 means that no task is ever started twice.
+                it fails with TaskLost; 0 means that no task is ever started twice (unless its options
+                let it run again after an exception).
             max_executors: how many executors may serve it at a time; None means no limit.
             initializer: called as `initializer(*initargs)` once in each executor process, before its
                 first task of this session.  The globals that it assigns are there for the tasks,
@@ -200,6 +204,8 @@ class Client:
             initargs: pickled here and now, as the initializer is.
             max_tasks_per_child: after so many tasks of this session (a slice of a `map` is one) an
                 executor process ends, and a fresh one takes its place; None means no limit.
+            options: those of all its functions, made by `flm.options`; what a function's own options
+                say comes before.
 
         Raises:
             Refused: the router did not open it.
@@ -218,6 +224,8 @@ class Client:
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         prepare = b"" if initializer is None else dump_initializer(initializer, tuple(initargs))
+        if options is not None and not isinstance(options, Options):
+            raise TypeError(f"`options` is {options!r}; it must be made by flm.options(...)")
         self._check_open()
         spec = self._spec(
             name,
@@ -227,6 +235,8 @@ class Client:
             max_tasks_per_child=max_tasks_per_child or 0,
         )
         session = self._new_session(name)
+        if options is not None:
+            session._name = Defaults(self._functions, options).name
         calls = session._calls
         alias, id = calls.alias, calls.id
         try:

@@ -27,6 +27,7 @@ from flamezmq.running import Current, in_place
 from flamezmq.serialize.failures import dump_error
 from flamezmq.serialize.functions import load_function
 from flamezmq.serialize.values import dump_value, load_call
+from flamezmq.shims.attempts import in_place as call_in_place
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ class NestedClient(Client):
             args, kwargs = load_call(payload)
             call = self._loaded.get(function.number)
             if call is None:
-                call = self._loaded[function.number] = load_function(function.blob)
+                call = self._loaded[function.number] = call_in_place(load_function(function.blob))
             output = dump_value(call(*args, **kwargs))
         except BaseException as error:
             form, output = RAW_ERROR, dump_error(error)

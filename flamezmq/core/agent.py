@@ -67,20 +67,25 @@ class End(msgspec.Struct, frozen=True, gc=False):
 
 
 class Words(msgspec.Struct, frozen=True, gc=False):
-    """What a dead executor's page says.  `running` is -1 if no task ran."""
+    """What a dead executor's page says.
+
+    `running` is -1 if no task ran; `overdue`: that task had a timeout, and its time was over.
+    """
 
     session: int = 0
     running: int = -1
     finished: int = 0
+    overdue: bool = False
 
 
 class Executor(msgspec.Struct, eq=False):
-    """`pid` is 0 until the zygote has forked it; `expected`: it was told to go."""
+    """`pid` is 0 until the zygote has forked it; `expected`: it was told to go, `overdue`: for its task."""
 
     number: int
     asked: float
     pid: int = 0
     expected: bool = False
+    overdue: bool = False
     chatter: Chatter = msgspec.field(default_factory=Chatter)
 
 
@@ -166,12 +171,15 @@ class Agent:
         self._talking.clear()
         return [*effects, Send(m.Flushed(request))]
 
-    def on_kill_order(self, number: int, now: float) -> Effects:
-        """The router wants an executor dead; what is gone already stays so."""
+    def on_kill_order(self, number: int, now: float, overdue: bool = False) -> Effects:
+        """The router wants an executor dead; what is gone already stays so.
+
+        overdue: because its task has not kept to its timeout, as the page says just now
+        """
         executor = self.executors.get(number)
         if executor is None:
             return []
-        executor.expected = True
+        executor.expected, executor.overdue = True, overdue
         return [Kill(number)] if executor.pid else []  # else when it is there
 
     def on_target(self, executors: int, now: float) -> Effects:
@@ -264,6 +272,7 @@ class Agent:
             end.rss_bytes,
             executor.chatter.last_words(),
             executor.expected or _left_in_order(end, words),
+            executor.overdue and words.overdue,  # else it had come to another task by then
         )
         printed = executor.chatter.say(executor.number, now, last=True)
         return [*map(Send, printed), Send(died)]

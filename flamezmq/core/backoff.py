@@ -1,4 +1,7 @@
-"""When to start the next one, after one has died: at once, unless they die young time after time.
+"""When to do it again.
+
+The next process, after one has died: at once, unless they die young time after
+time.  A task, after it has failed: after a pause, twice as long each time.
 
 Pure: time comes in as `now`.
 """
@@ -42,3 +45,12 @@ class Backoff:
             if self.young >= ACCIDENTS:
                 delay = FIRST_DELAY_SECONDS * 2.0 ** min(self.young - ACCIDENTS, 10)
                 self.until = now + min(delay, LONGEST_DELAY_SECONDS)
+
+
+#: However often the pause before the next run was doubled, it is no longer than this.
+MOST_PAUSE_SECONDS = 3600.0
+
+
+def pause(backoff: float, retried: int) -> float:
+    """Seconds to wait before the run that follows `retried` others."""
+    return min(backoff * 2.0 ** min(retried, 100), MOST_PAUSE_SECONDS)

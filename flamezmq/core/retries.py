@@ -16,6 +16,7 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.core import dispatch
+from flamezmq.core.backoff import pause
 from flamezmq.core.members import Effects, Session
 from flamezmq.core.tasks import Run
 from flamezmq.errors import ProtocolError
@@ -23,14 +24,6 @@ from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
-
-#: However often the pause before the next run was doubled, it is no longer than this.
-MOST_PAUSE_SECONDS = 3600.0
-
-
-def pause(backoff: float, retried: int) -> float:
-    """Seconds to wait before the run that follows `retried` others."""
-    return min(backoff * 2.0 ** min(retried, 100), MOST_PAUSE_SECONDS)
 
 
 def on_retry(

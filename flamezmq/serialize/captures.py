@@ -21,6 +21,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from flamezmq.optioned import Optioned
 from flamezmq.serialize.pickler import (
     BY_VALUE_MODULES,
     CachedFunction,
@@ -213,6 +214,11 @@ class Watch:
         self._visit_mapping(vars(partial))
         self._todo.extend((partial.func, *partial.args))
 
+    def _visit_optioned(self, optioned: Optioned[..., Any]) -> None:
+        if not by_reference(optioned):
+            self._todo.append(optioned.fn)
+            self._todo.extend(optioned.options.retry_on or ())
+
     def _visit_cached(self, function: Any) -> None:
         if not by_reference(function):
             self._todo.append(function.__wrapped__)
@@ -234,6 +240,7 @@ _VISITORS: dict[type, Any] = {
     frozenset: Watch._visit_group,
     types.BuiltinFunctionType: Watch._visit_builtin,
     functools.partial: Watch._visit_partial,
+    Optioned: Watch._visit_optioned,
     CachedFunction: Watch._visit_cached,
     classmethod: Watch._visit_wrapped,
     staticmethod: Watch._visit_wrapped,

@@ -20,6 +20,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from flamezmq.errors import Unpicklable
+from flamezmq.optioned import Optioned
 from flamezmq.serialize.captures import captured
 from flamezmq.serialize.pickler import Pickler, Sink, by_reference
 
@@ -155,6 +156,11 @@ def _partial_parts(partial: functools.partial[Any]) -> Iterator[_Part]:
     yield ".keywords", partial.keywords
 
 
+def _optioned_parts(optioned: Optioned[..., Any]) -> Iterator[_Part]:
+    yield "", optioned.fn
+    yield ".retry_on", optioned.options.retry_on
+
+
 def _class_parts(cls: type) -> Iterator[_Part]:
     if not by_reference(cls):
         for name, value in list(vars(cls).items()):
@@ -194,6 +200,7 @@ _WALKERS: list[tuple[Any, Callable[[Any], Iterator[_Part]]]] = [
     (types.FunctionType, _function_parts),
     (types.MethodType, _method_parts),
     (functools.partial, _partial_parts),
+    (Optioned, _optioned_parts),
     (type, _class_parts),
     (BaseException, _exception_parts),
 ]

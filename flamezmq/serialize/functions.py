@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from flamezmq.optioned import Configured
 from flamezmq.serialize.captures import Watch
 from flamezmq.serialize.culprit import unpicklable
 from flamezmq.serialize.heavy import HEAVY_BYTES, HeavyFunction, warn_heavy
@@ -117,6 +118,10 @@ class FunctionTable:
                 return known.name
         return self._pickle(function)
 
+    def remembers(self, function: Callable[..., Any]) -> bool:
+        """Whether `name` knows this object, so that it need not pickle it the next time."""
+        return id(function) in self._known
+
     def take_evicted(self) -> list[int]:
         """Numbers that the table has dropped since the last call, oldest first.
 
@@ -185,7 +190,8 @@ class FunctionTable:
         return name
 
     def _new_name(self, digest: bytes, blob: bytes, function: object) -> FunctionName:
-        name = FunctionName(next(self._numbers), digest, blob, label(function))
+        terms = function.terms() if isinstance(function, Configured) else None
+        name = FunctionName(next(self._numbers), digest, blob, label(function), terms)
         self._given = name.number + 1
         return name
 
@@ -251,7 +257,12 @@ def load_function(blob: bytes) -> Callable[..., Any]:
 
 
 def label(function: object) -> str:
-    """module.qualname; for a partial that of its function, for an instance that of its class."""
+    """module.qualname, or the name that its options give it.
+
+    For a partial that of its function, for an instance that of its class.
+    """
+    if isinstance(function, Configured):
+        return function.label(label(function.fn))
     if isinstance(function, functools.partial):
         return f"partial({label(function.func)})"
     qualname = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)

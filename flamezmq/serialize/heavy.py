@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from flamezmq.optioned import Configured
 from flamezmq.serialize.captures import Captured, captured
 from flamezmq.serialize.pickler import by_reference, dump_in_band
 
@@ -49,7 +50,7 @@ def _reachable(function: object) -> Iterator[Captured]:
     todo, seen = [function], {id(function)}
     while todo:
         for part in _direct(todo.pop()):
-            if not isinstance(part.value, types.FunctionType | functools.partial):
+            if not isinstance(part.value, types.FunctionType | functools.partial | Configured):
                 yield part
             elif id(part.value) not in seen:
                 seen.add(id(part.value))
@@ -63,6 +64,8 @@ def _direct(value: object) -> Iterator[Captured]:
             yield Captured(f"argument {index + 1} of the partial", argument)
         for name, argument in value.keywords.items():
             yield Captured(f"argument `{name}` of the partial", argument)
+    elif isinstance(value, Configured):
+        yield Captured("its function", value.fn)
     elif isinstance(value, types.MethodType):
         yield Captured("its object", value.__self__)
         yield Captured("its function", value.__func__)

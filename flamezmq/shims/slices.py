@@ -10,8 +10,11 @@ from itertools import starmap
 from time import perf_counter
 from typing import Any
 
+from flamezmq.optioned import Configured, Optioned, Options
 from flamezmq.serialize.failures import dump_error
 from flamezmq.serialize.values import dump_value
+from flamezmq.shims.attempts import in_place
+from flamezmq.wire import messages as m
 
 
 class SliceResult:
@@ -36,17 +39,34 @@ class SliceResult:
         return self
 
 
-class Slicer:
-    """Calls `fn` on each item of a slice (`spread`: each item is a tuple of arguments)."""
+class Slicer(Configured):
+    """Calls `fn` on each item of a slice (`spread`: each item is a tuple of arguments).
+
+    Options of `fn` are for each item, not for the slice.
+    """
 
     def __init__(self, fn: Callable[..., Any], spread: bool) -> None:
         self.fn, self.spread = fn, spread
+
+    def label(self, inner: str) -> str:
+        return f"map({inner})"
+
+    def terms(self) -> m.Options | None:
+        if not isinstance(self.fn, Optioned):
+            return None
+        terms = self.fn.options.terms()  # of a slice, the router can only see that nothing ends
+        return m.Options(timeout=terms.timeout, priority=terms.priority)
+
+    def under(self, defaults: Options) -> Slicer:
+        fn = self.fn.under(defaults) if isinstance(self.fn, Optioned) else defaults(self.fn)
+        return Slicer(fn, self.spread)
 
     def __call__(self, items: list[Any]) -> SliceResult:
         start = perf_counter()
         values: list[Any] = []
         errors: dict[int, bytes] = {}
-        calls = starmap(self.fn, items) if self.spread else map(self.fn, items)
+        fn = in_place(self.fn)
+        calls = starmap(fn, items) if self.spread else map(fn, items)
         while True:
             try:
                 values.extend(calls)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from flamezmq.core.retries import pause
+from flamezmq.core.backoff import pause
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
 from tests.sim.ends import Dialler, Router
