@@ -55,6 +55,7 @@ class Plan:
     lives: bool = False  # and of tasks for each process
     initializers: bool = False
     failing: float = 0.0  # the chance that an initializer fails when it is called
+    drains: float = 0.0
 
 
 def draw(seed: int) -> Plan:
@@ -94,6 +95,7 @@ def draw(seed: int) -> Plan:
         lives=r.random() < 0.2,
         initializers=r.random() < 0.3,
         failing=maybe(0.3, 0.01, 0.2),
+        drains=maybe(0.25, 0.5, 6),
     )
 
 
@@ -177,6 +179,7 @@ class Cluster:
             (plan.early_closes, self._close_early),
             (plan.sleeps, self._sleep),
             (plan.vanish, self._vanish),
+            (plan.drains, self._drain_node),
         )
         for rate, what in storms:
             when = 0.0
@@ -224,6 +227,12 @@ class Cluster:
         if worker.alive:
             self.unreported = True
             worker.crash()
+
+    def _drain_node(self) -> None:
+        random = self.world.random
+        if self.plan.cuts:
+            self.unreported = True  # its last words may be cut off
+        random.choice(self.workers).drain(random.choice((0.02, 0.3, 5.0)))
 
     def _mend_nodes(self) -> None:
         """Where a worker is gone, whoever started it starts another."""

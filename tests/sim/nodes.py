@@ -450,6 +450,26 @@ class SimWorker:
         self.executors.clear()
         self.dialler.close(bye=False)
 
+    def drain(self, seconds: float) -> None:
+        """It leaves in order: its executors end what they run, for so long, and exit."""
+        if self.closing or not self.alive:
+            return
+        self.world.trace("worker", self.token, "drains for", seconds)
+        self.closing = True
+        self.dialler.send(m.Leave())
+        self._drained(self.world.now + seconds)
+
+    def _drained(self, until: float) -> None:
+        if not self.alive:
+            return
+        if self.world.now >= until:
+            for executor in list(self.executors.values()):
+                self.kill(executor, "SIGTERM", expected=True)
+        if self.executors:
+            self.world.after(0.01, self._drained, until)
+        else:
+            self.world.after(0.05, self._bye)  # all deaths are reported by then
+
     def leave(self) -> None:
         """An orderly end: executors first."""
         self.closing = True
