@@ -120,7 +120,10 @@ def in_order(example: str) -> tuple[bool, bool]:
     return example.startswith("flmctl close"), example.startswith("flmctl cancel")
 
 
-@pytest.mark.parametrize("example", sorted(EXAMPLES, key=in_order))
+IN_ORDER: list[str] = sorted(EXAMPLES, key=in_order)
+
+
+@pytest.mark.parametrize("example", IN_ORDER)
 def test_an_example_of_a_help_text_runs(example: str, small: Small, tmp_path: Path) -> None:
     words = [small.names.get(word, word) for word in shlex.split(example)]
     script = words[0]
