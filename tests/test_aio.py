@@ -185,6 +185,7 @@ def test_a_client_that_is_not_open_or_closed_says_so(address: str) -> None:
             session = client.session("x")
             with pytest.raises(flm.ClientClosed, match="not open"):
                 session.submit(double, 1)
+            await asyncio.gather(*[client.aclose() for _ in range(5)])
         await client.aclose()
         with pytest.raises(flm.ClientClosed, match="was closed"):
             client.submit(double, 1)

@@ -8,6 +8,7 @@ something to send only wakes it: no lock of the line is taken on a loop's thread
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -64,7 +65,12 @@ class ClientBehind(Client):
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._unwanted: deque[Future] = deque()
         self._unwanted_are_seen = False
+        self._close_lock = threading.RLock()
         super().__init__(address, executors=executors, forward_output=forward_output)
+
+    def close(self) -> None:
+        with self._close_lock:  # several asyncio tasks may close it at a time, each on a thread
+            super().close()
 
     def hub(self) -> Hub:
         """That of the running event loop.

@@ -30,11 +30,13 @@ class Session:
         self._name, self._options = name, options
         self._behind: ClientBehind | None = None
         self._session: sync.Session | None = None
+        self._begun = False
 
     async def open(self) -> Session:
         """Open it at the router: one round trip.  Raises as `flm.Client.session` does."""
-        if self._session is not None:
-            raise RuntimeError(f"session {self.id} is open already")
+        if self._begun:
+            raise RuntimeError(f"session {self._name!r} has been opened already; make a new one")
+        self._begun = True
         behind = self._client._opened()
         self._session = await in_thread(
             partial(behind.session, self._name, **self._options), undo=partial(_close_session, _now())
@@ -159,12 +161,14 @@ class Client:
         check_arguments(address or None, executors)
         self._make = partial(ClientBehind, address, executors, forward_output)
         self._behind: ClientBehind | None = None
+        self._begun = False
         self._own = Session(self, "client", {})
 
     async def open(self) -> Client:
         """Start the cluster, or connect; on a thread.  Raises StartFailed, RouterLost, Refused."""
-        if self._behind is not None:
+        if self._begun:
             raise RuntimeError("this client has been opened already; make a new one")
+        self._begun = True
         self._behind = await in_thread(self._make, undo=ClientBehind.close)
         try:
             await self._own.open()
