@@ -32,7 +32,10 @@ MOST_PRIORITY = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `flm.options` was given, checked; None is what was not said.  Call it with a function."""
+    """What `flm.options` was given, checked; None is what was not said.
+
+    Called with a function it gives the function with these options, an `Optioned`.
+    """
 
     retries: int | None = None
     retry_on: tuple[type[Exception], ...] | None = None
@@ -48,7 +51,7 @@ class Options:
         return Optioned(fn, self.over(fn.options) if isinstance(fn, Optioned) else self)
 
     def over(self, others: Options) -> Options:
-        """These, and the others' where these say nothing."""
+        """These, and those of `others` where these say nothing."""
         return replace(others, **self.said())
 
     def said(self) -> dict[str, Any]:
@@ -61,12 +64,12 @@ class Options:
         return 0.0 if self.timeout is None or self.timeout == math.inf else self.timeout
 
     def again(self, error: BaseException, retried: int) -> bool:
-        """Whether a task that has raised this, and was run again so often, is to run once more."""
+        """Whether a task that has raised this `error`, and was `retried` so often, is to run once more."""
         kinds = self.retry_on if self.retry_on is not None else Exception
         return retried < (self.retries or 0) and isinstance(error, kinds) and isinstance(error, Exception)
 
     def pause(self, retried: int) -> float:
-        """Seconds to wait before that."""
+        """Seconds to wait before a task that was `retried` so often runs once more."""
         return pause(self.backoff or 0.0, retried)
 
     def terms(self) -> m.Options:
@@ -153,7 +156,7 @@ class Optioned(Configured, Generic[P, R]):
     """A function with options; made by `flm.options(...)(fn)`.  Calling it calls `fn`, here and once."""
 
     def __init__(self, fn: Callable[P, R], options: Options) -> None:
-        functools.update_wrapper(self, fn)
+        functools.update_wrapper(self, fn, updated=())  # attributes of a class would hide our own
         self.fn = fn
         self.options = options
 

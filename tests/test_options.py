@@ -13,6 +13,7 @@ import flamezmq as flm
 from flamezmq.client.defaults import Defaults
 from flamezmq.optioned import Optioned
 from flamezmq.serialize.functions import FunctionTable, label, load_function
+from flamezmq.serialize.values import dump_call
 from flamezmq.shims import attempts
 from flamezmq.shims.attempts import in_place, prepare
 from flamezmq.shims.slices import Slicer
@@ -180,6 +181,22 @@ def test_what_can_not_travel_is_named_as_without_options(table: FunctionTable) -
         table.name(flm.options(retries=1, name="mine")(lambda: lock))
     assert caught.value.path == "captured variable `lock`"
     assert caught.value.what == "function mine"
+
+
+def test_the_name_that_options_give_stands_in_errors_about_arguments() -> None:
+    import threading
+
+    with pytest.raises(flm.Unpicklable, match=r"argument 1 .*of mine"):
+        dump_call((threading.Lock(),), {}, flm.options(name="mine")(power))
+
+
+def test_a_class_with_words_like_ours_can_have_options(table: FunctionTable) -> None:
+    class Labelled:
+        label = terms = under = fn = options = "its own"
+
+    whole = flm.options(retries=1)(Labelled)
+    assert type(whole()) is Labelled
+    assert table.name(whole).options == m.Options(retries=1, retry_timeouts=True)
 
 
 def test_the_slices_of_a_map_have_the_priority_and_the_timeout_of_its_function(table: FunctionTable) -> None:

@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
 from flamezmq.errors import MissingModule, TooLarge, Unpicklable
+from flamezmq.optioned import Configured
 from flamezmq.serialize.culprit import refusal, unpicklable
 from flamezmq.serialize.pickler import OUT_OF_BAND_BYTES, PROTOCOL, Buffer, Payload, dump
 from flamezmq.wire.codec import MAX_FRAME_BYTES
@@ -219,7 +220,10 @@ def _the_call(fn: Callable[..., Any] | None) -> str:
 
 
 def _of(fn: Callable[..., Any] | None) -> str:
-    return f" of {getattr(fn, '__qualname__', None) or type(fn).__qualname__}" if fn is not None else ""
+    if fn is None:
+        return ""
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return f" of {fn.label(name) if isinstance(fn, Configured) else name}"
 
 
 def _parameter(fn: Callable[..., Any] | None, position: int) -> str:
