@@ -292,7 +292,7 @@ def test_a_session_whose_close_was_interrupted_can_be_closed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "_drive", interrupt)
+        patch.setattr(session, "_wait", interrupt)
         with pytest.raises(KeyboardInterrupt):
             session.close()
     session.close(cancel=True)
