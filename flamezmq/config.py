@@ -37,7 +37,6 @@ _WHAT = {
     "integer": "an integer",
     "number": "a number",
     "switch": "true or false",
-    "names": "a list of names",
 }
 
 
@@ -46,7 +45,7 @@ class Option:
     """One thing that can be set.
 
     name     as in the file; the flag and the variable follow from it
-    kind     address, text, integer, number, switch, choice or names (of modules)
+    kind     address, text, integer, number, switch or choice
     default  None where it depends on the machine
     help     a sentence
     shown    the default in words, where it is None or unreadable
@@ -95,7 +94,6 @@ class Option:
             "integer": (int,),
             "number": (int, float),
             "switch": (bool,),
-            "names": (list, tuple),
         }
         wanted = kinds.get(self.kind, (str,))
         right = isinstance(value, wanted) and (self.kind == "switch" or not isinstance(value, bool))
@@ -107,8 +105,6 @@ class Option:
             right = value in self.choices
         elif right and self.kind == "text":
             right = bool(value)
-        elif right and self.kind == "names":
-            right = all(isinstance(name, str) and name for name in value)
         if not right:
             raise ValueError(f"{value!r} is not {self.expected}")
         return float(value) if self.kind == "number" else value
@@ -127,8 +123,6 @@ class Option:
                 value = float(text)
             elif self.kind == "switch":
                 value = _SWITCH.get(text.strip().lower(), text)
-            elif self.kind == "names":
-                value = [name.strip() for name in text.split(",") if name.strip()]
         except ValueError:
             pass  # said below, in our own words
         return self.check(value)

@@ -146,15 +146,6 @@ def test_a_switch_has_several_words_in_the_environment(text: str) -> None:
     assert Option("x", "switch", False, "").parse(text) is True
 
 
-def test_names_are_written_with_commas_or_as_a_list() -> None:
-    names = Option("x", "names", (), "")
-
-    assert names.parse(" numpy, scipy ") == ["numpy", "scipy"]
-    assert names.check(["numpy"]) == ["numpy"]
-    with pytest.raises(ValueError, match="is not a list of names"):
-        names.check("numpy")
-
-
 # --- the commands
 
 

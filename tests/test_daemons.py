@@ -61,6 +61,7 @@ def double(x: int) -> int:
 # --- meeting
 
 
+@pytest.mark.slow
 def test_two_workers_serve_one_router_and_all_leave_nothing(daemons: Daemons, address: str) -> None:
     router = daemons.router(address)
     workers = [daemons.worker(address, executors=2) for _ in range(2)]
@@ -112,6 +113,7 @@ def test_a_port_that_is_taken_is_one_sentence(daemons: Daemons, address: str) ->
     assert second.log.read_text().count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_router_that_others_can_reach_has_to_be_told_that_it_may(daemons: Daemons) -> None:
     port = free_port()
     shy = daemons.start("router", "--bind", f"tcp://0.0.0.0:{port}")
@@ -166,6 +168,7 @@ def test_a_client_waits_no_longer_than_it_was_told() -> None:
         flm.Client(address, connect_timeout=-1)
 
 
+@pytest.mark.slow
 def test_a_router_that_is_killed_and_started_again_gets_its_worker_back(
     daemons: Daemons, address: str
 ) -> None:
@@ -192,6 +195,7 @@ def test_a_router_that_is_killed_and_started_again_gets_its_worker_back(
     assert worker.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_worker_whose_router_stays_away_has_no_executors_and_says_that_it_waits(daemons: Daemons) -> None:
     address = tcp()
     router = daemons.router(address)
@@ -325,6 +329,7 @@ def test_a_router_that_drains_lets_running_tasks_end_and_tells_everybody_else(
     assert worker.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_router_that_is_told_twice_does_not_wait_for_running_tasks(daemons: Daemons) -> None:
     address = tcp()
     router = daemons.router(address, "--drain-seconds", "60")
@@ -355,6 +360,47 @@ def test_what_a_task_has_started_ends_with_the_worker(daemons: Daemons, tmp_path
 
     assert worker.stop() == 0
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_worker_that_is_killed_takes_its_executors_with_it_and_their_tasks_run_elsewhere(
+    daemons: Daemons, tmp_path: Path
+) -> None:
+    address = tcp()
+    router = daemons.router(address)
+    first = daemons.worker(address, "--node", "first")
+    first.wait_for("registered")
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    with flm.Client(address) as client:
+        futures = [client.submit(sleep_and_tell, str(folder), str(n), 0.3) for n in range(3)]
+        until(lambda: begun(folder), "the first task runs")
+        family = psutil.Process(first.pid).children(recursive=True)
+        first.signal(signal.SIGKILL)
+        daemons.worker(address, "--node", "second")
+
+        assert [future.result(LIMIT_SECONDS)[0] for future in futures] == ["0", "1", "2"]
+    router.wait_for("node-lost")
+    until(lambda: not any(process.is_running() for process in family), "zygote and executor are gone")
+
+
+def test_what_a_dead_executor_has_left_behind_is_reaped_when_it_ends(daemons: Daemons) -> None:
+    address = tcp()
+    daemons.router(address)
+    worker = daemons.worker(address)
+
+    def leave_a_child_and_die() -> None:
+        subprocess.Popen(["sleep", "0.5"], start_new_session=True)
+        os._exit(3)
+
+    with flm.Client(address) as client, client.session("deadly", max_retries=0) as session:
+        with pytest.raises(flm.TaskLost):
+            session.submit(leave_a_child_and_die).result(LIMIT_SECONDS)
+
+    def names() -> list[str]:
+        return [process.name() for process in psutil.Process(worker.pid).children()]
+
+    until(lambda: "sleep" not in names(), "no zombie is left")
+    assert names() == ["flm-zygote"]
 
 
 # --- what they say
@@ -496,6 +542,7 @@ def test_systemd_hears_when_a_router_is_ready_alive_and_stopping(
     until(lambda: "STOPPING=1" in systemd.words, "its end")
 
 
+@pytest.mark.slow
 def test_systemd_hears_of_a_worker_only_when_it_is_registered(
     daemons: Daemons, systemd: Systemd, tmp_path: Path
 ) -> None:
