@@ -61,12 +61,20 @@ class ClientBehind(Client):
 
     _Pump = HandedPump
 
-    def __init__(self, address: str | None, executors: int | None, forward_output: bool) -> None:
+    def __init__(
+        self,
+        address: str | None,
+        executors: int | None,
+        forward_output: bool,
+        connect_timeout: float | None = None,
+    ) -> None:
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._unwanted: deque[Future] = deque()
         self._unwanted_are_seen = False
         self._close_lock = threading.RLock()
-        super().__init__(address, executors=executors, forward_output=forward_output)
+        super().__init__(
+            address, executors=executors, forward_output=forward_output, connect_timeout=connect_timeout
+        )
 
     def close(self) -> None:
         with self._close_lock:  # several asyncio tasks may close it at a time, each on a thread

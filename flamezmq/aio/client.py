@@ -145,6 +145,7 @@ class Client:
         executors: how many processes run the tasks of an embedded cluster; None means the usable
             cores.
         forward_output: print here what tasks print there.
+        connect_timeout: seconds to wait for a router that does not answer yet, as in `flm.Client`.
 
     Raises:
         ValueError: `executors` is no integer from 1, or comes together with an address; the
@@ -156,10 +157,15 @@ class Client:
     """
 
     def __init__(
-        self, address: str | None = None, *, executors: int | None = None, forward_output: bool = True
+        self,
+        address: str | None = None,
+        *,
+        executors: int | None = None,
+        forward_output: bool = True,
+        connect_timeout: float | None = None,
     ) -> None:
-        check_arguments(address or None, executors)
-        self._make = partial(ClientBehind, address, executors, forward_output)
+        check_arguments(address or None, executors, connect_timeout)
+        self._make = partial(ClientBehind, address, executors, forward_output, connect_timeout)
         self._behind: ClientBehind | None = None
         self._begun = False
         self._own = Session(self, "client", {})
