@@ -6,6 +6,7 @@ processes, so `args` equals the fields and each one pickles.
 
 from __future__ import annotations
 
+from _pickle import PicklingError  # pickle.PicklingError, without the rest of that module
 from dataclasses import dataclass
 
 
@@ -100,9 +101,10 @@ class TaskTimeout(FlameError, TimeoutError):
         )
 
 
-class Unpicklable(FlameError, TypeError):
+class Unpicklable(FlameError, TypeError, PicklingError):
     """An argument, a result or a function can't be pickled.
 
+    It is a TypeError and a `pickle.PicklingError`, because pickle raises now the one, now the other.
     Fields: `what`, the thing that was to travel ("argument 2 of f"); `path`,
     where in it the culprit sits (`['a'][3]`, or "" for the thing itself);
     `reason`, the pickler's own words.

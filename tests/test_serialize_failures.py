@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from flamezmq.errors import Certificate, FlameError, TaskError, TaskLost, Unpicklable
 from flamezmq.serialize import failures
 from flamezmq.serialize.failures import RemoteTraceback, dump_error, load_error
+from flamezmq.serialize.functions import dump_function, load_function
 
 ROOT = Path(__file__).parents[1]
 
@@ -165,6 +166,26 @@ def test_an_exception_group_arrives_with_its_members() -> None:
     assert isinstance(back.exceptions[0], ValueError)
     assert isinstance(back.exceptions[1].exceptions[0], KeyError)
     assert "KeyError: 'b'" in str(back.__cause__)
+
+
+def test_a_function_that_travels_by_value_still_shows_its_lines() -> None:
+    """A closure, as one of `__main__`, is made anew from its code; the lines are in its file."""
+    divisor = 0
+
+    def by_value() -> float:
+        return 1 / divisor  # this line
+
+    copy = load_function(dump_function(by_value))
+    text = str(travelled(raised(copy)).__cause__)
+
+    assert f'File "{__file__}"' in text
+    assert "return 1 / divisor  # this line" in text
+
+
+def test_what_can_not_be_pickled_is_caught_as_pickles_own_error_and_as_a_type_error() -> None:
+    error = Unpicklable("the result", "", "no")
+    assert isinstance(error, pickle.PicklingError)
+    assert isinstance(error, TypeError)
 
 
 def test_a_class_of_main_arrives_as_itself_in_another_process() -> None:

@@ -21,9 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / ".venvs"
 #: Pickles of functions, forks and threads, and what a user sees.
 MODULES = (
+    "cpython/test_cpython_executors",
     "test_aio",
     "test_engine",
     "test_faults",
+    "test_flame_executor",
     "test_flmping",
     "test_guide",
     "test_progress",

@@ -147,7 +147,8 @@ class FlameExecutor(Executor):
         Args:
             wait: until that is so; False returns at once.  The interpreter's end waits for it in
                 any case.
-            cancel_futures: cancel what has not begun.
+            cancel_futures: cancel what has not begun.  As in the standard's executors, which count as
+                begun what a process was given, as many of the oldest as there are executors for go on.
 
         Raises:
             FlameError: this is a signal handler, and what it has interrupted is doing I/O for the
@@ -156,7 +157,7 @@ class FlameExecutor(Executor):
         with self._lock:
             self._shut = True
         if cancel_futures:
-            self._session._cancel_pending()
+            self._session._cancel_pending(keep=self._max_workers or 1)
         self._closer.ring()
         if wait:
             if self._session._client._pump.is_interrupted():

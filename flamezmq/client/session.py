@@ -250,12 +250,12 @@ class Session:
             calls.cancel_unsent(wanted, client._on_end)
         self._ask_to_cancel([future._index for future in wanted if not future.done()])
 
-    def _cancel_pending(self) -> None:
-        """Cancel all that has not begun, without waiting for the router's word; what runs goes on."""
+    def _cancel_pending(self, keep: int) -> None:
+        """Cancel what has not begun, but for the `keep` oldest that were sent; does not wait for answers."""
         client, calls = self._client, self._calls
         with client._apply_lock:
             calls.cancel_unsent(None, client._on_end)
-        self._ask_to_cancel(list(calls.pending))
+        self._ask_to_cancel(list(calls.pending)[keep:])
 
     def _ask_to_cancel(self, indices: list[int]) -> None:
         try:

@@ -42,6 +42,11 @@ class RemoteTraceback(Exception):
         super().__init__(text)
         self.text = text
 
+    @property
+    def tb(self) -> str:
+        """The same under the name that the standard library's has."""
+        return self.text
+
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
 

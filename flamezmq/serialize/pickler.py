@@ -181,6 +181,12 @@ def _reduce_function(pickler: Pickler, function: types.FunctionType) -> Any:
     return reduced
 
 
+def _reduce_code(_pickler: Pickler, code: types.CodeType) -> Any:
+    """With its file's name, which new cloudpickles leave out: tracebacks find their lines by it."""
+    make, args = _cloud_table[types.CodeType](code)
+    return make, tuple(code.co_filename if part == _NO_FILE else part for part in args)
+
+
 def _reduce_class(pickler: Pickler, cls: type) -> Any:
     reduced = _cloud.Pickler.reducer_override(pickler, cls)
     if reduced is NotImplemented:
@@ -243,11 +249,14 @@ CachedFunction: type = type(functools.lru_cache(lambda: None))
 _reducers: dict[type, Callable[[Pickler, Any], Any]] = {
     types.FunctionType: _reduce_function,
     type: _reduce_class,
+    types.CodeType: _reduce_code,
     CachedFunction: _reduce_cached,
     functools.cached_property: _reduce_cached_property,
 }
 _cloud_table: dict[type, Callable[[Any], Any]] = _cloud.Pickler._dispatch_table
 
+#: What cloudpickle puts in the place of a file's name, since 3.1.
+_NO_FILE = "<dynamic-code>"
 #: What goes by reference for as long as the process lives, by id(); held, so that ids stay theirs.
 _stable: dict[int, object] = {}
 _STABLE_ROOTS = frozenset({"numpy", *sys.stdlib_module_names})
