@@ -18,13 +18,15 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from flamezmq.core.backoff import pause
-from flamezmq.errors import TaskTimeout
+from flamezmq.errors import MissingModule, TaskTimeout, Unpicklable
 from flamezmq.serialize.pickler import by_reference
 from flamezmq.wire import messages as m
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+#: Errors that no further run can mend: a result that does not travel, a function that can't be loaded.
+HOPELESS = (Unpicklable, MissingModule)
 #: What the wire takes; beyond it is a mistake anyhow.
 MOST_SECONDS = 1e9
 MOST_PRIORITY = 1 << 31
@@ -66,7 +68,7 @@ class Options:
     def again(self, error: BaseException, retried: int) -> bool:
         """Whether a task that has raised this `error`, and was `retried` so often, is to run once more."""
         kinds = self.retry_on if self.retry_on is not None else Exception
-        return retried < (self.retries or 0) and isinstance(error, kinds) and isinstance(error, Exception)
+        return retried < (self.retries or 0) and isinstance(error, kinds) and not isinstance(error, HOPELESS)
 
     def pause(self, retried: int) -> float:
         """Seconds to wait before a task that was `retried` so often runs once more."""
@@ -103,7 +105,8 @@ def options(
     Args:
         retries: how often a task is run again after it has raised an exception; 0 at first.
         retry_on: a class of exceptions, or a tuple of them: only these are a reason; Exception
-            at first.  KeyboardInterrupt and SystemExit never are.
+            at first.  KeyboardInterrupt and SystemExit never are, nor are Unpicklable and
+            MissingModule, which would come again.
         backoff: seconds to wait before the first of these runs, twice as long before each
             further one, at most an hour; 0 at first.  Its executor serves others meanwhile.
         timeout: seconds that one run may take, until TaskTimeout is raised in it; math.inf

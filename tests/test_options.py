@@ -106,7 +106,7 @@ def test_a_class_alone_is_a_reason_and_without_one_every_exception_is() -> None:
     assert not flm.options(retries=1, retry_on=OSError).again(ValueError(), 0)
     some = flm.options(retries=2)
     assert [some.again(ValueError(), retried) for retried in range(4)] == [True, True, False, False]
-    for error in (KeyboardInterrupt(), SystemExit(), GeneratorExit()):
+    for error in (KeyboardInterrupt(), SystemExit(), GeneratorExit(), flm.Unpicklable("it", "", "why")):
         assert not some.again(error, 0)
 
 
@@ -162,6 +162,16 @@ def test_a_function_of_here_and_now_travels_with_what_it_uses(table: FunctionTab
     there = load_function(table.name(scaled).blob)
     assert isinstance(there, Optioned)
     assert (there(5), there.options) == (15, scaled.options)
+
+
+def test_a_function_with_options_may_call_itself(table: FunctionTable) -> None:
+    @flm.options(retries=1)
+    def factorial(n: int) -> int:
+        return 1 if n < 2 else n * factorial(n - 1)
+
+    assert load_function(table.name(factorial).blob)(5) == 120
+    table.name(factorial)
+    assert table.statistics()["pickled"] == 1
 
 
 def test_it_is_pickled_once_and_again_when_what_it_uses_has_changed(table: FunctionTable) -> None:
