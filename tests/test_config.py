@@ -191,6 +191,20 @@ def test_the_example_in_deploy_says_the_defaults(monkeypatch: pytest.MonkeyPatch
             assert value == defaults[table, name] or (table, name) == ("client", "address")
 
 
+@pytest.mark.parametrize(("unit", "command"), [("flmrouter", router.command), ("flmworker", worker.command)])
+def test_the_units_in_deploy_use_flags_that_there_are(unit: str, command) -> None:
+    text = (ROOT / "deploy" / f"{unit}.service").read_text(encoding="utf-8")
+    (start,) = re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)
+    known = {flag for option in command.params for flag in option.opts}
+
+    assert start.split()[0].endswith(f"/{unit}")
+    assert set(re.findall(r"(?<!\S)--[\w-]+", start)) <= known
+    assert re.search(r"^Type=notify$", text, re.MULTILINE)
+    stop = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    assert stop is not None
+    assert int(stop[1]) > config.option(unit.removeprefix("flm"), "drain_seconds").default
+
+
 def test_no_two_options_share_a_variable_but_the_address() -> None:
     seen = [v for table, options in TABLES.items() for option in options for v in option.variables(table)]
     own = [variable for variable in seen if variable != "FLAMEZMQ_ADDRESS"]

@@ -131,10 +131,11 @@ def test_a_session_does_not_wait_for_the_successor_of_an_executor_that_has_left(
     stage.submit(1, alias=2, client=OTHER)
     assert exits(stage) == [FIRST]
     stage.say(WORKER, m.Leave())
+    assert stage.broker.scheduler.coming == 1
     stage.dies(1, finished=1, signal="", expected=True)
 
+    assert stage.broker.scheduler.coming == 0
     second_node(stage, 2)
-
     assert stage.holds() == [1]
 
 

@@ -322,6 +322,7 @@ class Cluster:
         broker = self.broker
         broker.check()
         self._check_nobody_waits()
+        self._check_departures(effects)
         if broker.scheduler.idle:
             overdue = [executor for executor in broker.executors.values() if self._overdue(executor)]
             now = self.world.now
@@ -357,6 +358,18 @@ class Cluster:
                 assert not idle or broker.scheduler.coming, (
                     f"{len(idle)} idle, {session.queued} queued in session {session.number}, none is coming"
                 )
+
+    def _check_departures(self, effects: Effects) -> None:
+        """Whose worker leaves gets nothing more, and is told to exit as soon as it is free."""
+        broker = self.broker
+        leaving = {worker.token for worker in broker.workers.values() if worker.leaving}
+        for executor in broker.executors.values():
+            if executor.token in leaving:
+                assert executor.departing, f"{executor.name} does not know that its worker leaves"
+                assert executor.session is not None or executor.exiting, f"{executor.name} is kept"
+        for peer, message, _ in effects:
+            if type(message) is m.Grant and peer in broker.executors:
+                assert not broker.executors[peer].departing, "a grant for an executor that is to leave"
 
     def _overdue(self, executor: Executor) -> bool:
         session = executor.session
