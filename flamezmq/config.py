@@ -2,6 +2,8 @@
 
 Each option is described once, here.  The flags and their help (cli/options.py), the names in the
 environment, the checks of the file and the table in docs/daemons.md are made from that.
+
+Clients import it as they start: nothing heavy at the top, not even pathlib.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from flamezmq.errors import ConfigError
@@ -225,23 +226,23 @@ def option(table: str, name: str) -> Option:
 # --- the file
 
 
-def places() -> Iterator[Path]:
+def places() -> Iterator[str]:
     """Where the file is looked for; the first one that exists is used, alone."""
-    yield Path(FILE_NAME)
+    yield FILE_NAME
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    yield Path(home) / "flamezmq" / FILE_NAME
-    yield Path("/etc/flamezmq") / FILE_NAME
+    yield os.path.join(home, "flamezmq", FILE_NAME)
+    yield os.path.join("/etc/flamezmq", FILE_NAME)
 
 
-def find(given: str | None = None) -> Path | None:
+def find(given: str | None = None) -> str | None:
     """The file to use: `given`, or the one in FLAMEZMQ_CONFIG, or the first of `places`."""
     named = os.environ.get(FILE_VARIABLE) if given is None else given
     if named is not None:
-        return Path(named) if named else None
-    return next((place for place in places() if place.is_file()), None)
+        return named or None
+    return next((place for place in places() if os.path.isfile(place)), None)
 
 
-def load(path: Path) -> dict[str, dict[str, Any]]:
+def load(path: str) -> dict[str, dict[str, Any]]:
     """The tables of a file, each value checked.
 
     Raises:
@@ -251,7 +252,8 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
     import tomllib
 
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
         tables = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
@@ -274,7 +276,7 @@ def load(path: Path) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def _unknown(path: Path, text: str, table: str, name: str, known: Mapping[str, Any]) -> ConfigError:
+def _unknown(path: str, text: str, table: str, name: str, known: Mapping[str, Any]) -> ConfigError:
     import difflib
 
     close = difflib.get_close_matches(name, known, 1)
@@ -283,7 +285,7 @@ def _unknown(path: Path, text: str, table: str, name: str, known: Mapping[str, A
     return ConfigError(f"{_at(path, text, table, name)}: unknown {what}; {hint}")
 
 
-def _at(path: Path, text: str, table: str, name: str) -> str:
+def _at(path: str, text: str, table: str, name: str) -> str:
     """path:line, as far as a look at the text tells."""
     here = ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -292,7 +294,7 @@ def _at(path: Path, text: str, table: str, name: str) -> str:
         key = re.match(r"\s*\"?([\w-]+)\"?\s*[=.]", line)
         if (key and key[1] == name and here == table) or (not table and head and head[1] == name):
             return f"{path}:{number}"
-    return str(path)
+    return path
 
 
 # --- all together

@@ -180,7 +180,7 @@ def test_a_wrong_flag_is_refused_with_what_was_expected(words: list[str], compla
 
 def test_the_example_in_deploy_says_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     example = ROOT / "deploy" / "flamezmq.toml"
-    tables = config.load(example)
+    tables = config.load(str(example))
 
     assert tables.keys() == TABLES.keys()
     defaults = {

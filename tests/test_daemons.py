@@ -362,6 +362,7 @@ def test_what_a_task_has_started_ends_with_the_worker(daemons: Daemons, tmp_path
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_takes_its_executors_with_it_and_their_tasks_run_elsewhere(
     daemons: Daemons, tmp_path: Path
 ) -> None:
