@@ -101,6 +101,24 @@ class TaskTimeout(FlameError, TimeoutError):
         )
 
 
+class DependencyFailed(FlameError):
+    """A task did not run, because a Future among its arguments has no value: it failed or was cancelled.
+
+    Fields: `task_id`; `dependency`, the id of the task whose value it was to get; `reason`, what
+    became of that one.  The dependency's own exception is the `__cause__`.
+    """
+
+    def __init__(self, task_id: str, dependency: str, reason: str) -> None:
+        super().__init__(task_id, dependency, reason)
+        self.task_id, self.dependency, self.reason = task_id, dependency, reason
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task_id} did not run: task {self.dependency}, whose value it was to get, "
+            f"{self.reason}; submit it again when that one has succeeded"
+        )
+
+
 class Unpicklable(FlameError, TypeError, PicklingError):
     """An argument, a result or a function can't be pickled.
 
@@ -117,6 +135,17 @@ class Unpicklable(FlameError, TypeError, PicklingError):
     def __str__(self) -> str:
         where = f" at {self.path}" if self.path else ""
         return f"{self.what} can't be pickled{where}: {self.reason}; make it inside the task, or pass what it is made of"  # noqa: E501
+
+
+class StrayFuture(Unpicklable):
+    """A Future stands where none can be resolved: of another client or maker, or captured by a function.
+
+    Fields as those of Unpicklable.
+    """
+
+    def __str__(self) -> str:
+        where = f" at {self.path}" if self.path else ""
+        return f"{self.what} holds a Future{where} that can't be waited for there: {self.reason}"
 
 
 class TooLarge(Unpicklable):

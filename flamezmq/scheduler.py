@@ -104,6 +104,7 @@ class Scheduler:
         self._serves: dict[int, int] = {}  # executor -> session
         self._ending: dict[int, int] = {}  # executor that is replaced -> the session that waits (0: none)
         self._ended: dict[int, int] = {}  # the same, of those whose successors have not come yet
+        self._early = 0  # of those that end, so many may have a successor here already
         self._hungry: dict[int, None] = {}  # sessions with fewer executors than they want
         self._active = 0  # sessions that ask for any
         self._contended = False  # sessions wait for each other: what they use is counted
@@ -141,6 +142,8 @@ class Scheduler:
         self._free[executor] = 0
         if self._ended:
             self._came(next(iter(self._ended)))
+        elif self._early < len(self._ending):
+            self._early += 1
 
     def expect_none(self) -> None:
         """A worker is gone: nobody knows which of the executors that have ended will have successors."""
@@ -161,6 +164,9 @@ class Scheduler:
             self._unwarm(executor)
         elif executor in self._ending:
             self._ended[executor] = self._ending.pop(executor)
+            if self._early:
+                self._early -= 1
+                self._came(executor)
 
     def release(self, executor: int, now: float) -> None:
         """The executor holds nothing and its session has nothing for it."""

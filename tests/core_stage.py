@@ -10,6 +10,7 @@ import msgspec
 from flamezmq.core.broker import Broker
 from flamezmq.core.members import Effects, Executor, Limits, Session
 from flamezmq.wire import messages as m
+from flamezmq.wire.codec import join_payloads, split_payloads
 
 #: Peers.  Executors are 11, 12, ..., with the numbers 1, 2, ...
 CLIENT, OTHER, WORKER = 1, 2, 5
@@ -27,6 +28,7 @@ class Stage:
         self.broker = Broker(Limits(**limits))
         self.now = 0.0
         self.said: list[tuple[int, Any]] = []
+        self.frames: list[list[Any]] = []
         self.submitted: dict[int, int] = {}
         self.broker.on_client(CLIENT)
         self.broker.on_client(OTHER)
@@ -46,6 +48,7 @@ class Stage:
         self.broker.on_turn_end(self.now, out)
         self.broker.check()
         self.said = [(peer, message) for peer, message, _ in out]
+        self.frames = [frames for _, _, frames in out]
         return self.said
 
     def wait(self, seconds: float) -> list[tuple[int, Any]]:
@@ -68,18 +71,32 @@ class Stage:
         return self.broker.clients[client].sessions[alias]
 
     def submit(
-        self, count: int = 1, function: int = 1, alias: int = 1, client: int = CLIENT, **options: Any
+        self,
+        count: int = 1,
+        function: int = 1,
+        alias: int = 1,
+        client: int = CLIENT,
+        needs: Iterable[int] = (),
+        **options: Any,
     ) -> list:
-        """`options` are those of the function, if it is new."""
+        """`options` are those of the function, if it is new.
+
+        needs: triples (which of the tasks, alias and index of the one that it needs)
+        """
         session = self.broker.clients[client].sessions[alias]
         known = function in session.functions
         theirs = m.Options(**options) if options else None
         new = [] if known else [m.NewFunction(function, b"%d" % function, "f", theirs)]
         part = m.Slice(function, session.next_index, count, 1)
-        return self.say(client, m.Submit(alias, new, [], [part], [b""] * count, []))
+        return self.say(client, m.Submit(alias, new, [], [part], [b""] * count, [], list(needs)))
 
-    def finish(self, number: int, seconds: float = 1e-5, count: int = 0) -> list[tuple[int, Any]]:
-        """Executor `number` ends `count` tasks of what it holds (0: all), each in so many seconds."""
+    def finish(
+        self, number: int, seconds: float = 1e-5, count: int = 0, outputs: Any = None, failed: Any = ()
+    ) -> list[tuple[int, Any]]:
+        """Executor `number` ends `count` tasks of what it holds (0: all), each in so many seconds.
+
+        outputs: their payloads; by default there are none, and nobody may need them
+        """
         executor = self.executor(number)
         assert executor.session is not None
         slices = []
@@ -90,7 +107,11 @@ class Stage:
                 slices.append(m.Slice(run.function.number, run.start, here, run.attempt))
                 left -= here
         each = [seconds * part.count for part in slices]
-        return self.say(executor.peer, results(executor.session.number, slices, each))
+        column, parts, frames = join_payloads(outputs or [])
+        answer = results(
+            executor.session.number, slices, each, failed=list(failed), parts=parts, outputs=raw(column)
+        )
+        return self.say(executor.peer, answer, frames)
 
     def teach(self, seconds: float, function: int = 1, alias: int = 1) -> None:
         """Let the run time of a function be known: one task is run."""
@@ -133,6 +154,16 @@ class Stage:
         """What the peer was told of this kind in the last turn."""
         return [message for to, message in self.said if to == peer and type(message) is kind]
 
+    def granted(self) -> list[tuple[int, Any]]:
+        """(index, payload) of what executors were given in the last turn."""
+        found: list[tuple[int, Any]] = []
+        for (_, message), frames in zip(self.said, self.frames, strict=True):
+            if type(message) is m.Grant:
+                payloads = iter(split_payloads(message.inputs, message.parts, frames))
+                for part in message.slices:
+                    found += [(index, next(payloads)) for index in range(part.first, part.first + part.count)]
+        return found
+
     def state(self) -> str:
         """Everything that the broker knows, to see that nothing has changed."""
         broker = self.broker
@@ -150,5 +181,9 @@ class Stage:
 
 def results(session: int, slices: list[m.Slice], seconds: list[float], **fields: Any) -> m.RoutedResults:
     """What an executor answers; the router does not look at the outputs."""
-    message = m.RoutedResults(session, slices, [], seconds, [], msgspec.Raw(b"\x90"))
+    message = m.RoutedResults(session, slices, [], seconds, [], raw([]))
     return msgspec.structs.replace(message, **fields)
+
+
+def raw(column: list[bytes]) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(column))

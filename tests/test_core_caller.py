@@ -17,7 +17,7 @@ DIED = m.Died(3, 103, "node", 1, 0, 9, "SIGKILL", 0, True, 4096, ("last words",)
 def staged(payloads: list, functions: list[int] | None = None) -> tuple[Calls, list[Future], list[m.Submit]]:
     calls, futures = calls_with(payloads, functions)
     link = link_up()
-    while calls.stage(link, 1 << 20):
+    while calls.stage(link, 1 << 20, tell):
         calls.check()
     return calls, futures, submits(link)
 
@@ -40,7 +40,7 @@ def test_a_function_is_sent_once() -> None:
     link = link_up()
     again = Name(7)
     calls.outbox.append((Future(), again, b"b"))
-    calls.stage(link, 10)
+    calls.stage(link, 10, tell)
     assert [new.number for new in first[0].functions] == [7]
     assert submits(link)[0].functions == []
 
@@ -51,15 +51,15 @@ def test_what_is_forgotten_is_said_once() -> None:
     link = link_up()
     for payload in (b"b", b"c"):
         calls.outbox.append((Future(), Name(2), payload))
-        calls.stage(link, 10)
+        calls.stage(link, 10, tell)
     assert [message.forget for message in submits(link)] == [[1], []]
 
 
 def test_no_more_is_staged_than_there_is_room_for() -> None:
     calls, _ = calls_with([b""] * 5)
     link = link_up()
-    assert not calls.stage(link, 0)
-    assert calls.stage(link, 3)
+    assert not calls.stage(link, 0, tell)
+    assert calls.stage(link, 3, tell)
     assert len(calls.outbox) == 2
     assert calls.unfinished == 5
 
@@ -187,7 +187,7 @@ def test_cancelled_and_finished_ones_do_not_change_any_more() -> None:
 
 def test_what_no_message_has_yet_can_be_taken_back_and_nothing_else() -> None:
     calls, futures = calls_with([b"a", b"b", b"c"])
-    calls.stage(link_up(), 1)
+    calls.stage(link_up(), 1, tell)
 
     assert calls.take_from_outbox(futures[1])
     assert not calls.take_from_outbox(futures[1])
@@ -198,7 +198,7 @@ def test_what_no_message_has_yet_can_be_taken_back_and_nothing_else() -> None:
 @pytest.mark.parametrize("end", ["fail", "cancel"])
 def test_at_the_end_all_end_whether_they_were_sent_or_not(end: str) -> None:
     calls, futures = calls_with([b"a", b"b", b"c"])
-    calls.stage(link_up(), 2)
+    calls.stage(link_up(), 2, tell)
     error = RuntimeError("the router is gone")
 
     if end == "fail":

@@ -194,7 +194,7 @@ def outcomes(futures: list[Future]) -> list[tuple[str, int, object]]:
 
 def test_futures_of_a_session_closed_by_somebody_else_are_cancelled_with_the_reason() -> None:
     calls, futures = calls_with([b"a", b"b", b"c"])
-    calls.stage(link_up(), 2)
+    calls.stage(link_up(), 2, tell)
 
     calls.on_closed_by(m.ClosedBy(1, BOSS), tell)
     calls.on_closed_by(m.ClosedBy(1, BOSS), tell)
@@ -208,7 +208,7 @@ def test_futures_of_a_session_closed_by_somebody_else_are_cancelled_with_the_rea
 
 def test_a_future_cancelled_by_somebody_else_has_the_reason() -> None:
     calls, futures = calls_with([b"a", b"b"])
-    calls.stage(link_up(), 2)
+    calls.stage(link_up(), 2, tell)
 
     calls.on_cancelled(m.Cancelled(1, [1], [], "cancelled by the boss"), tell)
 

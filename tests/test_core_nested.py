@@ -21,7 +21,7 @@ def nest(count: int) -> tuple[NestedCalls, list[Any], Link]:
 
 
 def send(calls: NestedCalls, link: Link) -> None:
-    while calls.room() > 0 and calls.stage(link, calls.room()):
+    while calls.room() > 0 and calls.stage(link, calls.room(), tell):
         pass
     calls.check()
 

@@ -81,7 +81,7 @@ def to_be_staged() -> tuple[Made, Callable[[], Any]]:
     calls, futures = calls_with(PAYLOADS, [1, 2, 1, 3])
     calls.forget = [9]
     kept = link_up()
-    return (calls, futures, kept), lambda: calls.stage(kept, 10)
+    return (calls, futures, kept), lambda: calls.stage(kept, 10, tell)
 
 
 EVERYTHING = list(zip(range(4), (1, 2, 1, 3), PAYLOADS, strict=True))
@@ -89,7 +89,7 @@ EVERYTHING = list(zip(range(4), (1, 2, 1, 3), PAYLOADS, strict=True))
 
 def test_a_submit_that_is_torn_anywhere_goes_out_once() -> None:
     for calls, futures, kept in every_place(to_be_staged):
-        while calls.stage(kept, 10):
+        while calls.stage(kept, 10, tell):
             pass
         assert everything(sent(kept)) == EVERYTHING
         assert calls.unfinished == 4
@@ -106,7 +106,7 @@ def test_it_may_be_torn_again_while_it_is_finished() -> None:
             return made, call
 
         for calls, _, kept in every_place(make):
-            while calls.stage(kept, 10):
+            while calls.stage(kept, 10, tell):
                 pass
             assert everything(sent(kept)) == EVERYTHING
 
@@ -114,7 +114,7 @@ def test_it_may_be_torn_again_while_it_is_finished() -> None:
 def test_more_that_is_submitted_in_between_comes_after_it() -> None:
     for calls, _, kept in every_place(to_be_staged):
         calls.outbox.append((Future(), Name(4), b"later"))
-        while calls.stage(kept, 10):
+        while calls.stage(kept, 10, tell):
             pass
         assert everything(sent(kept)) == [*EVERYTHING, (4, 4, b"later")]
         check(calls)
@@ -123,7 +123,7 @@ def test_more_that_is_submitted_in_between_comes_after_it() -> None:
 def test_what_is_cancelled_in_between_either_went_out_or_did_not() -> None:
     for calls, futures, kept in every_place(to_be_staged):
         taken = calls.take_from_outbox(futures[1])
-        while calls.stage(kept, 10):
+        while calls.stage(kept, 10, tell):
             pass
         payloads = [payload for _, _, payload in everything(sent(kept))]
         assert payloads == [payload for payload in PAYLOADS if not taken or payload != PAYLOADS[1]]
@@ -136,8 +136,8 @@ def test_another_message_does_not_take_the_place_of_one_that_was_torn() -> None:
     for calls, _, kept in every_place(to_be_staged):
         other, _ = calls_with([b"other"], [5])
         calls.complete(kept)
-        other.stage(kept, 10)
-        while calls.stage(kept, 10):
+        other.stage(kept, 10, tell)
+        while calls.stage(kept, 10, tell):
             pass
         messages = sent(kept)
         mine = [message for message in messages if message.inputs != [b"other"]]
@@ -202,7 +202,7 @@ def test_an_end_of_everything_that_is_torn_anywhere_is_finished_by_the_next() ->
 
     def make() -> tuple[Made, Callable[[], Any]]:
         (calls, futures, kept), _ = to_be_staged()
-        calls.stage(kept, 2)
+        calls.stage(kept, 2, tell)
         return (calls, futures, kept), lambda: calls.fail_all(error, tell)
 
     for calls, futures, _ in every_place(make):

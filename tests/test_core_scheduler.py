@@ -281,6 +281,23 @@ def test_if_no_successor_can_be_expected_another_one_is_replaced() -> None:
     assert scheduler.coming == 0
 
 
+def test_a_successor_may_come_before_the_end_of_its_predecessor_is_known() -> None:
+    scheduler = Scheduler(lambda executor, session: executor > 102)
+    scheduler.add_session(1, 0.0)
+    for executor in (101, 102):
+        scheduler.add_executor(executor)
+    scheduler.want(1, 2)
+    assert decide(scheduler).replace == [(101, 1), (102, 1)]
+
+    scheduler.add_executor(103)
+    scheduler.remove_executor(101, 0.1)
+    scheduler.add_executor(104)
+    scheduler.remove_executor(102, 0.1)
+
+    assert scheduler.coming == 0, "or the session would wait for ever for one that is here"
+    assert decide(scheduler, 0.1).assign == [(104, 1), (103, 1)]
+
+
 def test_while_a_replacement_is_coming_one_that_suits_is_taken() -> None:
     scheduler = Scheduler(lambda executor, session: executor > 150)
     scheduler.add_session(1, 0.0)

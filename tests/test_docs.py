@@ -108,6 +108,12 @@ def limits() -> str:
             "`core/members.py`, `client/session.py`",
         ),
         (
+            "bytes of values kept for tasks that need them, per client",
+            mebibytes(ours.max_bytes),
+            "values are let go, and had from the client again, for one task at a time if need be",
+            "`core/needs.py`",
+        ),
+        (
             "tasks, and bytes of large payloads, in one Submit",
             f"{caller.SUBMIT_TASKS:,}, {mebibytes(caller.SUBMIT_BYTES)}",
             "the client makes another one",
@@ -200,14 +206,15 @@ def meaning(cls: type[msgspec.Struct]) -> str:
 
 
 def column(field: msgspec.structs.FieldInfo) -> str:
-    default = "" if field.required else " = " + spelled(field.default)
+    made = field.default_factory() if callable(field.default_factory) else field.default
+    default = "" if field.required else " = " + spelled(made)
     return f"`{field.name}` {type_name(field.type)}{default}"
 
 
 def spelled(value: Any) -> str:
     if isinstance(value, msgspec.Struct):
         return "[...]"
-    if value == ():
+    if value in ((), []):
         return "[]"
     if isinstance(value, bool):
         return str(value).lower()
@@ -324,7 +331,7 @@ def test_every_message_and_every_column_is_in_the_protocol() -> None:
 
 def test_every_kind_of_frame_is_in_the_protocol() -> None:
     numbers = {name: value for name, value in vars(codec).items() if name.isupper() and type(value) is int}
-    for other in ("SIZE", "MAX_FRAME_BYTES"):
+    for other in ("SIZE", "MAX_FRAME_BYTES", "COLUMN_BYTES"):
         numbers.pop(other)
 
     assert numbers.keys() == KINDS.keys()

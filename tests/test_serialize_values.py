@@ -583,7 +583,7 @@ def test_cloudpickle_still_has_the_private_parts_that_we_use() -> None:
 
 
 def test_a_large_pickle_is_a_frame_of_its_own() -> None:
-    text = "x" * (values.COLUMN_BYTES + 1)
+    text = "x" * ((1 << 16) + 1)
     for payload in (dump_call((text,), {}), dump_call((text, [1]), {}), dump_call((), {"k": text})):
         assert payload[0] == b""
         args, kwargs = load_call(payload)

@@ -17,14 +17,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flamezmq import config
-from flamezmq.client import surroundings
+from flamezmq.client import arguments, surroundings
 from flamezmq.client.defaults import Defaults
 from flamezmq.client.errands import Errands
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.pump import Pump
 from flamezmq.client.session import CLOSE_SECONDS, Session
-from flamezmq.core.caller import PENDING, RUNNING, Calls, Orders
+from flamezmq.core.caller import PENDING, RUNNING, Calls, Dependent, Orders
 from flamezmq.errors import ClientClosed, FlameError, Refused
 from flamezmq.net.line import Line
 from flamezmq.optioned import Options
@@ -44,8 +44,8 @@ LAST_WORDS_SECONDS = 0.3
 if TYPE_CHECKING:
     from flamezmq.client.embedded import Embedded
 
-#: Messages without a session; the answers are for controllers, no client asks.
-_OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done))
+#: Messages that are not for one session alone; the answers are for controllers, no client asks.
+_OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done, m.Wanted, m.Unmet))
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -97,6 +97,8 @@ class Client:
         self._show = surroundings.show
         self._functions = FunctionTable()
         self._calls: dict[int, Calls] = {}
+        #: Futures that others need, by session and index, as long as one of these has not ended.
+        self._needed: weakref.WeakValueDictionary[tuple[int, int], Future] = weakref.WeakValueDictionary()
         self._sessions: dict[int, Session] = {}
         self._dirty: dict[int, Calls] = {}  # sessions with something in the outbox
         self._submit_lock = threading.Lock()
@@ -338,7 +340,7 @@ class Client:
         return session
 
     def _new_calls(self, alias: int, id: str) -> Calls:
-        return Calls(alias, id)
+        return Calls(alias, id, self._needed)
 
     def _spec(self, name: str, max_retries: int, **limits: Any) -> m.SessionSpec:
         return m.SessionSpec(
@@ -385,23 +387,11 @@ class Client:
         with self._apply_lock:
             for calls in list(self._dirty.values()):
                 calls.complete(link)
-        for alias, calls in list(self._dirty.items()):
-            if calls.broken is not None:  # while a submit was under way
-                with self._apply_lock:
-                    calls.fail_all(calls.broken, self._on_end)
-            elif calls.closed:  # by somebody else, meanwhile
-                with self._apply_lock:
-                    calls.cancel_all(self._on_end, calls.error)
-            while calls.outbox or calls.staged:
-                room = self._room(calls)
-                self._no_credit = room <= 0
-                with self._apply_lock:  # nobody takes a task out of the outbox meanwhile
-                    if not calls.stage(link, max(room, 0)):
-                        break
-            if not calls.outbox:
-                self._dirty.pop(alias, None)
-                if calls.outbox:  # a submit came in between
-                    self._dirty[alias] = calls
+        moved = True
+        while moved and self._dirty:  # a task may need one of another session, which has to go first
+            moved = False
+            for alias, calls in list(self._dirty.items()):
+                moved = self._stage_outbox(alias, calls) or moved
         self._orders.stage(link)
         if self._functions.evicted:
             numbers = self._functions.take_evicted()
@@ -415,6 +405,13 @@ class Client:
             return 0
         return most_tasks - sum(len(other.pending) for other in self._calls.values())
 
+    def _take_needs(self, future: Future, _function: Any, call: Dependent) -> bool:
+        """Note what a new call needs; False: it is not to go to its outbox."""
+        if arguments.depend(future, call):
+            return True
+        future._session._calls.failed += 1
+        return False
+
     def _wait(self, done: Callable[[], bool], deadline: float | None) -> bool:
         """Wait for tasks, until `done()`; False when the deadline passes first."""
         return self._drive(done, deadline)
@@ -422,6 +419,28 @@ class Client:
     def _wait_for_room(self, there_is_room: Callable[[], bool]) -> None:
         if self._may_wait():
             self._drive(there_is_room, None)
+
+    def _stage_outbox(self, alias: int, calls: Calls) -> bool:
+        """Move one outbox into the link, as far as it can go now; whether anything was moved."""
+        moved = False
+        if calls.broken is not None:  # while a submit was under way
+            with self._apply_lock:
+                calls.fail_all(calls.broken, self._on_end)
+        elif calls.closed:  # by somebody else, meanwhile
+            with self._apply_lock:
+                calls.cancel_all(self._on_end, calls.error)
+        while calls.outbox or calls.staged:
+            room = self._room(calls)
+            self._no_credit = room <= 0
+            with self._apply_lock:  # nobody takes a task out of the outbox meanwhile
+                if not calls.stage(self._line.link, max(room, 0), self._on_end):
+                    break
+            moved = True
+        if not calls.outbox:
+            self._dirty.pop(alias, None)
+            if calls.outbox:  # a submit came in between
+                self._dirty[alias] = calls
+        return moved
 
     def _drive(self, done: Callable[[], bool], deadline: float | None) -> bool:
         try:
@@ -435,8 +454,13 @@ class Client:
     def _apply(self, message: Any, frames: list[Any]) -> None:
         kind = type(message)
         if kind in _OF_NO_SESSION:
-            if kind is m.Huddle:
-                self._line.huddle(message.cpu)
+            with self._apply_lock:
+                if kind is m.Huddle:
+                    self._line.huddle(message.cpu)
+                elif kind is m.Wanted:
+                    arguments.on_wanted(self, message)
+                elif kind is m.Unmet:
+                    arguments.on_unmet(self, message)
             return
         calls = self._calls.get(message.session)
         if calls is None:

@@ -13,14 +13,18 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, PENDING, RAW, RAW_ERROR, RUNNING, VALUE
-from flamezmq.errors import Unpicklable
+from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, PENDING, RAW, RAW_ERROR, RUNNING, UNMET, VALUE
+from flamezmq.errors import DependencyFailed, Unpicklable
 from flamezmq.serialize.failures import load_error
 from flamezmq.serialize.values import load_value
 
 if TYPE_CHECKING:
     from flamezmq.client.session import Session
 
+#: What a future's `_form` may be when its task has failed.
+FAILED = (RAW_ERROR, ERROR, UNMET)
+#: Of an exception's text, what the error of a dependent task quotes.
+QUOTED_CHARS = 200
 #: The states of a future that has ended.
 DONE = frozenset((FINISHED, CANCELLED, "CANCELLED"))
 #: Held while a future gets its `_more`, and while nothing else is waited for: the standard library's `wait`
@@ -47,10 +51,14 @@ class Future(cf.Future):  # type: ignore[type-arg]
     `asyncio.wrap_future` take it, with two differences: `result()` drives the client's I/O in
     the calling thread, so that no other thread hands the result over, and `cancel()` of a task
     that was sent asks the router.  The result stays pickled until somebody looks at it.
-    Usable by many threads at a time; it can't be pickled.
+    Usable by many threads at a time.  As an argument of `submit` or `map` it stands for its value;
+    elsewhere it can't be pickled.
     """
 
     __slots__ = ("_form", "_index", "_more", "_session", "_state", "_value")
+
+    #: Whether it has waited for the values of others (an instance that has says so in its dict).
+    needy = False
 
     _session: Session
     _index: int
@@ -183,7 +191,33 @@ class Future(cf.Future):  # type: ignore[type-arg]
             if value is None or type(value) is str:
                 return cf.CancelledError(*filter(None, [value]))
             return value  # type: ignore[no-any-return]
+        if form == UNMET:
+            self._settle_unmet()
+            return self._settle()
         return None
+
+    def _settle_unmet(self) -> None:
+        """Make the error of a task that did not run, and first those of what it needs: chains can be long."""
+        chain = [self]
+        while chain[-1]._form == UNMET:
+            chain.append(chain[-1]._value)
+        need = chain.pop()
+        while chain:
+            future = chain.pop()
+            error = DependencyFailed(future._name, need._name, need._what_became_of_it())
+            error.__cause__ = need._settle()
+            future._value, future._form = error, ERROR
+            need = future
+
+    def _what_became_of_it(self) -> str:
+        error = self._settle()
+        if self.cancelled():
+            return "was cancelled"
+        if isinstance(error, DependencyFailed):
+            return "did not run either"
+        if error is None:
+            return "has a value that can't be pickled again"
+        return f"failed with {type(error).__name__}: {_shortened(error)}"
 
     def _ensure_more(self) -> More:
         more = self._more
@@ -218,7 +252,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
     def _tell(self, waiter: Any) -> None:
         if self._state is CANCELLED:
             waiter.add_cancelled(self)
-        elif self._form in (RAW_ERROR, ERROR):
+        elif self._form in FAILED:
             waiter.add_exception(self)
         else:
             waiter.add_result(self)
@@ -273,7 +307,23 @@ class Future(cf.Future):  # type: ignore[type-arg]
         """Of the standard contract; raises RuntimeError: an `exception` comes from its task only."""
         raise RuntimeError("the result of a flamezmq Future is set by its client only")
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a Future can't be pickled; pass it as an argument of submit or map, or take its result() first"
+        )
+
+    @property
+    def _name(self) -> str:
+        return f"{self._session.id}/{self._index if self._index >= 0 else 'unsent'}"
+
     def __repr__(self) -> str:
-        name = f"{self._session.id}/{self._index}" if self._index >= 0 else f"{self._session.id}/unsent"
         state = "CANCELLED" if self.cancelled() else self._state
-        return f"<flamezmq.Future {name} {state.lower()}>"
+        return f"<flamezmq.Future {self._name} {state.lower()}>"
+
+
+def _shortened(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # a user's __str__
+        return "(its text can't be had)"
+    return text if len(text) <= QUOTED_CHARS else f"{text[:QUOTED_CHARS]}..."

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flamezmq.client.progress import DRAW_SECONDS, Bar, is_watched
 from flamezmq.client.waiting import wait_until
-from flamezmq.errors import Unpicklable
+from flamezmq.errors import DependencyFailed, Unpicklable
 from flamezmq.serialize.failures import load_error
 from flamezmq.shims.slices import Slicer
 
@@ -95,6 +95,7 @@ class Slices:
         self._inputs: Iterator[Any] = zip(*iterables, strict=False) if spread else iter(iterables[0])
         self.on_way: deque[Future] = deque()
         self._sizes: dict[Future, int] = {}  # their items
+        self._needy: dict[Future, list[Any]] = {}  # the items of those that hold futures
         self._dry = False
         self._size = 1
         self._seconds = -1.0  # per item
@@ -114,13 +115,22 @@ class Slices:
             self._submit(items)
 
     def _submit(self, items: list[Any]) -> None:
-        """Send a slice; what can't be pickled spoils no other item, so it is looked for by halves."""
+        """Send a slice; what can't travel spoils no other item, so it is looked for by halves."""
         future = self._session.submit(self._slicer, items)
-        if len(items) > 1 and future.done() and isinstance(future.exception(), Unpicklable):
-            self._submit(items[: len(items) // 2])
-            self._submit(items[len(items) // 2 :])
-        else:
-            self._sent(future, len(items))
+        if (
+            len(items) > 1
+            and future.done()
+            and isinstance(future.exception(), Unpicklable | DependencyFailed)
+        ):
+            self._submit_halves(items)
+            return
+        if future.needy:
+            self._needy[future] = items
+        self._sent(future, len(items))
+
+    def _submit_halves(self, items: list[Any]) -> None:
+        self._submit(items[: len(items) // 2])
+        self._submit(items[len(items) // 2 :])
 
     def _sent(self, future: Future, count: int) -> None:
         self.on_way.append(future)
@@ -175,14 +185,26 @@ class Slices:
     def open(self, future: Future) -> Iterable[Any]:
         """The results in a slice that is done; another one is sent in its place."""
         size = self._sizes.pop(future)
+        items = self._needy.pop(future, None)
         try:
             result = future.result()
+        except DependencyFailed as error:
+            if items is None or size == 1:
+                return _Faulty([None] * size, dict.fromkeys(range(size), error))
+            return self._again(items)
         except Exception as error:  # the slice as a whole is lost: so is each of its items
             self.fill()
             return _Faulty([None] * size, dict.fromkeys(range(size), error))
         self._learn(result.seconds, max(len(result.values), 1))
         self.fill()
         return _Faulty(result.values, result.errors) if result.errors else result.values
+
+    def _again(self, items: list[Any]) -> Iterable[Any]:
+        """Send the halves of a slice in its place; it has no results of its own."""
+        before = len(self.on_way)
+        self._submit_halves(items)
+        self.on_way.rotate(len(self.on_way) - before)
+        return ()
 
     def _let_go(self) -> None:
         """Cancel what is left, without a lock: the garbage collector may end us, wherever it runs."""

@@ -20,8 +20,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.client.api import Client
+from flamezmq.client.arguments import value_payload
+from flamezmq.client.future import Future
 from flamezmq.client.session import CANCEL_SECONDS, Session
-from flamezmq.core.caller import FINISHED, RAW, RAW_ERROR, RUNNING, Calls, Record
+from flamezmq.core.caller import FINISHED, RAW, RAW_ERROR, RUNNING, Calls, Dependent, Record
 from flamezmq.core.nested import NestedCalls
 from flamezmq.running import Current, in_place
 from flamezmq.serialize.failures import dump_error
@@ -57,6 +59,8 @@ class NestedClient(Client):
         self._loaded: dict[int, Callable[..., Any]] = {}  # functions that ran in place, by number
         self._in_place = 0  # how many have run so, for their names
         self._ending: dict[int, NestedCalls] = {}  # sessions of tasks that have ended before their own tasks
+        self._aside: dict[int, NestedCalls] = {}  # sessions with tasks that need others
+        self._promoted = 0  # how often some of these have got what they need
         super().__init__(executor.config.address, forward_output=True)
 
     # --- the executor's side
@@ -113,7 +117,28 @@ class NestedClient(Client):
                     self._default = session
         return session
 
+    def _take_needs(self, future: Future, function: Any, call: Dependent) -> bool:
+        calls = future._session._calls
+        if super()._take_needs(future, function, call):
+            assert isinstance(calls, NestedCalls)
+            calls.aside.append((future, function, call))
+            self._aside[calls.alias] = calls
+        return False
+
+    def _promote(self) -> None:
+        """Let those go on that have got what they need."""
+        with self._apply_lock:
+            for alias, calls in list(self._aside.items()):
+                if calls.promote(value_payload, self._on_end):
+                    self._promoted += 1
+                    if calls.outbox:
+                        self._dirty[alias] = calls
+                if not calls.aside:
+                    del self._aside[alias]
+
     def _stage(self) -> None:
+        if self._aside:
+            self._promote()
         if self._dirty:
             for calls in list(self._dirty.values()):
                 if not calls.opened and not calls.asked_to_open:  # type: ignore[attr-defined]
@@ -156,14 +181,16 @@ class NestedClient(Client):
             record = self._newest()
             if record is not None:
                 self._run_here(record)
-            elif not self._take_back(done):
-                return self._stand_aside(done, deadline)
+            elif not self._take_back(done) and not self._stand_aside(done, deadline):
+                return False
         return True
 
     def _wait_for_room(self, there_is_room: Callable[[], bool]) -> None:
         """A nested submit never blocks."""
 
     def _newest(self) -> Record | None:
+        if self._aside:
+            self._promote()
         with self._apply_lock:
             for calls in reversed(list(self._dirty.values())):
                 record = calls.take_newest() if isinstance(calls, NestedCalls) else None
@@ -188,16 +215,24 @@ class NestedClient(Client):
         return done() or any(calls.outbox for calls in asked)
 
     def _stand_aside(self, done: Callable[[], bool], deadline: float | None) -> bool:
-        """All that is left has begun elsewhere: let another executor take this one's place."""
+        """All that is left has begun elsewhere: let another executor take this one's place.
+
+        Until it is done, or something else can go on; False when the deadline passes first.
+        """
+        before = self._promoted
+
+        def enough() -> bool:
+            return done() or self._promoted != before
+
         soon = monotonic() + SPARE_SECONDS
-        if self._drive(done, soon if deadline is None else min(soon, deadline)):
+        if self._drive(enough, soon if deadline is None else min(soon, deadline)):
             return True
         main = threading.current_thread() is threading.main_thread()
         if not main or (deadline is not None and deadline <= soon):
-            return self._drive(done, deadline)
+            return self._drive(enough, deadline)
         self._executor.pause(True)
         try:
-            return self._drive(done, deadline)
+            return self._drive(enough, deadline)
         finally:
             self._executor.pause(False)
 

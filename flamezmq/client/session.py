@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.status import Status
-from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, HEAVY_BYTES, Calls, weight
+from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, HEAVY_BYTES, Calls, Dependent, weight
 from flamezmq.errors import ClientClosed, FlameError, Unpicklable
 from flamezmq.serialize.values import dump_call
 from flamezmq.wire import messages as m
@@ -68,6 +68,9 @@ class Session:
             ClientClosed, RouterLost: there is nobody to run it.
             BrokenSession: the session's initializer has failed.
 
+        A Future of this client among the arguments, or anywhere inside them, stands for its value:
+        the task begins when that is there; if there will be none, it fails with DependencyFailed.
+
         What can't be pickled raises nothing here; the Future fails with Unpicklable, so that one
         bad task fails alone.  A few microseconds; it blocks while the client has 1,048,576
         unfinished tasks, or about a gigabyte of the session's arguments waits to be sent.
@@ -78,9 +81,11 @@ class Session:
         future = Future(self)
         try:
             function = self._name(fn)
-            payload = dump_call(args, kwargs, fn)
+            payload = dump_call(args, kwargs, fn, client)
         except Unpicklable as error:
             return self._stillborn(future, error)
+        if type(payload) is Dependent and not client._take_needs(future, function, payload):
+            return future
         outbox = self._outbox
         outbox.append((future, function, payload))
         waiting = len(outbox)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any, NamedTuple
 
-from flamezmq.client.future import Future
-from flamezmq.core.caller import ERROR, FINISHED, RAW_ERROR
+from flamezmq.client.future import FAILED, Future
+from flamezmq.core.caller import FINISHED
 
 FIRST_COMPLETED, FIRST_EXCEPTION, ALL_COMPLETED = cf.FIRST_COMPLETED, cf.FIRST_EXCEPTION, cf.ALL_COMPLETED
 
@@ -142,7 +142,7 @@ class _Watch:
         """One has failed, or all have ended.  Looks at all of them only when a task has failed somewhere."""
         faults = sum(calls.faults for calls in self._calls)
         if faults != self._faults:
-            if any(f._state is FINISHED and f._form in (RAW_ERROR, ERROR) for f in self._futures):
+            if any(f._state is FINISHED and f._form in FAILED for f in self._futures):
                 return True
             self._faults = faults
         for position in range(self._first, len(self._futures)):

@@ -24,6 +24,7 @@ from flamezmq.core import (
     deaths,
     departures,
     dispatch,
+    needs,
     nodes,
     overview,
     printed,
@@ -62,6 +63,7 @@ class Broker:
         self.spare: dict[int, Worker] = {}  # workers that have spare executors
         self.delaying: dict[int, Session] = {}  # sessions with tasks that wait for their time
         self.look_at = math.inf  # when to look whether some task is over its timeout
+        self.owing: dict[int, Client] = {}  # clients of whose values some were let go
         self._functions: WeakValueDictionary[Any, Function] = WeakValueDictionary()  # by pickle and options
         self.by_name: dict[tuple[str, int], int] = {}  # (worker's token, number) -> peer
         self._dead: dict[tuple[str, int], None] = {}  # died before its Ready came
@@ -81,6 +83,7 @@ class Broker:
             m.Cancel: self._on_cancel,
             m.Close: self._on_close,
             m.Query: self._on_query,
+            m.Supply: partial(needs.on_supply, self),
             m.Ready: self._on_ready,
             m.Begun: self._on_begun,
             m.Retracted: self._on_retracted,
@@ -124,6 +127,8 @@ class Broker:
             retries.release_due(self, now)
         if now >= self.look_at:
             deaths.kill_overdue(self, now, out)
+        if self.owing:
+            needs.fetch(self, out)
         dispatch.balance(self, now, out)
         if self.paused or self.spare:
             spares.balance(self, now, out)
@@ -163,6 +168,8 @@ class Broker:
             self.flushing = {n: f for n, f in self.flushing.items() if f[0].client is not client}
             for session in list(client.sessions.values()):
                 self._end(session, "its client is gone", now, out)
+            self.owing.pop(peer, None)
+            client.later.clear()  # they refer to it: nothing here may make a cycle
             for executor in self.executors.values():  # of sessions that were closed before, too
                 if executor.session is not None and executor.session.client is client:
                     self._orphans[executor.peer] = now + self.limits.orphan_seconds
@@ -176,7 +183,7 @@ class Broker:
 
     # --- clients
 
-    def _client(self, peer: int) -> Client:
+    def client(self, peer: int) -> Client:
         client = self.clients.get(peer)
         if client is None:
             raise ProtocolError("this is a client's message")
@@ -184,10 +191,10 @@ class Broker:
 
     def _session(self, peer: int, alias: int) -> Session | None:
         """The client's open session, or None when it was closed (the message came late)."""
-        return self._client(peer).sessions.get(alias)
+        return self.client(peer).sessions.get(alias)
 
     def _on_open(self, peer: int, message: m.Open, _frames: list[Any], now: float, out: Effects) -> None:
-        client = self._client(peer)
+        client = self.client(peer)
         open_already = client.sessions.get(message.session)
         if open_already is not None and open_already.id == message.id:
             return  # said twice
@@ -224,17 +231,22 @@ class Broker:
             used += part.count
         if used != len(payloads):
             raise ProtocolError(f"{used} tasks with {len(payloads)} inputs")
-        if session.queued + used > 2 * self.limits.max_tasks:
+        if session.waiting + used > 2 * self.limits.max_tasks:
             raise ProtocolError(f"more than {self.limits.max_tasks} tasks without credit")
+        wants = needs.read(session, message) if message.needs else None
         for number in message.forget:
             functions.pop(number, None)
         if session.functions is not functions:
             session.functions = functions
             if type(session.queue) is deque and any(f.priority for f in functions.values()):
                 session.queue = Ranks(session.queue)
+        queued = used
+        if wants:
+            runs = needs.keep_aside(session, runs, wants, out)
+            queued -= len(wants)
         session.queue.extend(runs)
         session.next_index += used
-        session.queued += used
+        session.queued += queued
         self.huddle.on_submit(peer, used, out)
         self.demand(session)
         self.fed.update(session.executors)
@@ -260,11 +272,14 @@ class Broker:
         session.queued -= len(gone)
         if session.delayed:
             gone += retries.cancel(self, session, wanted)
+        if session.blocked:
+            gone += needs.cancel(session, sorted(wanted))
         session.note_cancelled(gone)
         wanted.difference_update(gone)
         refused = self._ask_back(session, wanted, out)
         if gone or refused:
             control.tell_cancelled(session, gone, refused, out)
+            needs.ended_badly(session, gone, out)
         self.demand(session)
 
     def _ask_back(self, session: Session, wanted: set[int], out: Effects) -> list[int]:
@@ -298,6 +313,7 @@ class Broker:
 
     def _end(self, session: Session, ending: str, now: float, out: Effects) -> None:
         """Close it: what waits is dropped, what executors hold is asked back, what runs may end."""
+        needs.close(session, out)
         session.closed, session.closed_at, session.ending = True, now, ending
         session.cancelled += session.queued + retries.forget(self, session)
         session.queued = 0
@@ -323,8 +339,7 @@ class Broker:
         s = self._session(peer, message.session)
         if s is not None:
             running = sum(1 for executor in s.executors.values() if executor.tasks)
-            pending = s.queued + len(s.delayed) + s.held - running
-            counts = (pending, running, s.succeed, s.failed, s.cancelled)
+            counts = (s.waiting + s.held - running, running, s.succeed, s.failed, s.cancelled)
             out.append((peer, m.Counts(s.alias, message.request, *counts), []))
 
     # --- executors
@@ -361,6 +376,7 @@ class Broker:
             return  # it answers a session that it does not serve any more
         if len(message.seconds) != len(message.slices):
             raise ProtocolError("one run time is due for each slice")
+        outputs = needs.outputs_of(session, message, frames) if session.client.awaited else None
         ended = 0
         for part, seconds in zip(message.slices, message.seconds, strict=True):
             ended += self._settle(executor, session, part, seconds)
@@ -379,6 +395,8 @@ class Broker:
         if not session.closed:
             message.session = session.alias
             out.append((session.client.peer, message, frames))
+        if outputs is not None:
+            needs.on_outputs(self, session, message, outputs, out)
         self.huddle.on_results(peer, ended, message.seconds[0], out)
         self.took_from(executor, session)
 
@@ -419,6 +437,8 @@ class Broker:
         if session.retried:
             for index in range(first, first + count):
                 session.retried.pop(index, None)
+        if session.composed:
+            needs.over(session, range(first, first + count))
         return count
 
     def took_from(self, executor: Executor, session: Session) -> None:
@@ -466,6 +486,7 @@ class Broker:
             refused = sorted(set(dropped).difference(gone))
             if not session.closed:
                 control.tell_cancelled(session, gone, refused, out)
+                needs.ended_badly(session, gone, out)
         elif not session.closed:
             dispatch.requeue(session, runs)
         else:
@@ -503,8 +524,9 @@ class Broker:
             session.held -= executor.tasks
             if not session.closed:
                 before = len(out)
-                deaths.mourn(self, executor, session, died, now, out)
+                lost = deaths.mourn(self, executor, session, died, now, out)
                 self.records.lost(session, executor, out[before:], now)
+                needs.ended_badly(session, lost, out)
         for index in [i for i, holder in session.begun.items() if holder == peer]:
             del session.begun[index]
         for asked, dropped in executor.asked:  # it took its answers with it
@@ -547,6 +569,8 @@ class Broker:
             "sessions": len(self.sessions),
             "queued": sum(s.queued for s in self.sessions.values()),
             "delayed": sum(len(s.delayed) for s in self.sessions.values()),
+            "blocked": sum(len(s.blocked) for s in self.sessions.values()),
+            "kept_bytes": sum(client.kept_bytes for client in self.clients.values()),
             "held": sum(s.held for s in self.sessions.values()),
             "functions": len(self._functions),
         }

@@ -20,22 +20,25 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable
 from itertools import repeat
 from typing import Any
+from weakref import WeakValueDictionary
 
 from flamezmq.core.link import Link
 from flamezmq.errors import Certificate, FlameError, ProtocolError, TaskLost, TaskTimeout
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
+from flamezmq.wire.composed import compose
 
 # The standard library's words, because its wait() compares them.
 PENDING = "PENDING"
 RUNNING = "RUNNING"
 CANCELLED = "CANCELLED_AND_NOTIFIED"
 FINISHED = "FINISHED"
-_DONE = (FINISHED, CANCELLED)
+DONE = (FINISHED, CANCELLED)
 
-# What a finished future's `_value` is; of a cancelled one (ERROR): None, or why it was.
-RAW, RAW_ERROR, VALUE, ERROR = 0, 1, 2, 3
+# What a finished future's `_value` is; of a cancelled one (ERROR): None, or why it was; of an unmet one: the
+# future that it needed, and that has no value.
+RAW, RAW_ERROR, VALUE, ERROR, UNMET = 0, 1, 2, 3, 4
 
 #: Tasks in one Submit.
 SUBMIT_TASKS = 1024
@@ -45,7 +48,8 @@ SUBMIT_BYTES = 1 << 20
 HEAVY_BYTES = 1 << 10
 
 Tell = Callable[[Any, str], None]  # (future, its new state): set it, and tell those who wait, once
-Record = tuple[Any, Any, Any]  # future, function name (number, blob, label, options), payload
+Record = tuple[Any, Any, Any]  # future, function name (number, blob, label, options), payload or Dependent
+Need = tuple["Calls", Any]  # a future whose value a task takes, and the calls that it is one of
 
 
 def weight(payload: Any) -> int:
@@ -53,10 +57,40 @@ def weight(payload: Any) -> int:
     return sum(map(len, payload)) if type(payload) is list else len(payload)
 
 
+class Dependent:
+    """A call with placeholders in its payload; number i stands for the value of `needs[i]`.
+
+    needs  futures as the pickler leaves them; each a Need before the call goes into an outbox
+    """
+
+    __slots__ = ("needs", "payload")
+
+    def __init__(self, payload: Any, needs: list[Any]) -> None:
+        self.payload, self.needs = payload, needs
+
+    def __len__(self) -> int:
+        return weight(self.payload)
+
+    def complete(self) -> Any:
+        """The payload, call and values in one, if all values are here and nobody has looked at them yet."""
+        values = []
+        for _, need in self.needs:
+            state, form, value = need._state, need._form, need._value
+            if state is not FINISHED or form != RAW:
+                return None
+            values.append(own(value))
+        return compose(self.payload, values)
+
+
+def own(payload: Any) -> Any:
+    """The same in memory that nobody can change: arrays made of a result are views of its buffers."""
+    return [bytes(piece) for piece in payload] if type(payload) is list else payload
+
+
 class Staged:
     """A message that is about to be committed; `number` is the one that the link will give it."""
 
-    __slots__ = ("after", "first_record", "frames", "heavy", "number", "records", "size")
+    __slots__ = ("after", "first_record", "frames", "heavy", "needs", "number", "records", "size")
 
     def __init__(
         self,
@@ -67,9 +101,10 @@ class Staged:
         records: int,
         first_record: Any,
         after: int,
+        needs: dict[int, list[Need]] | None,
     ) -> None:
         self.number, self.frames, self.size, self.heavy = number, frames, size, heavy
-        self.records, self.first_record, self.after = records, first_record, after
+        self.records, self.first_record, self.after, self.needs = records, first_record, after, needs
 
 
 class Orders:
@@ -80,13 +115,13 @@ class Orders:
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[list[Any]] = deque()  # [message, number]
+        self._waiting: deque[list[Any]] = deque()  # [message, number, frames]
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def append(self, message: Any) -> None:
-        self._waiting.append([message, 0])
+    def append(self, message: Any, frames: Iterable[Any] = ()) -> None:
+        self._waiting.append([message, 0, frames])
 
     def complete(self, link: Link) -> None:
         """Finish what was begun."""
@@ -104,8 +139,8 @@ class Orders:
 
     def _commit(self, link: Link, order: list[Any]) -> None:
         if link.sent < order[1]:
-            body = codec.encode(order[0])
-            link.enqueue([body], len(body))
+            frames = [codec.encode(order[0]), *order[2]]
+            link.enqueue(frames, sum(map(len, frames)))
         self._waiting.popleft()
 
 
@@ -115,10 +150,16 @@ class Calls:
     outbox     submitted, not yet in a message
     pending    index -> future: in a message, not ended
     committed  indices below it are in messages
+    needs      index -> what the task needs: held until it has ended, for the router may ask for it
+    needed     (alias, index) -> future, of all that is held so, by all calls of this client
     """
 
-    def __init__(self, alias: int, id: str) -> None:
+    def __init__(
+        self, alias: int, id: str, needed: WeakValueDictionary[tuple[int, int], Any] | None = None
+    ) -> None:
         self.alias, self.id = alias, id
+        self.needs: dict[int, list[Need]] = {}
+        self.needed = WeakValueDictionary() if needed is None else needed
         self.outbox: list[Record] = []
         self.pending: dict[int, Any] = {}
         self.committed = 0
@@ -150,16 +191,46 @@ class Calls:
         if self.staged is not None:
             self._complete(link, self.staged)
 
-    def stage(self, link: Link, room: int) -> bool:
-        """Commit up to `room` tasks of the outbox to the link; False when there is nothing to do."""
+    def stage(self, link: Link, room: int, tell: Tell) -> bool:
+        """Commit up to `room` tasks of the outbox to the link; False when there is nothing to do.
+
+        That is so, too, when the first task needs one that is in another outbox.
+        One that needs what has ended before it was sent fails; `tell` as for `on_results`.
+        """
         if self.staged is not None:
             self._complete(link, self.staged)
         records = self.outbox[: min(room, SUBMIT_TASKS)]
         if not records:
             return False
+        if type(records[0][2]) is Dependent and (obstacle := self._obstacle(records[0][2])) is not None:
+            if obstacle._state not in DONE:
+                return False
+            self._fail_first(records[0], obstacle, tell)
+            return True
         self.staged = self._prepare(link, records)
         self._complete(link, self.staged)
         return True
+
+    def _obstacle(self, call: Dependent) -> Any:
+        """A future that the router does not know, so that it can't be told to wait for it; None if it can.
+
+        Those of this outbox stand before the call.
+        """
+        for calls, need in call.needs:
+            if need._state in DONE:
+                if need._index < 0:
+                    return need
+            elif calls is not self and calls.pending.get(need._index) is not need:
+                return need
+        return None
+
+    def _fail_first(self, record: Record, need: Any, tell: Tell) -> None:
+        self._finish(record[0], UNMET, need, FINISHED, tell)
+        if self.outbox and self.outbox[0] is record:
+            self.failed += 1
+            self.outbox_bytes = max(self.outbox_bytes - weight(record[2]), 0)
+            del self.outbox[0]
+        self.faults += 1
 
     def _prepare(self, link: Link, records: list[Record]) -> Staged:
         first = self.committed
@@ -168,11 +239,23 @@ class Calls:
         functions: list[m.NewFunction] = []
         slices: list[m.Slice] = []
         inputs: list[Any] = []
+        needs: list[int] = []
+        held: dict[int, list[Need]] = {}
         big = False
         last = None
         size = carried = 0  # bytes of large payloads, of functions
         index = first
         for future, function, payload in records:
+            if type(payload) is Dependent:
+                if self._obstacle(payload) is not None:
+                    break
+                complete = payload.complete()
+                if complete is None:
+                    held[index] = payload.needs
+                    for calls, need in payload.needs:
+                        needs += (index - first, calls.alias, need._index)
+                    complete = payload.payload
+                payload = complete
             if function is not last:
                 last = function
                 number = function.number
@@ -198,9 +281,10 @@ class Calls:
         frames: list[Any] = []
         if big:
             inputs, parts, frames = join_payloads(inputs)
-        body = codec.encode(m.Submit(self.alias, functions, self.forget, slices, inputs, parts))
+        submit = m.Submit(self.alias, functions, self.forget, slices, inputs, parts, needs)
+        body = codec.encode(submit)
         total = len(body) + sum(map(len, frames))
-        return Staged(link.sent + 1, [body, *frames], total, size, count, records[0], index)
+        return Staged(link.sent + 1, [body, *frames], total, size, count, records[0], index, held or None)
 
     def _weigh(self, index: int, size: int) -> int:
         if not self.heavy:
@@ -219,6 +303,8 @@ class Calls:
             self.pending.update(zip(indices, [record[0] for record in records], strict=False))
             for _, function, _ in records:
                 self.shipped[function.number] = None
+            if staged.needs is not None:
+                self._hold(staged.needs)
             self.committed = staged.after
             del self.outbox[: staged.records]
             self.outbox_bytes = max(self.outbox_bytes - staged.heavy, 0) if self.outbox else 0
@@ -226,6 +312,12 @@ class Calls:
                 self.shipped.pop(number, None)  # a task that was named before ships it again
             self.forget = []
         self.staged = None
+
+    def _hold(self, needs: dict[int, list[Need]]) -> None:
+        self.needs.update(needs)
+        for held in needs.values():
+            for calls, need in held:
+                self.needed[calls.alias, need._index] = need
 
     # --- from the router
 
@@ -252,7 +344,7 @@ class Calls:
             if failed is None:
                 here = outputs if count == len(outputs) else outputs[position : position + count]
                 for future, output in zip(map(get, indices), here, strict=False):
-                    if future is not None and future._state not in _DONE:
+                    if future is not None and future._state not in DONE:
                         future._value = output
                         if future._more is None:
                             future._state = FINISHED
@@ -262,7 +354,7 @@ class Calls:
                         tell(future, FINISHED)  # an interrupt came in between
             else:
                 for offset, future in enumerate(map(get, indices), position):
-                    if future is not None and future._state not in _DONE:
+                    if future is not None and future._state not in DONE:
                         future._value = outputs[offset]
                         future._form = RAW_ERROR if offset in failed else RAW
                         if future._more is None:
@@ -279,6 +371,8 @@ class Calls:
         return ended
 
     def _remove(self, indices: Iterable[int]) -> None:
+        if self.needs:  # first: what is pending still is removed again, after an interrupt
+            deque(map(self.needs.pop, indices, repeat(None)), 0)
         deque(map(self.pending.pop, indices, repeat(None)), 0)
         if self.heavy:
             self.heavy_bytes -= sum(map(self.heavy.pop, indices, repeat(0)))
@@ -305,11 +399,23 @@ class Calls:
     def on_cancelled(self, message: m.Cancelled, tell: Tell) -> None:
         self._end(message.indices, ERROR, message.reason or None, CANCELLED, tell)
 
+    def on_unmet(self, index: int, needed: tuple[int, ...], tell: Tell) -> None:
+        """The task will not run: what it needs has no value."""
+        future = self.pending.get(index)
+        if future is not None:
+            need = None
+            if future._state not in DONE:
+                held = self.needs.get(index, ())
+                need = next((need for calls, need in held if (calls.alias, need._index) == needed), None)
+                if need is None:
+                    raise ProtocolError(f"task {index} does not need {needed}")
+            self._end([index], UNMET, need, FINISHED, tell)
+        self.faults += 1
+
     def fail_all(self, error: Exception, tell: Tell) -> None:
         """The router is gone: everything that has not ended fails."""
         while self.outbox:
-            self._finish(self.outbox[-1][0], ERROR, error, FINISHED, tell)
-            self.outbox.pop()
+            self._finish_unsent(ERROR, error, FINISHED, tell)
         self._end(list(self.pending), ERROR, error, FINISHED, tell)
         self.faults += 1
 
@@ -317,8 +423,7 @@ class Calls:
         """The session was closed (by somebody else: `reason`): what has not ended never will."""
         why = reason or None
         while self.outbox:
-            self._finish(self.outbox[-1][0], ERROR, why, CANCELLED, tell)
-            self.outbox.pop()
+            self._finish_unsent(ERROR, why, CANCELLED, tell)
         self._end(list(self.pending), ERROR, why, CANCELLED, tell)
 
     def on_closed_by(self, message: m.ClosedBy, tell: Tell) -> None:
@@ -327,11 +432,19 @@ class Calls:
         self.closed = True
         self.cancel_all(tell, self.error)
 
+    def _finish_unsent(self, form: int, value: Any, state: str, tell: Tell) -> None:
+        """The last one of the outbox."""
+        future = self.outbox[-1][0]
+        future._index = -1
+        self._finish(future, form, value, state, tell)
+        self.outbox.pop()
+
     def take_from_outbox(self, future: Any) -> bool:
         """Remove a task that no message has yet; False when it is too late."""
         outbox = self.outbox
         for position in range(self._unsent(), len(outbox)):
             if outbox[position][0] is future:
+                future._index = -1  # it may have got one, for a message that was never made
                 self.outbox_bytes = max(self.outbox_bytes - weight(outbox[position][2]), 0)
                 del outbox[position]
                 return True
@@ -364,7 +477,7 @@ class Calls:
 
     @staticmethod
     def _finish(future: Any, form: int, value: Any, state: str, tell: Tell) -> None:
-        if future._state not in _DONE:
+        if future._state not in DONE:
             future._form, future._value = form, value
             if future._more is None:
                 future._state = state

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from flamezmq.core import needs
+
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
 
@@ -21,7 +23,8 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
         assert (session.number in broker.delaying) == bool(session.delayed)
         runs = [run for executor in session.executors.values() for run in executor.held]
         runs += [*session.queue, *(run for _, _, run in session.delayed)]
-        indices = [i for run in runs for i in range(run.start, run.end)]
+        indices = [i for run in runs for i in range(run.start, run.end)] + list(session.blocked)
+        assert session.closed or set(session.composed) <= set(indices), "composed"
         assert len(indices) == len(set(indices)), "a task is in two places"
         alone = {run.start for run in runs if len(run) == 1}
         assert session.closed or session.retried.keys() <= alone, "retried, and in company"
@@ -32,3 +35,4 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
         assert executor.session is None or executor.session.executors[peer] is executor
         assert not executor.exiting or executor.session is None
     assert set(mourned) <= set(broker.executors)
+    needs.check(broker)

@@ -7,13 +7,12 @@ Only that one is charged.  Functions over the broker's state; same rules.
 from __future__ import annotations
 
 import math
-from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from flamezmq.core import retries
 from flamezmq.core.dispatch import requeue
 from flamezmq.core.members import Effects, Executor, Session
-from flamezmq.core.tasks import Run
+from flamezmq.core.tasks import Run, rejoin
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
 def mourn(
     broker: Broker, executor: Executor, session: Session, died: m.Died | None, now: float, out: Effects
-) -> None:
-    """What a dead executor held goes back, or is lost if it can't be run again.
+) -> list[int]:
+    """What a dead executor held goes back, or is lost if it can't be run again; returns what is lost.
 
     Executors run what they hold in order.  The worker's report tells which task
     ran; those before it had finished, but their results died with it: they run
@@ -34,6 +33,7 @@ def mourn(
     running, executed = _last_moments(executor, session, died)
     overdue = died.running if died and died.overdue and died.session == session.number else -1
     again: list[Run] = []
+    lost: list[int] = []
     position = 0
     for run in executor.held:
         for index in range(run.start, run.end):
@@ -42,14 +42,16 @@ def mourn(
             piece = run.between(index, index + 1)
             if index == overdue and run.function.timeout:
                 if not retries.after_timeout(broker, session, piece, now):
-                    lost = _lost(executor, session, run, index, died)
-                    lost.timeout = run.function.timeout
-                    out.append((session.client.peer, lost, []))
+                    message = _lost(executor, session, run, index, died)
+                    message.timeout = run.function.timeout
+                    lost.append(index)
+                    out.append((session.client.peer, message, []))
                 continue
             if index == running:
                 session.charges[index] = session.charges.get(index, 0) + 1
             charged = session.charges.get(index, 0)
             if (began and session.spec.max_retries == 0) or charged > session.spec.max_retries:
+                lost.append(index)
                 out.append((session.client.peer, _lost(executor, session, run, index, died), []))
                 continue
             if began:
@@ -57,7 +59,8 @@ def mourn(
             again.append(piece)
     executor.held.clear()
     executor.tasks = 0
-    requeue(session, _rejoin(again, session.retried))
+    requeue(session, rejoin(again, session.retried))
+    return lost
 
 
 def _last_moments(executor: Executor, session: Session, died: m.Died | None) -> tuple[int, int]:
@@ -79,26 +82,6 @@ def _last_moments(executor: Executor, session: Session, died: m.Died | None) -> 
         executed = position
         finished -= index not in dropped
     return -1, executed
-
-
-def _rejoin(pieces: list[Run], apart: Container[int]) -> list[Run]:
-    """Neighbours of one attempt become one run again.  apart: indices of those that stay by themselves."""
-    joined: list[Run] = []
-    for piece in pieces:
-        last = joined[-1] if joined else None
-        if (
-            last is not None
-            and last.function is piece.function
-            and last.attempt == piece.attempt
-            and last.end == piece.start
-            and piece.start not in apart
-            and last.start not in apart
-        ):
-            last.inputs.extend(piece.inputs)
-            last.big = last.big or piece.big
-        else:
-            joined.append(piece)
-    return joined
 
 
 def _lost(executor: Executor, session: Session, run: Run, index: int, died: m.Died | None) -> m.Lost:

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from flamezmq.core.blocked import Blocked, Value
 from flamezmq.core.tasks import Function, Ranks, Run
 from flamezmq.wire import messages as m
 
@@ -28,14 +29,22 @@ Effects = list[tuple[int, Any, list[Any]]]  # (peer, message, buffer frames), in
 class Client:
     """A user's process.
 
-    held_back  it has not taken its results, so it gets no more run
-    inner      it is a task, and submits tasks of its own
+    held_back   it has not taken its results, so it gets no more run
+    inner       it is a task, and submits tasks of its own
+    awaited     session -> index -> the blocked tasks that wait for this one
+    later       blocked tasks that lack only values that were let go; oldest first
+    composed    tasks that have got all their values, or have asked for them, and are not over
+    kept_bytes  of values, here or asked for
     """
 
     peer: int
     sessions: dict[int, Session] = field(default_factory=dict)
     held_back: bool = False
     inner: bool = False
+    awaited: dict[int, dict[int, dict[Blocked, None]]] = field(default_factory=dict)
+    later: deque[Blocked] = field(default_factory=deque)
+    composed: int = 0
+    kept_bytes: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +60,8 @@ class Session:
     queue: deque[Run] | Ranks = field(default_factory=deque)
     queued: int = 0
     delayed: list[tuple[float, int, Run]] = field(default_factory=list)  # a heap: (when, index, one task)
+    blocked: dict[int, Blocked] = field(default_factory=dict)  # index -> task that waits for others
+    composed: dict[int, list[Value]] = field(default_factory=dict)  # index -> what it has got from others
     next_index: int = 0  # tasks below it have been submitted
     executors: dict[int, Executor] = field(default_factory=dict)  # bound to it
     busy: int = 0  # of them, those that hold tasks and are not leaving
@@ -77,6 +88,11 @@ class Session:
         if self.retried:
             for index in indices:
                 self.retried.pop(index, None)
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that no executor holds."""
+        return self.queued + len(self.delayed) + len(self.blocked)
 
     def learn(self, seconds: float, count: int) -> None:
         mean = max(seconds / count, 1e-7)

@@ -6,18 +6,21 @@ gets the oldest ones: those with the most work behind them.  It gets as many as
 it asks for by taking them: `window` lie there for whoever is idle, and each that
 is granted makes room for more.
 
-What was sent is kept with its payload, so that it can be taken back.
+What was sent is kept with its payload, so that it can be taken back.  What needs
+the values of others stays here until they are there: who waits for it runs them
+first, and the router could not tell what is taken back from what is cancelled.
 Restartable, as `Calls` is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from flamezmq.core.caller import Calls, Record, Staged, Tell
+from flamezmq.core.caller import CANCELLED, DONE, ERROR, FINISHED, UNMET, Calls, Record, Staged, Tell
 from flamezmq.core.link import Link
 from flamezmq.wire import messages as m
+from flamezmq.wire.composed import compose
 
 #: So many tasks may lie with the router, at most, without anybody having taken them.
 MOST_WINDOW = 256
@@ -32,6 +35,7 @@ class NestedCalls(Calls):
     refused  those that could not be had: they have begun
     window   how many may be untaken
     free     its task has ended: all goes out, nobody will run it here
+    aside    calls that need others, until these have ended: records with a Dependent
     """
 
     def __init__(self, alias: int, id: str) -> None:
@@ -42,7 +46,55 @@ class NestedCalls(Calls):
         self.refused: dict[int, None] = {}
         self.window = 1
         self.free = False
+        self.aside: list[Record] = []
         self.asked_to_open = False
+
+    @property
+    def unfinished(self) -> int:
+        return len(self.aside) + super().unfinished
+
+    # --- what needs others
+
+    def promote(self, payload_of: Callable[[Any], Any], tell: Tell) -> bool:
+        """Move to the outbox what has all that it needs, and fail what never will; whether there was any.
+
+        payload_of: a future that has ended -> its value's payload, None if it has none
+        """
+        moved = False
+        for record in list(self.aside):
+            future, function, call = record
+            if not all(need._state in DONE for _, need in call.needs):
+                continue
+            values = [payload_of(need) for _, need in call.needs]
+            if None in values:
+                self._finish(future, UNMET, call.needs[values.index(None)][1], FINISHED, tell)
+                self.failed += 1
+                self.faults += 1
+            else:
+                self.outbox.append((future, function, compose(call.payload, values)))
+            self.aside.remove(record)
+            moved = True
+        return moved
+
+    def take_from_outbox(self, future: Any) -> bool:
+        for record in self.aside:
+            if record[0] is future:
+                self.aside.remove(record)
+                return True
+        return super().take_from_outbox(future)
+
+    def _end_aside(self, value: Any, state: str, tell: Tell) -> None:
+        while self.aside:
+            self._finish(self.aside[-1][0], ERROR, value, state, tell)
+            self.aside.pop()
+
+    def fail_all(self, error: Exception, tell: Tell) -> None:
+        self._end_aside(error, FINISHED, tell)
+        super().fail_all(error, tell)
+
+    def cancel_all(self, tell: Tell, reason: str = "") -> None:
+        self._end_aside(reason or None, CANCELLED, tell)
+        super().cancel_all(tell, reason)
 
     # --- towards the router
 

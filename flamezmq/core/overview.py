@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from heapq import merge
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flamezmq.core import departures
@@ -98,7 +98,7 @@ def _session_row(s: Session, now: float) -> m.SessionRow:
         spec.max_retries,
         spec.environment.host[:NAME_CHARACTERS],
         len(s.executors),
-        s.queued + len(s.delayed) + s.held - running,
+        s.waiting + s.held - running,
         running,
         s.succeed,
         s.failed,
@@ -194,7 +194,7 @@ def _tasks(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
         TaskState.RUNNING: running,
         TaskState.SUCCEED: session.succeed,
         TaskState.FAILED: session.failed,
-        TaskState.PENDING: session.queued + len(session.delayed) + session.held - running,
+        TaskState.PENDING: session.waiting + session.held - running,
     }
 
     def wanted(rows: Iterator[m.TaskRow]) -> Iterator[m.TaskRow]:
@@ -231,12 +231,13 @@ def _on_executors(session: Session, now: float) -> Iterator[m.TaskRow]:
 
 
 def _waiting(session: Session, now: float) -> Iterator[m.TaskRow]:
-    """What waits for its time, and what is queued; neighbours are put together."""
+    """What waits for its time, what is queued, and what waits for others; neighbours are put together."""
     for when, _, run in islice(session.delayed, MOST_RUNS):
         label, delay = run.function.label[:NAME_CHARACTERS], max(when - now, 0.0)
         yield m.TaskRow(run.start, len(run), TaskState.PENDING, label, run.attempt, "", -1.0, -1.0, delay)
     row: m.TaskRow | None = None
-    for run in islice(session.queue, MOST_RUNS):
+    blocked = (task.run() for task in session.blocked.values())
+    for run in islice(chain(session.queue, blocked), MOST_RUNS):
         label = run.function.label[:NAME_CHARACTERS]
         if (
             row is not None

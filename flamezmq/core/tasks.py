@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 from flamezmq.wire.messages import Options, Slice
@@ -179,6 +179,26 @@ def extract(runs: deque[Run] | Ranks, wanted: set[int]) -> list[int]:
         runs.clear()
         runs.extend(kept)
     return found
+
+
+def rejoin(pieces: list[Run], apart: Container[int] = ()) -> list[Run]:
+    """Neighbours of one function and attempt become one run.  apart: indices that stay by themselves."""
+    joined: list[Run] = []
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if (
+            last is not None
+            and last.function is piece.function
+            and last.attempt == piece.attempt
+            and last.end == piece.start
+            and piece.start not in apart
+            and last.start not in apart
+        ):
+            last.inputs.extend(piece.inputs)
+            last.big = last.big or piece.big
+        else:
+            joined.append(piece)
+    return joined
 
 
 def merge(runs: list[Run]) -> list[Run]:

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from flamezmq.errors import Unpicklable
+from flamezmq.errors import StrayFuture, Unpicklable
 from flamezmq.optioned import Optioned
 from flamezmq.serialize.captures import captured
-from flamezmq.serialize.pickler import Pickler, Sink, by_reference
+from flamezmq.serialize.pickler import OutOfPlace, Pickler, Sink, by_reference
 
 MAX_DEPTH = 32
 MAX_TRIES = 10_000
@@ -35,20 +35,25 @@ _ATOMS = frozenset({int, float, str, bytes, bool, complex, type(None)})
 _Part = tuple[str, object]
 
 
-def unpicklable(what: str, value: object, error: Exception) -> Unpicklable:
-    """The error to raise: `what` names the whole, e.g. "argument 2 (`lock`) of f"."""
+def unpicklable(what: str, value: object, error: Exception, owner: Any = None) -> Unpicklable:
+    """The error to raise: `what` names the whole, e.g. "argument 2 (`lock`) of f".
+
+    owner: the client whose call it is; its futures are fit to travel.
+    """
     try:
-        path, reason = locate(value, error)
+        path, reason = locate(value, error, owner)
     except Exception:  # walking runs users' properties; the refusal itself must get through
         path, reason = "", error
+    if isinstance(reason, OutOfPlace):
+        return StrayFuture(what, path, str(reason))
     return Unpicklable(what, path, f"{type(reason).__name__}: {reason}")
 
 
-def locate(value: object, error: Exception) -> tuple[str, Exception]:
+def locate(value: object, error: Exception, owner: Any = None) -> tuple[str, Exception]:
     """The path from `value` to the innermost culprit ("" for itself), and the pickler's words on it."""
     if isinstance(error, RecursionError):
         return "", error  # it is too deep as a whole; no part is at fault
-    found = _Search().down(value, error, MAX_DEPTH)
+    found = _Search(owner).down(value, error, MAX_DEPTH)
     return found.path.strip(), found.error
 
 
@@ -61,12 +66,15 @@ class _Found(NamedTuple):
 class _Search:
     """One walk; looks at nothing twice, so that cycles and shared parts end."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
         self._tries = MAX_TRIES
         self._seen: dict[int, object] = {}  # by id(); held, so that ids stay theirs
 
     def down(self, value: object, error: Exception, depth: int) -> _Found:
         self._seen[id(value)] = value
+        if isinstance(error, OutOfPlace) and error.future is value:
+            return _Found("", error, True)
         unsure: _Found | None = None
         for step, part in islice(_parts(value), MAX_PARTS) if depth else ():
             if type(part) in _ATOMS or self._tries == 0:
@@ -75,7 +83,7 @@ class _Search:
                 unsure = unsure or _Found("", error, False)
                 continue
             self._tries -= 1
-            refused = refusal(part)
+            refused = refusal(part, self._owner)
             if refused is None:
                 continue
             found = self.down(part, refused, depth - 1)
@@ -104,10 +112,12 @@ def _drop(part: object) -> None:
     return None
 
 
-def refusal(part: object) -> Exception | None:
+def refusal(part: object, owner: Any = None) -> Exception | None:
     """What the pickler says against `part`, or None if it takes it.  Keeps and copies nothing."""
+    pickler = Pickler(_Nowhere())
+    pickler.owner = owner
     try:
-        Pickler(_Nowhere()).dump(part)
+        pickler.dump(part)
     except Exception as error:  # users' reducers may raise anything
         return error
     return None

@@ -28,6 +28,8 @@ from typing import Any, TypeAlias, cast
 
 import cloudpickle.cloudpickle as _cloud
 
+from flamezmq.core.caller import Dependent
+
 #: One frame or buffer, as pyzmq sends and receives it (`Frame.buffer` is a memoryview).
 Buffer: TypeAlias = bytes | bytearray | memoryview
 #: One pickle; or, with out-of-band buffers, [pickle, buffer, buffer, ...].
@@ -43,6 +45,14 @@ BY_VALUE_MODULES: set[str] = _cloud._PICKLE_BY_VALUE_MODULES
 #: Classes that were pickled here and defined here: a copy that returns must not overwrite them.
 _native_classes: weakref.WeakSet[type] = weakref.WeakSet()
 _received_classes: weakref.WeakSet[type] = weakref.WeakSet()
+
+
+class OutOfPlace(Exception):
+    """A Future where none can be resolved; the text says why, and what to do.  Users get a StrayFuture."""
+
+    def __init__(self, reason: str, future: object) -> None:
+        super().__init__(reason)
+        self.future = future
 
 
 class Sink:
@@ -83,7 +93,11 @@ class Sink:
 
 
 class Pickler(_cloud.Pickler):  # type: ignore[misc]
-    """cloudpickle's pickler with a few more reducers.  `in_band=True` keeps every buffer in the pickle."""
+    """cloudpickle's pickler with a few more reducers.  `in_band=True` keeps every buffer in the pickle.
+
+    owner  the client whose call this is: its futures may be arguments; None: there may be none
+    needs  those that were met and have no value yet, in the order of their placeholders
+    """
 
     dump = pickle.Pickler.dump  # cloudpickle's only rewords RecursionError
 
@@ -94,6 +108,8 @@ class Pickler(_cloud.Pickler):  # type: ignore[misc]
         self.globals_ref: dict[int, dict[str, Any]] = {}
         self.proto = PROTOCOL
         self.sink = sink
+        self.owner: Any = None
+        self.needs: list[Any] = []
 
     @property
     def dispatch_table(self) -> Any:
@@ -124,6 +140,7 @@ class Pickler(_cloud.Pickler):  # type: ignore[misc]
         """Forget all, keep no reference to what was pickled, be ready for the next."""
         self.clear_memo()
         self.globals_ref.clear()
+        self.owner = None
         self.sink.parts.clear()
         self.sink.buffers.clear()
         self.sink.fresh.clear()
@@ -135,18 +152,27 @@ _spare: list[Pickler] = []
 
 def dump(value: object) -> Payload:
     """Pickle with buffers out of band.  Raises whatever the pickler raises."""
+    return cast(Payload, dump_for(None, value))
+
+
+def dump_for(owner: Any, value: object) -> Payload | Dependent:
+    """The same for a client's call: a Dependent if the value of a future that it holds is yet to come."""
     try:
         pickler = _spare.pop()  # so no other thread, and no reducer that calls us, has it
     except IndexError:
         pickler = Pickler(Sink())
+    pickler.owner = owner
     pickler.dump(value)  # if this raises, the pickler is dropped
     sink = pickler.sink
     pickled = sink.pickled()
     payload: Payload = [pickled, *sink.buffers] if sink.buffers else pickled
+    needs = pickler.needs
+    if needs:
+        pickler.needs = []
     if len(pickled) <= OUT_OF_BAND_BYTES:  # after large ones it would keep a large memo table
         pickler.reuse()
         _spare.append(pickler)
-    return payload
+    return Dependent(payload, needs) if needs else payload
 
 
 def dump_in_band(value: object) -> bytes:
@@ -242,6 +268,11 @@ def _reduce_array(pickler: Pickler, array: Any) -> Any:
     array = array.copy(order="C")
     pickler.sink.fresh.append(array)
     return array.__reduce_ex__(PROTOCOL)
+
+
+def add_reducer(kind: type, reduce: Callable[[Pickler, Any], Any]) -> None:
+    """Have instances of exactly this type reduced so."""
+    _reducers[kind] = reduce
 
 
 CachedFunction: type = type(functools.lru_cache(lambda: None))

@@ -24,13 +24,16 @@ import inspect
 import pickle
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast, overload
 
+from flamezmq.core.caller import Dependent
 from flamezmq.errors import MissingModule, TooLarge, Unpicklable
 from flamezmq.optioned import Configured
 from flamezmq.serialize.culprit import refusal, unpicklable
-from flamezmq.serialize.pickler import OUT_OF_BAND_BYTES, PROTOCOL, Buffer, Payload, dump
-from flamezmq.wire.codec import MAX_FRAME_BYTES
+from flamezmq.serialize.pickler import OUT_OF_BAND_BYTES, PROTOCOL, Buffer, Payload, dump, dump_for
+from flamezmq.serialize.placeholders import load_with
+from flamezmq.wire.codec import COLUMN_BYTES, MAX_FRAME_BYTES
+from flamezmq.wire.composed import decompose, is_composed
 
 __all__ = [
     "Buffer",
@@ -50,8 +53,6 @@ __all__ = [
 Received: TypeAlias = Buffer | Sequence[Buffer]
 
 #: Exact types that plain pickle and cloudpickle treat alike.  bytes is apart: large ones leave the pickle.
-#: A pickle up to it travels in a column of a message.
-COLUMN_BYTES = 1 << 16
 #: The largest piece of a payload.
 MOST_PIECE_BYTES = MAX_FRAME_BYTES
 _ATOMS = frozenset({int, float, str, bool, complex, type(None)})
@@ -60,8 +61,25 @@ _dumps = pickle.dumps
 _loads = pickle.loads
 
 
-def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any], fn: Callable[..., Any] | None = None) -> Payload:
-    """Pickle a call's arguments; `fn` only serves to name them in an error.
+@overload
+def dump_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], fn: Callable[..., Any] | None = None, owner: None = None
+) -> Payload: ...
+@overload
+def dump_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], fn: Callable[..., Any] | None, owner: object
+) -> Payload | Dependent: ...
+def dump_call(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    fn: Callable[..., Any] | None = None,
+    owner: Any = None,
+) -> Payload | Dependent:
+    """Pickle a call's arguments; a Dependent if they hold a future of `owner` that has no value yet.
+
+    Args:
+        fn: only serves to name the arguments in an error.
+        owner: the client whose futures may be arguments; None: there may be none.
 
     Raises:
         Unpicklable: names the argument, and where in it the culprit sits.
@@ -77,12 +95,15 @@ def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any], fn: Callable[..., A
         named = dict(zip(kwargs, _with_bytes_apart(tuple(kwargs.values())), strict=True))
         call = [_with_bytes_apart(args), named]
     try:
-        payload = dump(call)
+        payload = dump_for(owner, call)
     except Exception as error:
-        raise _refused_call(args, kwargs, fn, error) from error
+        raise _refused_call(args, kwargs, fn, error, owner) from error
     if type(payload) is bytes and len(payload) <= COLUMN_BYTES:
         return payload
-    return _framed(payload, _the_call(fn))
+    if type(payload) is Dependent:
+        payload.payload = _framed(payload.payload, _the_call(fn))
+        return payload
+    return _framed(cast(Payload, payload), _the_call(fn))
 
 
 def load_call(payload: Received) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -91,13 +112,26 @@ def load_call(payload: Received) -> tuple[tuple[Any, ...], dict[str, Any]]:
     Raises:
         MissingModule: an argument's class is of a module that can't be imported here.
     """
+    call: Any = None
     try:
-        call = _loads(payload) if type(payload) is bytes else _load(payload)
+        try:
+            call = _loads(payload) if type(payload) is bytes else _load(payload)
+        except pickle.UnpicklingError:
+            if not is_composed(payload):
+                raise
+        if call is None:
+            call = _load_composed(payload)
     except ModuleNotFoundError as error:
         raise missing_module(error) from error
     if type(call) is tuple:
         return call, {}
     return cast("tuple[tuple[Any, ...], dict[str, Any]]", tuple(call))
+
+
+def _load_composed(payload: Received) -> Any:
+    """A call that has waited for values, with these in the places of its placeholders."""
+    call, *values = decompose(payload)
+    return load_with([load_value(value) for value in values], lambda: load_value(call))
 
 
 def dump_value(value: Any, what: str = "the result") -> Payload:
@@ -129,6 +163,11 @@ def dump_slice(items: list[Any], what: str = "the slice") -> Payload:
     except Exception as error:
         raise unpicklable(what, items, error) from error
     return _framed(payload, what)
+
+
+def load_pieces(*pieces: Buffer) -> Any:
+    """The value of a payload in pieces; for pickles that hold a payload."""
+    return _load(pieces)
 
 
 def load_slice(payload: Received) -> list[Any]:
@@ -199,20 +238,20 @@ def _packed(items: list[Any]) -> Any:
 
 
 def _refused_call(
-    args: tuple[Any, ...], kwargs: dict[str, Any], fn: Callable[..., Any] | None, error: Exception
+    args: tuple[Any, ...], kwargs: dict[str, Any], fn: Callable[..., Any] | None, error: Exception, owner: Any
 ) -> Unpicklable:
     """Say which argument it was."""
     of = _of(fn)
     for position, value in enumerate(args):
-        cause = refusal(value)
+        cause = refusal(value, owner)
         if cause is not None:
             name = _parameter(fn, position)
-            return unpicklable(f"argument {position + 1}{name and f' (`{name}`)'}{of}", value, cause)
+            return unpicklable(f"argument {position + 1}{name and f' (`{name}`)'}{of}", value, cause, owner)
     for name, value in kwargs.items():
-        cause = refusal(value)
+        cause = refusal(value, owner)
         if cause is not None:
-            return unpicklable(f"keyword argument `{name}`{of}", value, cause)
-    return unpicklable(_the_call(fn), (args, kwargs), error)
+            return unpicklable(f"keyword argument `{name}`{of}", value, cause, owner)
+    return unpicklable(_the_call(fn), (args, kwargs), error, owner)
 
 
 def _the_call(fn: Callable[..., Any] | None) -> str:

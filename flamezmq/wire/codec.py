@@ -35,6 +35,8 @@ SIZE: Final = ENVELOPE.size
 
 #: The largest frame that anybody lets in; ZeroMQ cuts the connection of who sends a larger one.
 MAX_FRAME_BYTES: Final = 1 << 30
+#: A pickle up to it travels in a column of a message; a larger one is a frame of its own.
+COLUMN_BYTES: Final = 1 << 16
 
 Buffer = Any  # bytes, bytearray, memoryview or zmq.Frame
 Payload = Any  # bytes, or [pickle, buffer, ...]

@@ -15,10 +15,18 @@ Everything here came from a peer: lengths and ranges are checked by the broker
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
+from flamezmq.wire.needs import Supply as Supply
+from flamezmq.wire.needs import Unmet as Unmet
+from flamezmq.wire.needs import Wanted as Wanted
+from flamezmq.wire.ranges import Count as Count
+from flamezmq.wire.ranges import Index as Index
+from flamezmq.wire.ranges import Limit as Limit
+from flamezmq.wire.ranges import Priority as Priority
+from flamezmq.wire.ranges import Seconds as Seconds
 from flamezmq.wire.views import Answer as Answer
 from flamezmq.wire.views import Ask as Ask
 from flamezmq.wire.views import CancelTask as CancelTask
@@ -34,16 +42,6 @@ from flamezmq.wire.views import TaskRow as TaskRow
 
 #: Bumped when a message changes its meaning; both sides must agree on it.
 PROTOCOL = 1
-
-# What the codec checks by itself, beside the type.
-#: Small enough that sums of two are still numbers of the wire.
-Index = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
-Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
-#: Of something; 0 means that there is none.
-Limit = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
-#: A run time; not a NaN, not infinite.
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
-Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=1 << 31)]
 
 
 class Slice(msgspec.Struct, array_like=True, gc=False):
@@ -189,6 +187,8 @@ class Submit(msgspec.Struct, tag=2, array_like=True):
     forget     numbers of functions that are not used again
     slices     indices go on without a gap, from 0
     inputs     pickled arguments; the router never unpickles them
+    needs      tasks that wait for others, as flat triples (position in `inputs`, session and index of a task
+               of this client whose value it takes), positions rising; its placeholders are in that order
     """
 
     session: int
@@ -197,6 +197,7 @@ class Submit(msgspec.Struct, tag=2, array_like=True):
     slices: list[Slice]
     inputs: list[bytes]
     parts: list[int]
+    needs: list[Index] = []
 
 
 class Cancel(msgspec.Struct, tag=3, array_like=True):
@@ -563,7 +564,7 @@ class Leave(msgspec.Struct, tag=87, array_like=True):
     """The worker is about to leave: its executors get no more, give back what has not begun, and Exit."""
 
 
-FromClient = Open | Submit | Cancel | Close | Query | Ask | CloseSession | CancelTask
+FromClient = Open | Submit | Cancel | Close | Query | Supply | Ask | CloseSession | CancelTask
 ToClient = (
     Opened
     | Results
@@ -573,6 +574,8 @@ ToClient = (
     | Lost
     | Begun
     | Output
+    | Wanted
+    | Unmet
     | Taken
     | Huddle
     | Answer

@@ -39,6 +39,7 @@ class Plan:
     long_cuts: float = 0.0
     node_crashes: float = 0.0
     poison: float = 0.0
+    needy: float = 0.0  # the share of tasks that need others
     cancels: float = 0.0
     early_closes: float = 0.0
     sleeps: float = 0.0
@@ -56,6 +57,7 @@ class Plan:
     initializers: bool = False
     failing: float = 0.0  # the chance that an initializer fails when it is called
     drains: float = 0.0
+    max_bytes: int = 256 << 20  # of values that the router keeps for those that need them
 
 
 def draw(seed: int) -> Plan:
@@ -96,6 +98,8 @@ def draw(seed: int) -> Plan:
         initializers=r.random() < 0.3,
         failing=maybe(0.3, 0.01, 0.2),
         drains=maybe(0.25, 0.5, 6),
+        needy=maybe(0.4, 0.02, 0.9),
+        max_bytes=r.choice((256 << 20, 256 << 20, 100)),
     )
 
 
@@ -106,7 +110,12 @@ class Cluster:
         self.plan = plan = plan or draw(seed)
         self.world = World(seed, tracing)
         self.ledger = Ledger()
-        limits = replace(Limits(), max_grant=plan.max_grant, known_functions=plan.known_functions)
+        limits = replace(
+            Limits(),
+            max_grant=plan.max_grant,
+            known_functions=plan.known_functions,
+            max_bytes=plan.max_bytes,
+        )
         self.router = Router(self.world, limits, plan.latency, plan.backlog_bytes, plan.duplicates)
         self.router.after_turn = self._after_turn
         self.broker: Broker = self.router.broker
@@ -143,7 +152,7 @@ class Cluster:
         plan, random = self.plan, self.world.random
         retries, tasks = random.choice((0, 1, 3)), random.randint(1, plan.tasks)
         session = user.open(retries, tasks, plan.kinds, **self._limits())
-        session.poison, session.buffers = plan.poison, plan.buffers
+        session.poison, session.needy, session.buffers = plan.poison, plan.needy, plan.buffers
         self.sessions.append(session)
         self._submit(session)
 
@@ -413,6 +422,11 @@ class Cluster:
                 # If it has come to its end, its result died with its executor, and it waited to run again.
                 assert not account.finished or any(e in dead for e, _ in account.begins), f"{name}: {account}"
             return
+        if future._form == caller.UNMET:
+            assert future._value.has_failed
+            assert future._value in future.needs
+            assert not account.begins, f"{name} has run without what it needs: {account}"
+            return
         if session.closing or session.calls.broken is not None:
             return
         said = session.announced[future._index]
@@ -435,6 +449,7 @@ class Cluster:
             return
         if not self.unreported:
             assert account.took_down <= retries, f"{name} has a value: {account}"
+        assert not any(need.has_failed for need in future.needs), f"{name} has run without what it needs"
         value = future._value
         assert (type(value) is list) == (type(future.payload) is list)
         assert head(value) == expected_value(future), f"{name} got {head(value)!r}"

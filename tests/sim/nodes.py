@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections import deque
 from typing import Any
+from zlib import crc32
 
 from flamezmq.core.backoff import pause
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
+from flamezmq.wire.composed import decompose, is_composed
 from tests.sim.ends import Dialler, Router
 from tests.sim.ledger import Ledger
 from tests.sim.world import World
@@ -31,8 +33,15 @@ Task = tuple[int, int, int, Any]  # function, index, attempt, payload
 
 
 def head(payload: Any) -> bytes:
-    """The pickle of a payload, without its buffers."""
+    """The pickle of a payload, without its buffers; of a composed one that of its call."""
+    if is_composed(payload):
+        payload = decompose(payload)[0]
     return bytes(payload[0]) if type(payload) is list else payload
+
+
+def answer(blob: bytes, text: bytes, values: list[bytes]) -> bytes:
+    """What a function makes of a call's payload and of the values that it has waited for."""
+    return blob + b"|" + text + b"".join(b"<%08x" % crc32(value) for value in values)
 
 
 def run_seconds(world: World, payload: bytes) -> float:
@@ -335,8 +344,9 @@ class SimExecutor:
         ):
             last = Ended(function, index, attempt)
             self.ended.append(last)
-        answer = self.functions[function] + b"|" + text
-        last.outputs.append([answer, *payload[1:]] if type(payload) is list else answer)
+        call, *values = decompose(payload) if is_composed(payload) else [payload]
+        said = answer(self.functions[function], text, [head(value) for value in values])
+        last.outputs.append([said, *call[1:]] if type(call) is list else said)
         if fails:
             last.failed.append(index)
         last.payloads.append(text)

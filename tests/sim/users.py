@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from flamezmq.core import caller
 from flamezmq.core.caller import Calls
 from flamezmq.core.link import ACK_AFTER_BYTES
 from flamezmq.wire import messages as m
+from flamezmq.wire.codec import join_payloads
 from tests.sim.ends import Dialler, Router
 from tests.sim.network import Connection
-from tests.sim.nodes import head
+from tests.sim.nodes import answer, head
 
 #: What run times a function has; see nodes.run_seconds.
 KINDS = ("tiny", "short", "long", "liar")
@@ -28,17 +30,22 @@ class Name:
 
 
 class Future:
-    __slots__ = ("_form", "_index", "_more", "_state", "_value", "cancel_asked", "ends", "name", "payload")
-
-    def __init__(self, name: Name, payload: Any) -> None:
+    def __init__(self, name: Name, payload: Any, needs: list[Future]) -> None:
         self._index = -1
         self._state: str = caller.PENDING
         self._form = caller.RAW
         self._value: Any = None
         self._more = self  # somebody wants to be told
-        self.name, self.payload = name, payload
+        self.name, self.payload, self.needs = name, payload, needs
         self.cancel_asked = False
         self.ends = 0
+        self.expected = b""
+
+    @property
+    def has_failed(self) -> bool:
+        if self._state not in caller.DONE:
+            return False
+        return self._state == caller.CANCELLED or self._form not in (caller.RAW, caller.VALUE)
 
 
 class SimSession:
@@ -49,12 +56,12 @@ class SimSession:
     ) -> None:
         self.user, self.max_retries, self.left, self.kinds = user, max_retries, tasks, kinds
         self.id = f"{user.name}.{alias}"
-        self.calls = Calls(alias, self.id)
+        self.calls = Calls(alias, self.id, user.needed)
         self.futures: list[Future] = []
         self.announced: dict[int, str] = {}  # index -> how the router said that it ended
         self.refused: dict[int, None] = {}
         self.closing = False
-        self.poison = 0.0
+        self.poison = self.needy = 0.0
         self.buffers = False
 
     @property
@@ -77,10 +84,17 @@ class SimSession:
             payload: Any = text.encode()
             if self.buffers and random.random() < 0.3:
                 payload = [payload, *(b"x" * random.randrange(1, 50) for _ in range(random.randrange(1, 3)))]
-            future = Future(name, payload)
+            needs = self.user.some_futures(self) if random.random() < self.needy else []
+            future = Future(name, payload, [need for _, need in needs])
             self.futures.append(future)
-            self.calls.outbox.append((future, name, payload))
             self.left -= 1
+            dead = next((need for need in future.needs if need.has_failed), None)
+            if dead is not None:  # as Session.submit does
+                future._form, future._value = caller.UNMET, dead
+                self.tell(future, caller.FINISHED)
+                continue
+            record = caller.Dependent(payload, needs) if needs else payload
+            self.calls.outbox.append((future, name, record))
 
     def tell(self, future: Future, state: str) -> None:
         assert future._state not in (caller.FINISHED, caller.CANCELLED), "a task ended twice"
@@ -98,6 +112,7 @@ class SimUser:
     def __init__(self, router: Router, name: str) -> None:
         self.router, self.world, self.name = router, router.world, name
         self.sessions: dict[int, SimSession] = {}
+        self.needed: WeakValueDictionary[tuple[int, int], Future] = WeakValueDictionary()
         self.home = name
         self.with_options = False
         self.gone = False
@@ -142,6 +157,17 @@ class SimUser:
             retry_timeouts=random.random() < 0.5,
         )
 
+    def some_futures(self, mine: SimSession) -> list[tuple[Calls, Future]]:
+        """Such as a task may need: mostly young ones, mostly of its own session."""
+        random = self.world.random
+        found: dict[Future, Calls] = {}
+        for _ in range(random.choice((1, 1, 2, 5))):
+            session = mine if random.random() < 0.8 else random.choice(list(self.sessions.values()))
+            if session.futures:
+                back = min(int(random.expovariate(0.3)) + 1, len(session.futures))
+                found[session.futures[-back]] = session.calls
+        return [(calls, future) for future, calls in found.items()]
+
     # --- what it does
 
     def open(
@@ -162,14 +188,18 @@ class SimUser:
         if self.gone:
             return
         most = self.dialler.limits[0]
-        for session in self.sessions.values():
-            calls = session.calls
-            if calls.broken is not None:
-                calls.fail_all(calls.broken, session.tell)
-            while calls.outbox and not session.closing:
-                room = most - sum(len(other.calls.pending) for other in self.sessions.values())
-                if room <= 0 or not calls.stage(self.dialler.link, room):
-                    break
+        moved = True
+        while moved:
+            moved = False
+            for session in self.sessions.values():
+                calls = session.calls
+                if calls.broken is not None:
+                    calls.fail_all(calls.broken, session.tell)
+                while calls.outbox and not session.closing:
+                    room = most - sum(len(other.calls.pending) for other in self.sessions.values())
+                    if room <= 0 or not calls.stage(self.dialler.link, room, session.tell):
+                        break
+                    moved = True
         self.dialler.flush()
 
     def cancel(self, session: SimSession, futures: list[Future]) -> None:
@@ -229,7 +259,32 @@ class SimUser:
 
     # --- what it hears
 
+    def _on_wanted(self, message: m.Wanted) -> None:
+        for index in message.indices:
+            need = self.needed.get((message.session, index))
+            if need is None or need._state not in caller.DONE:
+                continue
+            if need.has_failed:
+                self.dialler.send(m.Supply(message.session, index, True, [], []))
+            else:
+                column, parts, frames = join_payloads([need._value])
+                self.dialler.send(m.Supply(message.session, index, False, column, parts), frames)
+
+    def _on_unmet(self, message: m.Unmet) -> None:
+        tasks = message.tasks
+        for alias, index, *needed in zip(*(tasks[i::4] for i in range(4)), strict=True):
+            session = self.sessions[alias]
+            session.announce(index, "unmet")
+            session.calls.on_unmet(index, tuple(needed), session.tell)
+        self.push()
+
     def _on_message(self, message: Any, frames: list[Any]) -> None:
+        if type(message) is m.Wanted:
+            self._on_wanted(message)
+            return
+        if type(message) is m.Unmet:
+            self._on_unmet(message)
+            return
         session = self.sessions.get(message.session)
         assert session is not None, message
         calls = session.calls
@@ -266,4 +321,7 @@ class SimUser:
 
 
 def expected_value(future: Future) -> bytes:
-    return future.name.blob + b"|" + head(future.payload)
+    if not future.expected:
+        values = [expected_value(need) for need in future.needs]
+        future.expected = answer(future.name.blob, head(future.payload), values)
+    return future.expected

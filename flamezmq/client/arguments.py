@@ -1,0 +1,111 @@
+"""Futures as arguments: what the pickler does with them, and what the router asks about them later.
+
+A future that has its value is pickled as that value.  For one that has none yet
+a placeholder goes into the pickle, and the call becomes a `Dependent`: the
+router keeps the task aside until the values are there.  One that has failed, or
+was cancelled, fails the call at once.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import pickle
+from typing import TYPE_CHECKING, Any, cast
+
+from flamezmq.client.future import Future
+from flamezmq.core.caller import DONE, FINISHED, RAW, UNMET, VALUE, Dependent, own
+from flamezmq.errors import Unpicklable
+from flamezmq.serialize.pickler import OutOfPlace, Payload, Pickler, add_reducer
+from flamezmq.serialize.placeholders import value_at
+from flamezmq.serialize.values import dump_value, load_pieces, load_value
+from flamezmq.wire import messages as m
+from flamezmq.wire.codec import join_payloads
+
+if TYPE_CHECKING:
+    from flamezmq.client.api import Client
+
+
+def _reduce_future(pickler: Pickler, future: Future) -> Any:
+    if pickler.owner is None:
+        raise OutOfPlace(
+            "only arguments of submit and map are waited for; pass it as one, or take its result() here",
+            future,
+        )
+    if future._session._client is not pickler.owner:
+        raise OutOfPlace("it is of another client; pass its result()", future)
+    state, form, value = future._state, future._form, future._value
+    if state is FINISHED and form == VALUE:
+        return _itself, (value,)
+    if state is FINISHED and form == RAW:
+        if type(value) is list:
+            return load_pieces, tuple(map(pickle.PickleBuffer, value))
+        return load_value, (value,)
+    pickler.needs.append(future)
+    return value_at, (len(pickler.needs) - 1,)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _reduce_stranger(pickler: Pickler, future: Any) -> Any:
+    raise OutOfPlace("it was not made by a client; pass its result()", future)
+
+
+def depend(future: Future, call: Dependent) -> bool:
+    """Note whose futures the call needs; False, and `future` has failed, if one of them has no value."""
+    for need in call.needs:
+        if need._state in DONE and (need._state is not FINISHED or need._form not in (RAW, VALUE)):
+            future._form, future._value, future._state = UNMET, need, FINISHED
+            return False
+    future.needy = True
+    call.needs = [(need._session._calls, need) for need in call.needs]
+    return True
+
+
+def value_payload(future: Future) -> Payload | None:
+    """The value of a future that has ended, pickled; None if it has none, or none that can be pickled."""
+    state, form, value = future._state, future._form, future._value
+    if state is FINISHED and form == RAW:
+        return cast(Payload, own(value))
+    if state is FINISHED and form == VALUE:
+        try:
+            return dump_value(value)
+        except Unpicklable:
+            return None
+    return None
+
+
+def on_wanted(client: Client, message: m.Wanted) -> None:
+    """The router asks for the values of tasks that had ended before it heard that others need them.
+
+    What has not ended it will see for itself.
+    """
+    for index in message.indices:
+        need = client._needed.get((message.session, index))
+        if need is None or need._state not in DONE:
+            continue
+        if need._form == VALUE:  # the user has looked at it: to pickle it again runs the user's code
+            client._errands.add(_supply, client, message.session, index, need)
+        else:
+            _supply(client, message.session, index, need)
+
+
+def _supply(client: Client, alias: int, index: int, need: Future) -> None:
+    payload = value_payload(need)
+    column, parts, frames = join_payloads([] if payload is None else [payload])
+    client._orders.append(m.Supply(alias, index, payload is None, column, parts), frames)
+    client._pump.arm()
+
+
+def on_unmet(client: Client, message: m.Unmet) -> None:
+    """These tasks will not run: what they need has no value."""
+    tasks = message.tasks
+    for alias, index, *needed in zip(*(tasks[column::4] for column in range(4)), strict=True):
+        calls = client._calls.get(alias)
+        if calls is not None:
+            calls.on_unmet(index, tuple(needed), client._on_end)
+
+
+add_reducer(Future, _reduce_future)
+add_reducer(cf.Future, _reduce_stranger)
