@@ -13,7 +13,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import click
 import pytest
 
 import flamezmq as flm
-from tests.daemons import LIMIT_SECONDS, Daemons, daemons_in, environment, free_port
+from tests.daemons import LIMIT_SECONDS, Daemons, daemons_in, environment, free_port, until
 
 pytestmark = pytest.mark.processes
 
@@ -47,14 +46,14 @@ def commands() -> Iterator[tuple[str, click.Command]]:
 
 def examples_of(command: click.Command) -> list[str]:
     """Under `Examples:`, up to the next empty line; without what stands behind two spaces."""
-    found = []
+    found: list[str] = []
     for text in (command.help or "", command.epilog or ""):
         for block in re.findall(r"^Examples?:\n((?:[^\n]*\S[^\n]*\n?)+)", text, re.MULTILINE):
             found += [re.split(r"\s{2,}", line.strip())[0] for line in block.splitlines()]
     return found
 
 
-EXAMPLES = [example for _, command in commands() for example in examples_of(command)]
+EXAMPLES: list[str] = [example for _, command in commands() for example in examples_of(command)]
 
 
 @dataclass
@@ -77,9 +76,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
         daemons.worker(address, "--node", "small", executors=1).wait_for("registered")
         with flm.Client(address) as client:
             session = client.session("shown")
-            first = session.submit(wait_for, str(gate))
+            first = session.submit(hold, str(gate))
             waiting = [session.submit(abs, -number) for number in range(20)]
-            wait_for(f"{gate}.begun")
+            until(Path(f"{gate}.begun").exists, "the first task runs")
+            until(lambda: run(["flmctl", "logs", session.id], address).stdout, "what the task has printed")
             rows = json.loads(run(["flmctl", "list", "-e", "-o", "json"], address).stdout)
             names = {
                 "SESSION": session.id,
@@ -95,11 +95,11 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
         assert [daemon.stop() for daemon in daemons.all[1::-1]] == [0, 0]
 
 
-def wait_for(gate: str) -> None:
+def hold(gate: str) -> None:
+    """A task that says that it has begun, and runs until it is let go."""
+    print("begun", flush=True)
     Path(f"{gate}.begun").touch()
-    until = time.monotonic() + LIMIT_SECONDS
-    while not Path(gate).exists() and time.monotonic() < until:
-        time.sleep(0.02)
+    until(Path(gate).exists, "let go")
 
 
 def run(words: list[str], address: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -115,7 +115,7 @@ def run(words: list[str], address: str, **options: Any) -> subprocess.CompletedP
     )
 
 
-def in_order(example: str) -> tuple[bool, bool]:
+def in_order(example: Any) -> tuple[bool, bool]:
     """What ends the session comes last."""
     return example.startswith("flmctl close"), example.startswith("flmctl cancel")
 
@@ -132,6 +132,8 @@ def test_an_example_of_a_help_text_runs(example: str, small: Small, tmp_path: Pa
         check_daemon(words, small, tmp_path)
         return
 
+    if words[:2] == ["flmctl", "top"]:  # on a terminal it goes on
+        words += ["--count", "1"]
     done = run(words, "" if script == "flmping" else small.address, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr

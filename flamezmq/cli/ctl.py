@@ -34,9 +34,12 @@ from flamezmq.errors import FlameError, NotFound, Refused, RouterLost
 
 EPILOG = """\b
 Examples:
+  flmctl ping               does the router answer, and how fast
   flmctl list               the sessions that are open
   flmctl list -e -o json    the executors, for a program
   flmctl view SESSION -t    one session, and its tasks
+  flmctl logs SESSION       what its tasks have printed
+  flmctl top                all of it, anew each second
   flmctl cancel TASK        that has not begun
   flmctl close SESSION      and cancel what waits in it
 
