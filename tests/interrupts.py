@@ -33,6 +33,7 @@ class Program:
             self.as_completed,
             self.map,
             self.cancel,
+            self.futures_as_arguments,
             self.session,
             self.another_client,
         ]
@@ -69,6 +70,17 @@ class Program:
     def cancel(self) -> None:
         future = self.client.submit(abs, -1)
         assert future.cancel() == future.cancelled()
+
+    def futures_as_arguments(self) -> None:
+        for value, future in self.recent()[:50]:
+            self.futures.append((value, self.client.submit(abs, self.client.submit(abs, future))))
+        value, future = self.recent()[0]
+        with self.client.session("brief") as session:
+            assert session.submit(sum, [future, future]).result(WAIT_SECONDS) == 2 * value
+        doomed = self.client.submit(abs, -1)
+        needs_it = self.client.submit(abs, doomed)
+        if doomed.cancel():
+            assert isinstance(needs_it.exception(WAIT_SECONDS), flm.DependencyFailed)
 
     def session(self) -> None:
         with self.client.session("brief") as session:
