@@ -248,7 +248,9 @@ class Scheduler:
 
     def _note(self, session: int, share: Share) -> None:
         """What it asks for or has is another number now."""
-        share.wanted = min(share.asked, share.limit - len(share.leaving))
+        share.wanted = share.asked
+        if share.limit < NO_LIMIT:
+            share.wanted = min(share.asked, share.limit - len(share.leaving))
         if share.wanted > len(share.have) - len(share.leaving):
             if session not in self._hungry:
                 self._hungry[session] = None

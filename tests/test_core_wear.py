@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
 from tests.core_stage import CLIENT, FIRST, WORKER, Stage
 
@@ -108,6 +111,15 @@ def test_a_session_breaks_once_and_each_process_that_says_so_is_replaced() -> No
     assert exits(stage) == [2]
     stage.say(FIRST + 1, m.Retracted(session.number, []))
     assert not stage.broker.sessions, "nothing of it is left"
+
+
+def test_a_session_without_an_initializer_can_not_break() -> None:
+    stage = Stage(executors=1)
+    session = stage.open()
+    stage.submit(1)
+    with pytest.raises(ProtocolError, match="no initializer"):
+        broken(stage, 1, session.number)
+    assert not session.closed
 
 
 def test_submits_to_a_broken_session_come_late_and_change_nothing() -> None:

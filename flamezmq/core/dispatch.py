@@ -63,7 +63,7 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
         session = executor.session
         if session is None:
             continue
-        if wear.is_spent(executor, session):
+        if session.counted and wear.is_spent(executor, session):
             wear.replace(broker, executor, session, now, out)
         elif session.queued and not executor.leaving and not session.client.held_back:
             staying.append(executor)
@@ -164,7 +164,9 @@ def _feed(
     queue = session.queue
     before = executor.tasks
     limits = broker.limits
-    most = min(limits.max_grant, wear.left(executor, session))
+    most = limits.max_grant
+    if session.counted:
+        most = min(most, wear.left(executor, session))
     while queue:
         run = queue[0]
         known = run.function.seconds >= 0
@@ -195,7 +197,8 @@ def _feed(
             executor.bound_to, executor.served = session.number, session
             executor.past.append((session.number, session.id))
             out.append((executor.peer, wear.bind(executor, session), []))
-        wear.take(executor, session, count)
+        if session.counted:
+            wear.take(executor, session, count)
         _grant(broker, executor, session, runs, count, out)
         if session.spec.within:
             taken = [index for run in runs for index in range(run.start, run.end)]
@@ -347,7 +350,8 @@ def take_back(executor: Executor, session: Session, indices: set[int]) -> list[R
         executor.load -= len(here) * run.estimate
         executor.tasks -= len(here)
         session.held -= len(here)
-        wear.take(executor, session, -len(here))
+        if session.counted:
+            wear.take(executor, session, -len(here))
     executor.held = kept
     return back
 

@@ -74,6 +74,7 @@ class Session:
     cancelled: int = 0
     seconds: float = -1.0  # average run time over all functions; -1.0 while unknown
     closed: bool = False
+    counted: bool = False  # it matters how many of its tasks an executor was given (core/wear.py)
     # For those who look from outside (core/records.py), and give orders (core/control.py):
     opened_at: float = 0.0
     closed_at: float = -1.0
@@ -81,6 +82,9 @@ class Session:
     cancelling: Cancelling | None = None
     labels: dict[int, str] = field(default_factory=dict)  # the router's numbers of functions -> their names
     recent: deque[Any] = field(default_factory=lambda: deque(maxlen=RECENT_MESSAGES))  # what ended of late
+
+    def __post_init__(self) -> None:
+        self.counted = bool(self.spec.initializer or self.spec.max_tasks_per_child)
 
     def note_cancelled(self, indices: list[int]) -> None:
         """These tasks will never run; they have been taken out already."""
@@ -107,7 +111,7 @@ class Executor:
     load      seconds of work it is believed to hold
     finished  tasks whose results have come from it, in all its life
     asked     what it still has to answer, and for which session: None for a Retract, indices for a Drop
-    taken     tasks that it was given, by session, of those that count them (`wear.counts`)
+    taken     tasks that it was given, by session, of those that have them `counted`
     worn      the initializer of a session has failed in it: to be replaced
     heard     when it last said something
     stalled   its task takes longer than was believed: what it held besides was asked back

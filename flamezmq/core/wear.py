@@ -4,7 +4,8 @@ A session may have an initializer, which is called once in each process, and a
 limit to the tasks that one process runs.  So the broker counts, for such
 sessions, the tasks that each executor was given: one that has been given any
 has had the initializer, and one that has been given all that it may run is
-replaced as soon as it holds nothing.
+replaced as soon as it holds nothing.  `Session.counted` says that a session is one
+of these; of all others nothing is counted, and this costs them nothing.
 
 A session whose initializer fails is broken: the router closes it by itself.
 The executor has thrown away what it held of the session, and is replaced.
@@ -17,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.core.members import Effects, Executor, Session
+from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
@@ -24,11 +26,6 @@ if TYPE_CHECKING:
 
 #: That an executor may still be given of a session that does not count them.
 ENDLESS = 1 << 62
-
-
-def counts(session: Session) -> bool:
-    """Whether it matters how many tasks of the session an executor was given."""
-    return bool(session.spec.initializer or session.spec.max_tasks_per_child)
 
 
 def left(executor: Executor, session: Session) -> int:
@@ -39,8 +36,7 @@ def left(executor: Executor, session: Session) -> int:
 
 def take(executor: Executor, session: Session, count: int) -> None:
     """It was given so many more (negative: they were taken back before they had begun)."""
-    if counts(session):
-        executor.taken[session.number] = executor.taken.get(session.number, 0) + count
+    executor.taken[session.number] = executor.taken.get(session.number, 0) + count
 
 
 def bind(executor: Executor, session: Session) -> m.Bind:
@@ -65,7 +61,7 @@ def replace(broker: Broker, executor: Executor, session: Session, now: float, ou
 
 def forget(broker: Broker, session: Session) -> None:
     """The session is over."""
-    if counts(session):
+    if session.counted:
         for executor in broker.executors.values():
             executor.taken.pop(session.number, None)
 
@@ -79,6 +75,8 @@ def on_broken(
     session = executor.session
     if session is None or session.number != message.session:
         return  # of a session that it does not serve any more
+    if not session.spec.initializer:
+        raise ProtocolError("the session has no initializer that could have failed")
     executor.worn = True
     if executor.tasks:
         session.held -= executor.tasks
