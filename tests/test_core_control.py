@@ -45,6 +45,23 @@ def test_its_client_hears_closed_when_all_that_was_printed_has_been_sent_on() ->
     assert stage.heard(CLIENT, m.Closed) == [m.Closed(1)]
 
 
+def test_what_still_runs_of_it_ends_with_its_executor_after_a_moment() -> None:
+    stage = Stage(executors=2, orphan_seconds=1.0)
+    stage.open()
+    stage.submit(2)
+    stage.say(OTHER, m.CloseSession(3, "s1", BOSS))
+    for number in (1, 2):
+        stage.say(FIRST + number - 1, m.Retracted(1, []))
+    stage.finish(1)
+    stage.open(2)
+    stage.submit(1, alias=2)
+    assert stage.holds() == [1, 1], "one serves another session already"
+
+    assert stage.heard(WORKER, m.Kill) == []
+    stage.wait(1.1)
+    assert stage.heard(WORKER, m.Kill) == [m.Kill(2)]
+
+
 def test_what_its_client_still_says_changes_nothing() -> None:
     stage = Stage()
     session = stage.open()

@@ -15,12 +15,14 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
+import click
 import msgspec
 import pytest
 
 import flamezmq
 from flamezmq import config, states
-from flamezmq.cli import ping
+from flamezmq.cli import ctl, ctl_list, ctl_view, ping
+from flamezmq.cli.ctl_output import Column
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.progress import Progress
 from flamezmq.client.status import Status
@@ -257,6 +259,32 @@ def settings_table(name: str) -> Callable[[], str]:
     return made
 
 
+def commands(group: click.Group) -> str:
+    """A row for each flag of each command."""
+    rows = []
+    for name, command in sorted(group.commands.items()):
+        words = " ".join([name, *(p.make_metavar(click.Context(command)) for p in arguments(command))])
+        words = words.replace("|", r"\|")
+        rows.append((f"`{words}`", "", (command.help or "").split("\n\n")[0].replace("\n", " ")))
+        options = [p for p in command.params if isinstance(p, click.Option) and p.name != "address"]
+        rows += [("", ", ".join(f"`{flag}`" for flag in o.opts), o.help or "") for o in options]
+    return table(("command", "flag", "meaning"), rows)
+
+
+def arguments(command: click.Command) -> list[click.Parameter]:
+    return [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
+
+
+def columns(all_of_them: Sequence[Column]) -> str:
+    rows = [(c.head, "wide" if c.wide else "", f"`{c.key}`", c.about) for c in all_of_them]
+    return table(("column", "shown", "key in JSON", "meaning"), rows)
+
+
+def exit_codes(epilog: str) -> str:
+    rows = [tuple(line.split(None, 1)) for line in epilog.splitlines() if re.match(r" +\d", line)]
+    return table(("code", "meaning"), rows)
+
+
 MADE: dict[str, dict[str, Callable[[], str]]] = {
     "ARCHITECTURE.md": {
         "layers": layers,
@@ -277,6 +305,14 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
         "worker to router": direction(m.FromWorker),
         "router to worker": direction(m.ToWorker),
         "limits": limits,
+    },
+    "docs/flmctl.md": {
+        "commands": lambda: commands(ctl.command),
+        "columns of sessions": lambda: columns(ctl_list.SESSIONS),
+        "columns of executors": lambda: columns(ctl_list.EXECUTORS),
+        "columns of nodes": lambda: columns(ctl_list.NODES),
+        "columns of tasks": lambda: columns(ctl_view.TASKS),
+        "exit codes": lambda: exit_codes(ctl.EPILOG),
     },
     "docs/daemons.md": {
         f"settings of the {name}": settings_table(name) for name in ("router", "worker", "client")

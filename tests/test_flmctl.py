@@ -383,7 +383,7 @@ def test_a_log_is_followed_until_ctrl_c(client: flm.Client, session: flm.Session
         program.send_signal(signal.SIGINT)
         _, complaint = program.communicate(timeout=LIMIT_SECONDS)
 
-    assert (program.returncode, complaint) == (130, "")
+    assert (program.returncode, complaint.strip()) == (130, "")
 
 
 # --- what goes wrong

@@ -19,9 +19,10 @@ from flamezmq.cli.ctl_output import output_option
 @output_option
 @address_option
 def close_command(session: str, output: str, address: str | None) -> None:
-    """Close a session: what waits is cancelled, what runs goes on for a moment.
+    """Close a session: what waits is cancelled, what runs has a second to end.
 
-    Its client is told, and so are its futures: they are cancelled, with the reason.
+    After that its executors are replaced.  Its client is told, and so are its futures: they are
+    cancelled, with the reason.
     """
     with connect(address) as controller:
         done, text = controller.close_session(session, by())

@@ -32,10 +32,13 @@ _COLOURS = {
 
 
 class Column(NamedTuple):
-    """key: of the row.  wide: only in a wide table.  right: numbers stand right."""
+    """key: of the row.  about: what it is, for the documents.  wide: only in a wide table.
+    right: numbers stand right.
+    """
 
     head: str
     key: str
+    about: str
     wide: bool = False
     right: bool = False
 
@@ -150,9 +153,10 @@ def node_row(n: m.NodeRow) -> Row:
     }
 
 
-def task_row(t: m.TaskRow) -> Row:
+def task_row(t: m.TaskRow, session: str) -> Row:
     state = name_of(states.TaskState, t.state)
     return {
+        "task": f"{session}/{t.first}",
         "first": t.first,
         "count": t.count,
         "state": state,

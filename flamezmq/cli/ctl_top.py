@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 1024
 #: What a screen without a height is taken for.
 ROWS_OF_A_SCREEN = 40
-RATE = Column("Tasks/s", "rate", right=True)
+RATE = Column("Tasks/s", "rate", "tasks that have ended since the last look, a second", right=True)
 _STYLES = {"Open": "green", "Ready": "green", "Bound": "green", "Draining": "yellow", "Dead": "red"}
 
 

@@ -13,14 +13,18 @@ from flamezmq.cli.ctl_list import for_people
 from flamezmq.cli.ctl_output import Column, Row, note, output_option, plain, session_row, table, task_row
 
 TASKS = (
-    Column("Task", "task"),
-    Column("State", "state"),
-    Column("Function", "function"),
-    Column("Attempt", "attempt", right=True),
-    Column("Executor", "executor"),
-    Column("Since", "since"),
-    Column("Seconds", "seconds", right=True),
-    Column("Count", "count", wide=True, right=True),
+    Column(
+        "Task",
+        "task",
+        "its index, or the first and the last of several alike; in JSON, the name of the first",
+    ),
+    Column("State", "state", "Pending, Running, Succeed, Failed"),
+    Column("Function", "function", "its function"),
+    Column("Attempt", "attempt", "from 1; it rises when a task runs again", right=True),
+    Column("Executor", "executor", "that runs or holds it, or ran it; none for what waits in the router"),
+    Column("Since", "since", "when it began, when it ended, or in how many seconds it may run again"),
+    Column("Seconds", "seconds", "how long it took (each of them, on average)", right=True),
+    Column("Count", "count", "how many there are in the row", wide=True, right=True),
 )
 #: The lines of a session, as far as there is something to say.
 LINES = (
@@ -75,7 +79,7 @@ def view_command(
     with connect(address) as controller:
         row = session_row(controller.session(session))
         found, more = controller.tasks(session, number, limit) if tasks or state else ([], 0)
-    rows = [task_row(task) for task in found]
+    rows = [task_row(task, row["id"]) for task in found]
     if output == "json":
         say(json.dumps({**row, "tasks": rows, "tasks_not_shown": more} if tasks or state else row, indent=2))
         return

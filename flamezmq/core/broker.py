@@ -69,7 +69,7 @@ class Broker:
         self._dead: dict[tuple[str, int], None] = {}  # died before its Ready came
         self._buried: dict[tuple[str, int], None] = {}  # lost before its worker reported its death
         self._mourned: dict[int, tuple[float, m.Died]] = {}  # peer -> when to bury it, at the latest
-        self._orphans: dict[int, float] = {}  # executors that run a task of a client that is gone
+        self._orphans: dict[int, float] = {}  # executors that run what nobody waits for
         self.born = 0.0  # when the router was started
         self.draining = False  # see departures.drain
         #: What people may want to know of, as (event, fields); the host takes it away.

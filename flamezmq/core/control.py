@@ -2,6 +2,8 @@
 
 The client is told by whom, in the words that the controller has given.  What an
 executor holds has to be asked back first: the controller's answer waits for that.
+What still runs of a session that was closed is ended with its executor after a
+moment: nobody waits for it, and whoever gives such an order wants the executor.
 
 Functions over the broker's state; same rules.
 """
@@ -38,7 +40,7 @@ class Cancelling:
 def on_close_session(
     broker: Broker, peer: int, message: m.CloseSession, _frames: list[Any], now: float, out: Effects
 ) -> None:
-    """As if its client had closed it; and the client hears of it."""
+    """As if its client had closed it; the client hears of it, and what runs must end soon."""
     session = broker.records.find(message.session)
     if session is None:
         text = f"there is no session {message.session[:MOST_CHARACTERS]!r}"
@@ -51,6 +53,8 @@ def on_close_session(
     by = message.by[:MOST_CHARACTERS]
     out.append((session.client.peer, m.ClosedBy(session.alias, by), []))
     broker.close_session(session, f"closed by {by}", now, out)
+    for executor in session.executors:
+        broker._orphans[executor] = now + broker.limits.orphan_seconds
     waited = session.cancelled - before
     text = f"session {session.id} is closed; tasks that waited and are cancelled: {waited:,}"
     out.append((peer, m.Done(message.request, DONE, text), []))
