@@ -182,6 +182,21 @@ def test_who_waits_for_a_task_of_a_dead_executor_is_answered() -> None:
     assert done(stage) == [(1, 0)], "it is back in the queue, and cancelled there"
 
 
+def test_who_waits_for_a_task_of_an_executor_that_dies_after_it_is_answered() -> None:
+    stage = Stage(executors=1)
+    stage.open()
+    stage.submit(1)
+    stage.say(OTHER, m.CancelTask(1, "s1", 0, BOSS))
+    stage.say(CLIENT, m.Cancel(1, [0]))
+    stage.finish(1)
+    assert stage.executor(1).session is None
+
+    stage.lose(FIRST)
+
+    assert done(stage) == [(1, 1)]
+    assert stage.heard(CLIENT, m.Cancelled) == [m.Cancelled(1, [], [0])]
+
+
 def test_tasks_that_are_not_there_are_named() -> None:
     stage = Stage()
     stage.open()

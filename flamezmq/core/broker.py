@@ -516,6 +516,7 @@ class Broker:
             self.scheduler.expect_none()  # nobody comes in its place
         session, executor.session = executor.session, None
         if session is None:
+            self._answer_for(executor, out)
             return
         session.executors.pop(peer, None)
         if executor.tasks:
@@ -529,12 +530,16 @@ class Broker:
                 needs.ended_badly(session, lost, out)
         for index in [i for i, holder in session.begun.items() if holder == peer]:
             del session.begun[index]
-        for asked, dropped in executor.asked:  # it took its answers with it
-            if dropped is not None and not asked.closed:
-                self.cancel(asked, set(dropped), out)
+        self._answer_for(executor, out)
         self.fed.update(session.executors)
         self.demand(session)
         self._forget_if_over(session)
+
+    def _answer_for(self, executor: Executor, out: Effects) -> None:
+        """It is dead, and took its answers with it; also those for a session that it had left already."""
+        for asked, dropped in executor.asked:
+            if dropped is not None and not asked.closed:
+                self.cancel(asked, set(dropped), out)
 
     def _end_within(self, executor: Executor, now: float, out: Effects) -> None:
         """The tasks that its tasks have submitted end with it."""

@@ -16,6 +16,7 @@ from tests.sim.ends import Router
 from tests.sim.ledger import Ledger
 from tests.sim.nodes import SimExecutor, SimWorker, head
 from tests.sim.users import KINDS, SimSession, SimUser, expected_value
+from tests.sim.visitors import SimVisitor
 from tests.sim.world import World
 
 #: After the last fault, some task must end in every so many (simulated) seconds until all have.
@@ -58,6 +59,7 @@ class Plan:
     failing: float = 0.0  # the chance that an initializer fails when it is called
     drains: float = 0.0
     max_bytes: int = 256 << 20  # of values that the router keeps for those that need them
+    visits: float = 0.0  # of somebody who looks from outside, and gives orders
 
 
 def draw(seed: int) -> Plan:
@@ -100,6 +102,7 @@ def draw(seed: int) -> Plan:
         drains=maybe(0.25, 0.5, 6),
         needy=maybe(0.4, 0.02, 0.9),
         max_bytes=r.choice((256 << 20, 256 << 20, 100)),
+        visits=maybe(0.3, 5, 60),
     )
 
 
@@ -122,6 +125,7 @@ class Cluster:
         self.workers: list[SimWorker] = []
         self.users: list[SimUser] = []
         self.sessions: list[SimSession] = []
+        self.visitor: SimVisitor | None = None
         self.unreported = False  # some executor has died, or was lost, without a report
         self._numbers: dict[tuple[int, int], int] = {}
         self._ending = False
@@ -189,6 +193,7 @@ class Cluster:
             (plan.sleeps, self._sleep),
             (plan.vanish, self._vanish),
             (plan.drains, self._drain_node),
+            (plan.visits, self._visit),
         )
         for rate, what in storms:
             when = 0.0
@@ -264,6 +269,11 @@ class Cluster:
             session = self.world.random.choice(sessions)
             session.user.close(session)
 
+    def _visit(self) -> None:
+        if self.visitor is None:
+            self.visitor = SimVisitor(self.router)
+        self.visitor.visit(self.sessions)
+
     def _sleep(self) -> None:
         user = self.world.random.choice(self.users)
         if not user.asleep and not user.gone:
@@ -311,6 +321,9 @@ class Cluster:
             if world.random.random() < 0.7:
                 session.user.close(session)
         world.run(world.now + 0.2, lambda: False)
+        if self.visitor is not None:
+            assert not self.visitor.waiting, f"was never answered: {self.visitor.waiting}"
+            self.visitor.leave()
         for user in self.users:
             user.leave(bye=world.random.random() < 0.7)
         if world.random.random() < 0.5:
@@ -396,6 +409,9 @@ class Cluster:
         plan = self.plan
         return not self.unreported and not plan.cuts and plan.latency < 0.001
 
+    def _cancels(self) -> bool:
+        return bool(self.plan.cancels or self.plan.visits)
+
     def _check_future(self, session: SimSession, future) -> None:
         account = self.ledger.of(head(future.payload))
         name = head(future.payload).decode()
@@ -439,12 +455,12 @@ class Cluster:
             if not self.unreported:
                 if retries:
                     assert account.took_down == retries + 1, f"{name} is lost: {account}"
-                elif not self.plan.cancels:  # else it may be that others were given back before it
+                elif not self._cancels():  # else it may be that others were given back before it
                     assert 1 <= len(account.begins) <= 1 + again, f"{name} is lost: {account}"
             assert (
                 said == f"lost after {len(account.begins)}"
                 or self.unreported
-                or (not retries and self.plan.cancels)
+                or (not retries and self._cancels())
             ), f"{name}: {said}, {account}"
             return
         if not self.unreported:

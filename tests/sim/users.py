@@ -310,6 +310,9 @@ class SimUser:
         elif kind is m.Broken:
             calls.broken, calls.closed = RuntimeError(message.text), True
             calls.fail_all(calls.broken, session.tell)
+        elif kind is m.ClosedBy:
+            session.closing, session.left = True, 0
+            calls.on_closed_by(message, session.tell)
         elif kind is m.Closed:
             calls.closed = True
         elif kind is m.Begun:

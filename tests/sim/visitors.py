@@ -1,0 +1,82 @@
+"""Simulated controllers: they look at everything, and now and then close or cancel what is not theirs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flamezmq.client.controller import EXECUTORS, LOGS, NODES, SESSIONS, TASKS
+from flamezmq.core.link import ACK_AFTER_BYTES
+from flamezmq.core.overview import MOST_ROWS
+from flamezmq.wire import codec
+from flamezmq.wire import messages as m
+from tests.sim.ends import Dialler, Router
+
+if TYPE_CHECKING:
+    from tests.sim.users import SimSession
+
+#: More than any answer here may have.
+MOST_BYTES = 300_000
+
+
+class SimVisitor:
+    """`waiting`: requests that were not answered yet."""
+
+    def __init__(self, router: Router) -> None:
+        self.world = router.world
+        self.waiting: dict[int, Any] = {}
+        self.gone = False
+        self._last = 0
+        # As in life, what it has read is acknowledged long before it holds it back.
+        ack_after = min(ACK_AFTER_BYTES, router.backlog_bytes // 4)
+        self.dialler = Dialler(
+            self.world, router.network, "client", self._on_message, self._on_lost, ack_after
+        )
+
+    def visit(self, sessions: list[SimSession]) -> None:
+        """One question or order, about somebody's session."""
+        random = self.world.random
+        if self.gone or any(isinstance(message, m.Ask) for message in self.waiting.values()):
+            return
+        self._last += 1
+        session = random.choice(sessions) if sessions else None
+        name = session.id if session is not None else "nobody"
+        kind = random.choice((SESSIONS, EXECUTORS, NODES, TASKS, TASKS, LOGS, "cancel", "cancel", "close"))
+        message: Any
+        if kind == "close" and random.random() < 0.3:
+            message = m.CloseSession(self._last, name, "a visitor")
+        elif isinstance(kind, str):
+            futures = session.futures if session is not None else []
+            index = random.randrange(len(futures) + 1)
+            for future in futures[index : index + 1]:
+                future.cancel_asked = True
+            message = m.CancelTask(self._last, name, index, "a visitor")
+        else:
+            limit = random.choice((1, 10, 1000))
+            message = m.Ask(self._last, kind, name, state=random.randrange(-1, 5), closed=True, limit=limit)
+        self.waiting[self._last] = message
+        self.dialler.send(message)
+
+    def leave(self) -> None:
+        if not self.gone:
+            self.gone = True
+            self.dialler.close(bye=True)
+
+    def _on_lost(self, reason: str) -> None:
+        self.gone = True
+        self.waiting.clear()
+
+    def _on_message(self, message: Any, frames: list[Any]) -> None:
+        said = self.waiting.pop(message.request)
+        assert isinstance(said, m.Ask) == isinstance(message, m.Answer), (said, message)
+        if isinstance(message, m.Answer):
+            rows: tuple[list[Any], ...] = (
+                message.sessions,
+                message.executors,
+                message.nodes,
+                message.tasks,
+                message.logs,
+            )
+            assert max(len(some) for some in rows) <= min(said.limit, MOST_ROWS)
+            assert message.more >= 0
+            assert all(row.count > 0 and row.first >= 0 for row in message.tasks)
+            assert len(codec.encode(message)) < MOST_BYTES
