@@ -17,8 +17,8 @@ import click
 
 from perf import isolate
 from perf.compare import picture, table
-from perf.compare.run import ALL, NAMES, kind_of, merged, one_run
-from perf.report import RESULTS, commit
+from perf.compare.run import ALL, NAMES, engine_commit, kind_of, merged, one_run
+from perf.report import RESULTS
 
 
 def names_in(choices: list[str] | tuple[str, ...], text: str) -> list[str]:
@@ -38,7 +38,7 @@ def names_in(choices: list[str] | tuple[str, ...], text: str) -> list[str]:
 def main(only: str, scenario: str, quick: bool, only_table: bool) -> None:
     isolate.adopt_orphans()
     names, scenarios = names_in(NAMES, only), names_in(ALL, scenario)
-    at = commit()  # before we write files of it
+    at = engine_commit()
     if not only_table:
         for name in names:
             began = perf_counter()

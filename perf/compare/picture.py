@@ -43,20 +43,21 @@ def write() -> None:
     floor = floors(found)
     axes.axhline(floor["p50_us"], color=_FLOOR, linestyle=":", linewidth=1)
     axes.axvline(floor["tasks_per_s"], color=_FLOOR, linestyle=":", linewidth=1)
-    placed: list[tuple[float, float]] = []
-    for title, (rate, trip) in sorted(points(found).items(), key=lambda one: one[1]):
+    there = points(found)
+    for title, (rate, trip) in there.items():
         mine = title == kind_of(OURS).title
         axes.scatter(rate, trip, s=60 if mine else 30, color=_OURS if mine else _THEIRS, zorder=3)
-        crowded = any(0.6 < rate / x < 1.7 and 0.8 < trip / y < 1.25 for x, y in placed)
+        near = (1 < x / rate < 6 and 0.7 < y / trip < 1.4 for x, y in there.values())
+        left = any(near)  # another one is where the text would be
         axes.annotate(
             title,
             (rate, trip),
-            xytext=(6, -12 if crowded else 5),
+            xytext=(-7 if left else 7, -3),
             textcoords="offset points",
+            horizontalalignment="right" if left else "left",
             color=_OURS if mine else "black",
             weight="bold" if mine else "normal",
         )
-        placed.append((rate, trip))
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):

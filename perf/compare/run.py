@@ -7,6 +7,7 @@ merged into what was measured before (`merged`).
 from __future__ import annotations
 
 import importlib
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -33,6 +34,19 @@ START_SECONDS = 40.0
 
 #: {"size": ..., "figures": {...}}, {"failed": why} or {"cannot": why}.
 Cell = dict[str, Any]
+
+
+def engine_commit() -> str:
+    """The last commit that changed flamezmq itself, "+" behind it if it has changed since; "" outside git."""
+    git = ("git", "-C", str(PEERS))
+    try:
+        last = subprocess.run(
+            [*git, "log", "-1", "--format=%h", "--", ":/flamezmq"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":/flamezmq"], check=False)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return last.stdout.strip() + ("+" if changed.returncode else "")
 
 
 def kind_of(name: str) -> type[Peer]:

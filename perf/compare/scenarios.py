@@ -146,7 +146,7 @@ def cold(kind: type[Peer], python: Path, repeats: int) -> Figures:
         repeats = repeats if first < 2 else 1
         seconds = [isolate.isolated(start, *asked, limit=45).result for _ in range(repeats)]
     except isolate.JobFailed as why:
-        raise PeerFailed(str(why)) from None
+        raise PeerFailed(f"{str(why)[:120]}...") from None  # it may quote the whole program
     finally:
         isolate.leaks.clear()  # daemons of a peer: they are ended
         shutil.rmtree(folder, ignore_errors=True)

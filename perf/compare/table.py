@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -40,7 +41,8 @@ def _killed(figures: Figures) -> str:
     gap = figures["gap_seconds"]
     new = f", replaced in {gap:.2f} s" if gap >= 0 else ""
     again = f", {figures['repeated']:,.0f} ran twice" if figures["repeated"] else ""
-    return (lost or f"all done, {figures['extra_seconds']:+.1f} s") + new + again
+    extra = f"{figures['extra_seconds']:+.1f}".replace("-0.0", "+0.0")
+    return (lost or f"all done, {extra} s") + new + again
 
 
 #: Heading, scenario, the cell's text.
@@ -86,8 +88,8 @@ def block(found: Found) -> str:
 
 
 def floors(found: Found) -> Figures:
-    """The medians of all runs."""
-    return _medians([run["floors"] for run in found["runs"].values()])
+    """The medians of the runs in which time was measured."""
+    return _medians([run["floors"] for run in _timed(found)])
 
 
 def ours(found: Found, scenario: str) -> Figures:
@@ -100,19 +102,24 @@ def _cells(found: Found, scenario: str) -> list[dict[str, Any]]:
     return [peer["cells"][scenario] for peer in peers if scenario in peer["cells"]]
 
 
+def _timed(found: Found) -> list[dict[str, Any]]:
+    """The runs whose rates are shown; what a queue weighs and a kill costs may come from others."""
+    return [found["runs"][cell["run"]] for cell in _cells(found, "ping")]
+
+
 def _medians(all_figures: list[Figures]) -> Figures:
     names = all_figures[0] if all_figures else {}
     return {name: median(figures[name] for figures in all_figures) for name in names}
 
 
 def _lines(found: Found) -> Iterator[str]:
-    notes: list[str] = []
+    notes = _Notes()
     yield f"{_conditions(found)}\n"
     yield from _table(found, SPEED, notes, _floor_row(found))
     yield ""
     yield from _table(found, REST, notes, [])
     yield ""
-    yield from (f"[{number}] {note}.  " for number, note in enumerate(notes, 1))
+    yield from notes.lines()
     yield "\nAs multiples of flamezmq's figure of the same run (**bold**: the peer is better):\n"
     yield from _ratios(found)
     yield f"\n{_better(found)}\n"
@@ -147,11 +154,12 @@ def _conditions(found: Found) -> str:
     days = [name[:10] for name in found["runs"]]
     commits = list(dict.fromkeys(run["commit"] for run in found["runs"].values()))
     host = found["machine"]
-    others = [run["others_cores"] for run in found["runs"].values()]
+    others = [run["others_cores"] for run in _timed(found)] or [0.0]
     return (
         f"{' to '.join(dict.fromkeys((days[0], days[-1])))}, commit {', '.join(commits)}, {host['cpu']}, "
         f"{host['usable_cores']} cores, {host['memory_gib']:.0f} GiB, kernel {host['kernel']}, "
-        f"Python {host['python']}; others used {median(others):.1f} cores (at most {max(others):.1f})."
+        f"Python {host['python']}; while rates were taken, others used {median(others):.1f} cores "
+        f"(at most {max(others):.1f}; what ended without being waited for counts as others')."
     )
 
 
@@ -165,7 +173,7 @@ def _floor_row(found: Found) -> list[str]:
     return ["*floor*", *rates, "", f"{floor['efficiency']:.2f}", f"{floor['seconds']:.2f}", ""]
 
 
-def _table(found: Found, columns: tuple[Column, ...], notes: list[str], floor: list[str]) -> Iterator[str]:
+def _table(found: Found, columns: tuple[Column, ...], notes: _Notes, floor: list[str]) -> Iterator[str]:
     yield "| | " + " | ".join(heading for heading, _, _ in columns) + " |"
     yield "| --- |" + " ---: |" * len(columns)
     if floor:
@@ -176,31 +184,49 @@ def _table(found: Found, columns: tuple[Column, ...], notes: list[str], floor: l
         yield f"| {title} | {' | '.join(cells)} |"
 
 
-def _text(found: Found, name: str, scenario: str, spell: Callable[[Figures], str], notes: list[str]) -> str:
-    """A cell; what it needs to say besides becomes a numbered note."""
+def _text(found: Found, name: str, scenario: str, spell: Callable[[Figures], str], notes: _Notes) -> str:
+    """A cell; what it needs to say besides becomes a note."""
     cell = found["peers"][name]["cells"].get(scenario)
     if cell is None:
         return "not measured"
-    who = f"{kind_of(name).title}, {scenario}"
+    title = kind_of(name).title
     if "figures" not in cell:
         why = cell.get("cannot") or cell["failed"]
         word = "cannot" if "cannot" in cell else "hung" if why.startswith("hung") else "failed"
-        return f"{word} {_note(notes, f'{who}: {why}')}"
+        return f"{word} {notes.reason(f'{title}, {scenario}: {why}')}"
     if name == OURS and scenario in SCENARIOS and SCENARIOS[scenario].beside:
         return spell(ours(found, scenario))
     text = spell(cell["figures"])
     if scenario in SCENARIOS and scenario != "idle":
         size = cell["figures"].get("queued", cell["size"])
         if size != SCENARIOS[scenario].full:
-            text += f" {_note(notes, f'{who}: {size:,.0f} instead of {SCENARIOS[scenario].full:,}')}"
+            text += notes.fewer(title, f"{scenario} {size:,.0f}")
     return text
 
 
-def _note(notes: list[str], text: str) -> str:
-    """The mark of a note, which is kept."""
-    if text not in notes:
-        notes.append(text)
-    return f"[{notes.index(text) + 1}]"
+@dataclass(slots=True)
+class _Notes:
+    """What cells have no room for; each method returns the mark that goes into the cell."""
+
+    _reasons: list[str] = field(default_factory=list)
+    _sizes: dict[str, list[str]] = field(default_factory=dict)
+
+    def reason(self, text: str) -> str:
+        if text not in self._reasons:
+            self._reasons.append(text)
+        return f"[{self._reasons.index(text) + 1}]"
+
+    def fewer(self, title: str, text: str) -> str:
+        sizes = self._sizes.setdefault(title, [])
+        if text not in sizes:
+            sizes.append(text)
+        return r"\*"
+
+    def lines(self) -> Iterator[str]:
+        if self._sizes:
+            words = "; ".join(f"{title}: {', '.join(sizes)}" for title, sizes in self._sizes.items())
+            yield rf"\* Fewer, because it is slow. {words}.  "
+        yield from (f"[{number}] {text}.  " for number, text in enumerate(self._reasons, 1))
 
 
 def _ratios(found: Found) -> Iterator[str]:
@@ -211,7 +237,7 @@ def _ratios(found: Found) -> Iterator[str]:
             cells = []
             for _, scenario, figure, more in RATIOS:
                 ratio = _ratio(found, name, scenario, figure)
-                text = "" if ratio is None else f"{ratio:,.3g}"
+                text = "" if ratio is None else "< 0.001" if ratio < 1e-3 else f"{ratio:,.3g}"
                 cells.append(f"**{text}**" if ratio is not None and (ratio > 1) == more else text)
             yield f"| {kind_of(name).title} | {' | '.join(cells)} |"
 

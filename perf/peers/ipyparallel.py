@@ -16,7 +16,7 @@ class Engine(Peer):
         "tasks; for a batch `DirectView.map_sync`, which gives each engine one share"
     )
     program = """
-import ipyparallel as ipp, os
+import ipyparallel as ipp
 cluster = ipp.Cluster(n=2, log_level=40)
 client = cluster.start_and_connect_sync(activate=False)
 print(client.load_balanced_view().apply_sync(abs, -7), flush=True)

@@ -18,7 +18,7 @@ class Engine(Peer):
         "for `submit` and for `map`, which sends items one by one; nested tasks as `join_app`"
     )
     program = """
-import parsl, os
+import parsl
 from parsl.executors import HighThroughputExecutor
 from parsl.providers import LocalProvider
 from parsl.concurrent import ParslPoolExecutor
@@ -26,7 +26,6 @@ htex = HighThroughputExecutor(address="127.0.0.1", max_workers_per_node=2, encry
                               provider=LocalProvider(init_blocks=1, max_blocks=1))
 with ParslPoolExecutor(parsl.Config(executors=[htex], strategy="none", usage_tracking=0)) as pool:
     print(pool.submit(abs, -7).result(), flush=True)
-    os._exit(0)
 """
     sizes = {"ping": 3_000, "short": 1_000, "batch": 3_000, "queue": 50_000}
 
