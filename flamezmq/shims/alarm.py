@@ -25,6 +25,11 @@ from typing import Any
 from flamezmq import page
 from flamezmq.errors import TaskTimeout
 
+try:  # what `signal.signal` would do, without 10 us for making enums
+    from _signal import signal as set_handler  # type: ignore[import-not-found]
+except ImportError:
+    from signal import signal as set_handler
+
 #: 0 would turn the timer off.
 LEAST_SECONDS = 1e-6
 
@@ -67,7 +72,7 @@ class Alarm:
             return fn(*args, **kwargs)
         clocks = self._clocks
         clock = _Clock(seconds, attempt)
-        before = signal.signal(signal.SIGALRM, self._ring)
+        before = set_handler(signal.SIGALRM, self._ring)
         try:
             clocks.append(clock)
             self._set()
@@ -82,7 +87,7 @@ class Alarm:
         if clock in self._clocks:
             self._clocks.remove(clock)
         self._set()
-        signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
+        set_handler(signal.SIGALRM, signal.SIG_DFL if before is None else before)
 
     def _set(self) -> None:
         """Ring when the first of them is due, and write that down."""
