@@ -10,6 +10,7 @@ its own, and is stopped at the end of the page.
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -17,20 +18,24 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.daemons import LIMIT_SECONDS, Daemons, daemons_in, environment, free_port
+from tests.test_help import MODULES, READY
 
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Where `flmrouter` listens unless it is told otherwise.
 USUAL_PORT = "7601"
-#: Daemons, and the line of their log that says that they do what they are there for.
-READY = {"flmrouter": "listening", "flmworker": "registered"}
+#: Commands that are shown, those in blocks that can't be run, too.
+_SHOWN = re.compile(r"^ *\$ (flm\w+.*)$", re.MULTILINE)
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"^```python title=\"([\w-]+\.py)\"\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if _BLOCK.search(page.read_text("utf-8"))]
+ALL = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [page for page in ALL if _BLOCK.search(page.read_text("utf-8"))]
+SHOWN = [page for page in ALL if _SHOWN.search(page.read_text("utf-8"))]
 
 
 def commands_in(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -112,6 +117,18 @@ def test_a_console_shows_what_the_page_shows(page: Path, tmp_path: Path) -> None
         codes = [daemon.stop() for daemon in reversed(daemons.all)]
 
     assert set(codes) <= {0}
+
+
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.name)
+def test_a_command_that_a_page_shows_is_one_that_can_be_called(page: Path) -> None:
+    """Also where the page shows what some other cluster would say, so that it can't be run."""
+    for line in _SHOWN.findall(page.read_text("utf-8")):
+        script, *words = shlex.split(line.rstrip("& "))
+        command = importlib.import_module(MODULES[script]).command
+        if isinstance(command, click.Group):
+            script, *words = words
+            command = command.commands[script]
+        command.make_context(script, words)  # fails if a flag or an argument is none of it
 
 
 def test_figures_of_another_run_will_do_and_other_words_will_not() -> None:
