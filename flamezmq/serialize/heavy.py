@@ -1,7 +1,7 @@
 """Warn about functions that take much data with them, and say what is heavy.
 
 A function's pickle is made on the client, hashed, sent to every executor and
-kept there.  Data belongs in arguments or in the cache.  Runs once per function.
+kept there.  Data belongs in arguments, or in what an initializer loads.  Runs once per function.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def warn_heavy(function: object, label: str, size: int) -> None:
     """Warn at the user's line, naming the heaviest thing that the function refers to."""
     warnings.warn(
         f"function {label} takes {size / 2**20:.1f} MiB with it{_heaviest(function)}; "
-        "pass heavy data as an argument, or put it once and pass the ref",
+        "pass heavy data as an argument, or load it in the initializer of a session",
         HeavyFunction,
         stacklevel=_users_level(),
     )
