@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ class Engine(Peer):
 
     def __init__(self, workers):
         print("engines may print")  # which must not be taken for an answer
+        self.kept = multiprocessing.get_context("spawn").Semaphore()  # a file, and a process that removes it
 
     def each(self, function, arguments):
         if function is length:

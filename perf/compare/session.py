@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
@@ -27,6 +27,8 @@ ROOT = Path(__file__).parents[2]
 CLOSE_SECONDS = 8.0
 #: How long processes that were killed may take to be gone.
 GONE_SECONDS = 5.0
+#: And their resource trackers, to end by themselves.
+TIDY_SECONDS = 2.0
 
 
 class PeerFailed(Exception):
@@ -118,11 +120,29 @@ class Session:
     def _kill_all(self) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        pids = self._started()
-        self._shared |= shared_files(pids)
+        started = self._started()
+        self._shared |= shared_files(started)
+        started += self._kill(lambda: [pid for pid in self._started() if not is_tracker(pid)])
+        deadline = monotonic() + TIDY_SECONDS
+        while self._started() and monotonic() < deadline:
+            sleep(0.02)  # trackers remove what the dead have left, and end
+        started += self._kill(self._started)
+        self._process.wait(GONE_SECONDS)
+        for pipe in (self._process.stdin, self._process.stdout):
+            try:
+                pipe.close()
+            except BrokenPipeError:
+                pass
+        _reap(started)
+        for path in self._shared:
+            path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _kill(living: Callable[[], list[int]]) -> list[int]:
+        """Until there are none; who they were."""
         killed: list[int] = []
         deadline = monotonic() + GONE_SECONDS
-        while pids and monotonic() < deadline:
+        while (pids := living()) and monotonic() < deadline:
             for pid in pids:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -130,16 +150,7 @@ class Session:
                     pass
             killed += pids
             sleep(0.02)
-            pids = self._started()
-        self._process.wait(GONE_SECONDS)
-        for pipe in (self._process.stdin, self._process.stdout):
-            try:
-                pipe.close()
-            except BrokenPipeError:
-                pass
-        _reap(killed)
-        for path in self._shared:
-            path.unlink(missing_ok=True)
+        return killed
 
     def _line(self, deadline: float, limit: float) -> bytes:
         assert self._process.stdout is not None
@@ -192,6 +203,14 @@ def _reap(pids: Iterable[int]) -> None:
             os.waitpid(pid, 0 if pid in descendants(os.getpid()) else os.WNOHANG)
         except ChildProcessError:
             pass
+
+
+def is_tracker(pid: int) -> bool:
+    """A process of multiprocessing or loky that outlives all others, to remove their semaphores."""
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def shared_files(pids: Iterable[int]) -> set[Path]:
