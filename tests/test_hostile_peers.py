@@ -32,7 +32,9 @@ ROOT = Path(__file__).parents[1]
 #: For what takes a moment; the machine may be busy.
 WAIT_SECONDS = 20.0
 FROM = {
-    "client": messages(m.Open, m.Submit, m.Cancel, m.Close, m.Query, m.Ask, m.CloseSession, m.CancelTask),
+    "client": messages(
+        m.Open, m.Submit, m.Cancel, m.Close, m.Query, m.Supply, m.Ask, m.CloseSession, m.CancelTask
+    ),
     "executor": messages(m.RoutedResults, m.Begun, m.Retracted, m.Retry),  # Ready: see the tests of executors
     "worker": messages(m.Register, m.Died, m.Printed),
 }

@@ -45,6 +45,8 @@ TO = {
         m.Lost,
         m.Begun,
         m.Output,
+        m.Wanted,
+        m.Unmet,
         m.Answer,
         m.Done,
         m.ClosedBy,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flamezmq.client.future import Future
 from flamezmq.core.caller import DONE, FINISHED, RAW, UNMET, VALUE, Dependent, own
-from flamezmq.errors import Unpicklable
+from flamezmq.errors import ProtocolError, Unpicklable
 from flamezmq.serialize.pickler import OutOfPlace, Payload, Pickler, add_reducer
 from flamezmq.serialize.placeholders import value_at
 from flamezmq.serialize.values import dump_value, load_pieces, load_value
@@ -101,6 +101,8 @@ def _supply(client: Client, alias: int, index: int, need: Future) -> None:
 def on_unmet(client: Client, message: m.Unmet) -> None:
     """These tasks will not run: what they need has no value."""
     tasks = message.tasks
+    if len(tasks) % 4:
+        raise ProtocolError("`tasks` of Unmet are quadruples")
     for alias, index, *needed in zip(*(tasks[column::4] for column in range(4)), strict=True):
         calls = client._calls.get(alias)
         if calls is not None:
