@@ -29,12 +29,13 @@ _LINK = re.compile(r"\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages whose sources are elsewhere, and the files that any page links to."""
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
     for source, page in PAGES.items():
-        text = (ROOT / source).read_text(encoding="utf-8")
+        texts[ROOT / source] = text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, page, content=for_site(text, Path(source).parent)))
-    for path in sorted((ROOT / "docs").glob("*.md")):
-        for match in _LINK.finditer(path.read_text(encoding="utf-8")):
-            target = in_checkout(match[2], Path("docs"))
+    for path, text in texts.items():
+        for match in _LINK.finditer(text):
+            target = in_checkout(match[2], path.parent.relative_to(ROOT))
             if is_loose(target) and files.get_file_from_path(target) is None:
                 files.append(File.generated(config, target, abs_src_path=str(ROOT / target)))
     return files
@@ -55,7 +56,7 @@ def for_site(text: str, folder: Path) -> str:
             return f"[{words}]({PAGES[target]}{anchor})"
         if target.startswith("docs/"):
             return f"[{words}]({target.removeprefix('docs/')}{anchor})"
-        if is_loose(target) and folder == Path("docs"):
+        if is_loose(target):
             return f"[{words}]({target})"
         return words if (ROOT / target).exists() else match[0]
 

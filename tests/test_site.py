@@ -46,6 +46,12 @@ def test_the_site_builds_without_a_warning_and_takes_nothing_from_elsewhere(tmp_
     assert done.returncode == 0, done.stderr
     pages = {page.name: page.read_text(encoding="utf-8") for page in tmp_path.glob("*.html")}
     assert {"index.html", "guide.html", "reference.html", "architecture.html"} <= pages.keys()
+    shown = [src for text in pages.values() for src in re.findall(r'<img [^>]*src="([^"]*)"', text)]
+    meant = [
+        path for path in (*DOCS.glob("*.md"), ROOT / "perf" / "README.md") if "![" in path.read_text("utf-8")
+    ]
+    assert len(shown) >= len(meant) > 0
+    assert not [src for src in shown if not (tmp_path / src).exists()]
     loads = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>")
     assert not {name: loads.findall(text) for name, text in pages.items() if loads.search(text)}
 
