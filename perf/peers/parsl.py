@@ -18,14 +18,17 @@ class Engine(Peer):
         "for `submit` and for `map`, which sends items one by one; nested tasks as `join_app`"
     )
     program = """
+import tempfile
 import parsl
 from parsl.executors import HighThroughputExecutor
 from parsl.providers import LocalProvider
 from parsl.concurrent import ParslPoolExecutor
 htex = HighThroughputExecutor(address="127.0.0.1", max_workers_per_node=2, encrypted=False,
                               provider=LocalProvider(init_blocks=1, max_blocks=1))
-with ParslPoolExecutor(parsl.Config(executors=[htex], strategy="none", usage_tracking=0)) as pool:
-    print(pool.submit(abs, -7).result(), flush=True)
+with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as runs:
+    config = parsl.Config(executors=[htex], strategy="none", usage_tracking=0, run_dir=runs)
+    with ParslPoolExecutor(config) as pool:
+        print(pool.submit(abs, -7).result(), flush=True)
 """
     sizes = {"ping": 3_000, "short": 1_000, "batch": 3_000, "queue": 50_000}
 
