@@ -149,6 +149,7 @@ def check_daemon(words: list[str], small: Small, tmp_path: Path) -> None:
     rest = [word.replace("flamezmq.toml", str(tmp_path / "flamezmq.toml")) for word in rest]
     port = free_port() if script == "flmrouter" else int(small.address.rpartition(":")[2])
     rest = [word.replace("HOST", small.names["HOST"]).replace(":7601", f":{port}") for word in rest]
+    rest = [word.replace("0.0.0.0", "127.0.0.1") for word in rest]  # nobody else shall reach a test's router
     variable = f"FLAMEZMQ_{script.removeprefix('flm').upper()}_"
     usual = {f"{variable}BIND": f"tcp://127.0.0.1:{port}", f"{variable}ROUTER": small.address}
     with daemons_in(tmp_path) as daemons:
