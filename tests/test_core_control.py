@@ -148,6 +148,18 @@ def test_two_who_want_the_same_are_answered_both() -> None:
     assert done(stage, 3) == [(9, 1)]
 
 
+def test_who_asks_twice_is_answered_twice() -> None:
+    stage = Stage(executors=1)
+    stage.open()
+    stage.submit(1)
+
+    stage.say(OTHER, m.CancelTask(1, "s1", 0, BOSS))
+    stage.say(OTHER, m.CancelTask(2, "s1", 0, BOSS))
+    assert done(stage) == [(1, 1)]
+    stage.say(FIRST, m.Retracted(1, []))
+    assert done(stage) == [(2, 1)]
+
+
 def test_the_clients_own_cancel_is_answered_as_ever_beside_a_controllers() -> None:
     stage = Stage(executors=1)
     stage.open()

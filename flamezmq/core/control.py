@@ -30,6 +30,10 @@ class Cancelling:
     def __init__(self) -> None:
         self.waiting: dict[int, tuple[str, dict[int, int]]] = {}
 
+    def request_of(self, index: int, peer: int) -> int | None:
+        """The request of this peer's that waits for it."""
+        return self.waiting[index][1].get(peer) if index in self.waiting else None
+
     def add(self, index: int, by: str, peer: int, request: int) -> bool:
         """Whether nobody waited for it before."""
         first = index not in self.waiting
@@ -76,6 +80,10 @@ def on_cancel_task(
         return
     if session.cancelling is None:
         session.cancelling = Cancelling()
+    older = session.cancelling.request_of(index, peer)
+    if older is not None:  # one each, so that nobody can pile them up
+        text = f"task {session.id}/{index} was asked for again: the answer goes there"
+        out.append((peer, m.Done(older, NOT_DONE, text), []))
     if session.cancelling.add(index, message.by[:MOST_CHARACTERS], peer, message.request):
         broker.cancel(session, {index}, out)
 

@@ -432,7 +432,8 @@ class Cluster:
             assert all(a < b for a, b in zip(attempts, attempts[1:], strict=False)), f"{name}: {account}"  # noqa: RUF007
             assert account.took_down <= retries + 1, f"{name}: {account}"
         if future._state == caller.CANCELLED:
-            assert future.cancel_asked or session.closing, f"{name} was cancelled by nobody"
+            asked = future.cancel_asked or future._index in session.visited
+            assert asked or session.closing, f"{name} was cancelled by nobody"
             said = session.announced.get(future._index)
             if not session.closing and said is not None and not self.unreported:
                 # If it has come to its end, its result died with its executor, and it waited to run again.

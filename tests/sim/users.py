@@ -60,6 +60,7 @@ class SimSession:
         self.futures: list[Future] = []
         self.announced: dict[int, str] = {}  # index -> how the router said that it ended
         self.refused: dict[int, None] = {}
+        self.visited: dict[int, None] = {}  # indices that a visitor wanted to have cancelled
         self.closing = False
         self.poison = self.needy = 0.0
         self.buffers = False

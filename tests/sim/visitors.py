@@ -47,8 +47,8 @@ class SimVisitor:
         elif isinstance(kind, str):
             futures = session.futures if session is not None else []
             index = random.randrange(len(futures) + 1)
-            for future in futures[index : index + 1]:
-                future.cancel_asked = True
+            if session is not None:
+                session.visited[index] = None  # whichever task gets that index
             message = m.CancelTask(self._last, name, index, "a visitor")
         else:
             limit = random.choice((1, 10, 1000))
