@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: An outbox of so many tasks is sent without waiting for more.
 FULL_TASKS = 256
+#: So are so many bytes of large payloads.
+FULL_BYTES = 1 << 18
 #: Tasks that a client may have unfinished before `submit` blocks.
 MOST_TASKS = 1 << 20
 #: Bytes of arguments that may wait in the client, beside those that the router has, before `submit` blocks.
@@ -214,17 +216,19 @@ class Session:
 
     def _full(self, payload: Any) -> None:
         """The outbox is due; and if the client has all that it may have, wait for room."""
-        self._heavy(payload)
         client = self._client
+        if type(payload) is list or len(payload) > HEAVY_BYTES:
+            self._heavy(payload)
+        client._pump.push()
         if client._unfinished() >= MOST_TASKS:
             client._wait_for_room(lambda: client._unfinished() < MOST_TASKS - 4 * FULL_TASKS)
 
     def _heavy(self, payload: Any) -> None:
-        """Large arguments go out at once, and count."""
+        """Large arguments count, and make an outbox due sooner."""
         client, calls = self._client, self._calls
-        if type(payload) is list or len(payload) > HEAVY_BYTES:
-            calls.outbox_bytes += weight(payload)
-        client._pump.push()
+        calls.outbox_bytes += weight(payload)
+        if calls.outbox_bytes >= FULL_BYTES:
+            client._pump.push()
         if calls.outbox_bytes > MOST_BYTES:
             client._wait_for_room(lambda: not calls.outbox or calls.outbox_bytes < MOST_BYTES * 7 // 8)
 
