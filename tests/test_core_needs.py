@@ -234,6 +234,27 @@ def test_closing_a_session_fails_what_needs_it_elsewhere_and_drops_what_it_had_k
     assert stage.broker.clients[CLIENT].awaited == {}
 
 
+def test_closing_a_session_fails_what_needs_a_task_of_it_that_waits_to_run_again() -> None:
+    stage = Stage(executors=1)
+    stage.open(1)
+    stage.open(2)
+    stage.submit(1, alias=1, retries=3)
+    stage.submit(1, alias=2, needs=[0, 1, 0])
+    stage.retry(1, seconds=60.0)
+    stage.say(CLIENT, m.Close(1))
+    assert unmet(stage) == [2, 0, 1, 0]
+
+
+def test_an_initializer_that_fails_fails_what_needs_a_task_that_it_was_for() -> None:
+    stage = Stage(executors=1)
+    session = stage.open(1, initializer=b"prepare")
+    stage.open(2)
+    stage.submit(1, alias=1)
+    stage.submit(1, alias=2, needs=[0, 1, 0])
+    stage.say(FIRST, m.Broken(session.number, "node/1", "ValueError: no", "Traceback ..."))
+    assert unmet(stage) == [2, 0, 1, 0]
+
+
 def test_with_its_client_all_that_waited_is_gone() -> None:
     stage = chain(5)
     stage.lose(CLIENT)

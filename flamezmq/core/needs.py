@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flamezmq.core import dispatch
 from flamezmq.core.blocked import Blocked, Key, Value
-from flamezmq.core.dispatch import requeue
 from flamezmq.core.members import Client, Effects, Session
 from flamezmq.core.tasks import Run, merge, rejoin
 from flamezmq.errors import ProtocolError
@@ -231,7 +231,7 @@ def _queue(broker: Broker, ready: list[Blocked]) -> None:
         younger = [run for run in found if run.start > front]
         session.queue.extend(younger)
         session.queued += sum(map(len, younger))
-        requeue(session, [run for run in found if run.start < front])
+        dispatch.requeue(session, [run for run in found if run.start < front])
         broker.demand(session)
         broker.fed.update(session.executors)
 
@@ -295,7 +295,8 @@ def close(session: Session, out: Effects) -> None:
     live: set[int] = set()
     if waiting:
         live.update(session.blocked)
-        for runs in (session.queue, *(executor.held for executor in session.executors.values())):
+        delayed = [run for _, _, run in session.delayed]
+        for runs in (session.queue, delayed, *(executor.held for executor in session.executors.values())):
             live.update(index for run in runs for index in range(run.start, run.end))
     session.cancelled += len(cancel(session, list(session.blocked)))
     over(session, list(session.composed))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flamezmq.core import needs
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
@@ -78,7 +79,8 @@ def on_broken(
     if not session.spec.initializer:
         raise ProtocolError("the session has no initializer that could have failed")
     executor.worn = True
-    if executor.tasks:
+    dropped = [index for run in executor.held for index in range(run.start, run.end)]
+    if dropped:
         session.held -= executor.tasks
         session.failed += executor.tasks
         executor.held.clear()
@@ -88,4 +90,5 @@ def on_broken(
     if not session.closed:
         message.session = session.alias
         out.append((session.client.peer, message, []))
+        needs.ended_badly(session, dropped, out)
         broker.close_session(session, f"its initializer failed: {message.text}", now, out)
