@@ -104,3 +104,34 @@ def test_when_its_task_has_ended_all_goes_out() -> None:
     send(calls, link)
     assert calls.committed == 50
     assert not calls.kept
+
+
+def test_what_is_being_taken_back_when_its_task_ends_goes_out_again() -> None:
+    calls, futures, link = nest(2)
+    calls.window = 2
+    send(calls, link)
+    assert calls.ask_back() == [0, 1]
+
+    calls.let_go(failed=False)
+    calls.check()
+    calls.on_cancelled(m.Cancelled(1, [0, 1], []), tell)
+    assert [record[0] for record in calls.outbox] == futures
+    send(calls, link)
+    calls.on_results(results(2, 2), [], tell)
+    assert [future.told for future in futures] == [[FINISHED], [FINISHED]]
+    assert not calls.unfinished
+    assert not calls.kept
+
+
+def test_what_is_being_taken_back_when_its_task_fails_does_not_go_out_again() -> None:
+    calls, futures, link = nest(1)
+    send(calls, link)
+    assert calls.ask_back() == [0]
+
+    calls.cancel_all(tell)
+    calls.let_go(failed=True)
+    calls.check()
+    calls.on_cancelled(m.Cancelled(1, [0], []), tell)
+    assert futures[0].told == [CANCELLED]
+    assert not calls.unfinished
+    assert not calls.outbox

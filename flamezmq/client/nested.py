@@ -73,8 +73,7 @@ class NestedClient(Client):
             self._sessions.pop(calls.alias, None)
             if failed:
                 session._cancel_rest()
-            calls.free = True
-            calls.kept.clear()
+            calls.let_go(failed)
             self._ending[calls.alias] = calls
         self._default = None
         self._close_ended()
@@ -230,8 +229,8 @@ class NestedClient(Client):
         main = threading.current_thread() is threading.main_thread()
         if not main or (deadline is not None and deadline <= soon):
             return self._drive(enough, deadline)
-        self._executor.pause(True)
         try:
+            self._executor.pause(True)
             return self._drive(enough, deadline)
         finally:
             self._executor.pause(False)

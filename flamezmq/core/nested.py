@@ -122,6 +122,16 @@ class NestedCalls(Calls):
         self.wanted.update(dict.fromkeys(indices))
         return indices
 
+    def let_go(self, failed: bool) -> None:
+        """Its task has ended: nothing is taken back any more, but for what was asked back already.
+
+        failed: it has taken its own tasks with it
+        """
+        self.free = True
+        wanted = {} if failed else self.wanted
+        self.kept = {index: record for index, record in self.kept.items() if index in wanted}
+        self.untaken, self.wanted, self.refused = {}, wanted, {}
+
     # --- from the router
 
     def on_taken(self, message: m.Taken) -> None:
