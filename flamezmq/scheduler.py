@@ -40,7 +40,7 @@ class Share:
     limit    executors that it may have at a time, those in `leaving` among them
     wanted   of those that it asked for, as many as its limit allows
     have     executors that serve it, in the order in which it got them; value: since when
-    leaving  those of them that are to be given back
+    leaving  those of them that are to be given back; value: whether they are free soon, for others
     warm     free executors that served it last, latest last
     coming   executors that did not suit it and end (or have ended), so that fresh ones come
     used     executor-seconds it has had since sessions have had to wait for each other,
@@ -52,7 +52,7 @@ class Share:
     asked: int = 0
     wanted: int = 0
     have: dict[int, float] = field(default_factory=dict)
-    leaving: dict[int, None] = field(default_factory=dict)
+    leaving: dict[int, bool] = field(default_factory=dict)
     warm: dict[int, None] = field(default_factory=dict)
     coming: dict[int, None] = field(default_factory=dict)
     used: float = 0.0
@@ -190,12 +190,15 @@ class Scheduler:
         if waits:
             share.coming[executor] = None
 
-    def retire(self, executor: int) -> None:
-        """The executor takes no more: its session needs another one as soon as it can be had."""
+    def retire(self, executor: int, soon: bool = True) -> None:
+        """The executor takes no more: its session needs another one as soon as it can be had.
+
+        soon: it will be free as soon as it has run dry; not so one that waits, or that is to exit
+        """
         session = self._serves.get(executor)
         if session is not None:
             share = self._shares[session]
-            share.leaving[executor] = None
+            share.leaving[executor] = soon
             self._note(session, share)
 
     def resume(self, executor: int) -> None:
@@ -323,7 +326,7 @@ class Scheduler:
         promised = 0
         for share in shares.values():
             if share.have:
-                promised += len(share.leaving)
+                promised += sum(share.leaving.values())
                 self._count(share, now)
         needy = [session for session in self._hungry if shares[session].lacking]
         needy.sort(key=lambda s: (shares[s].level, shares[s].used))

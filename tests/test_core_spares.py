@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flamezmq.core import spares
+from flamezmq.core import departures, spares
 from flamezmq.wire import messages as m
 from tests.core_stage import CLIENT, FIRST, OTHER, WORKER, Stage
 
@@ -145,3 +145,60 @@ def test_an_executor_that_dies_while_it_waits_is_mourned_like_any_other() -> Non
     stage.ready(2)
     assert not stage.broker.paused
     assert session.held + session.queued == 2
+
+
+def test_a_spare_executor_that_idles_while_its_worker_leaves_keeps_nobody_awake() -> None:
+    stage = Stage(1)
+    stage.open()
+    stage.submit(2)
+    waiting(stage, 1)
+    stage.wait(0.05)
+    stage.ready(2)
+    stage.finish(2)
+    waiting(stage, 1, False)
+    assert stage.broker.workers[WORKER].idle_since is not None
+
+    stage.say(WORKER, m.Leave())
+    stage.wait(2 * spares.KEEP_SECONDS)
+    due = stage.broker.next_deadline(stage.now)
+    assert due is None or due > stage.now
+
+
+def test_a_router_that_drains_asks_for_no_spare_executors_and_sleeps() -> None:
+    stage = Stage(1)
+    stage.open()
+    stage.submit(2)
+    waiting(stage, 1)
+    departures.drain(stage.broker, [])
+    stage.wait(0.05)
+    assert stage.heard(WORKER, m.Target) == []
+    due = stage.broker.next_deadline(stage.now)
+    assert due is None or due > stage.now + 0.05
+
+
+def test_a_pause_ends_with_its_task_even_if_nobody_says_so() -> None:
+    stage = Stage(1)
+    stage.open()
+    stage.submit(1)
+    waiting(stage, 1)
+    stage.finish(1)
+    assert not stage.broker.paused
+    stage.submit(1)
+    waiting(stage, 1)
+    assert list(stage.broker.paused) == [FIRST]
+
+
+def test_executors_that_wait_are_not_taken_for_ones_that_will_be_free_soon() -> None:
+    stage = Stage(4)
+    stage.open(1)
+    stage.open(2)
+    stage.submit(50, alias=1)
+    for number in (1, 2, 3):
+        waiting(stage, number)
+    stage.submit(5, alias=2)
+    stage.wait(1.0)
+    assert stage.executor(4).leaving, "the other session gets its turn"
+    stage.finish(4, seconds=1.0)
+    session = stage.executor(4).session
+    assert session is not None
+    assert session.alias == 2

@@ -130,7 +130,7 @@ class Broker:
         if self.owing:
             needs.fetch(self, out)
         dispatch.balance(self, now, out)
-        if self.paused or self.spare:
+        if (self.paused or self.spare) and not self.draining:
             spares.balance(self, now, out)
 
     def next_deadline(self, now: float) -> float | None:
@@ -143,6 +143,8 @@ class Broker:
         due += self._orphans.values()
         if watched:
             due += [self.look_at, *(session.delayed[0][0] for session in self.delaying.values())]
+        if self.draining:
+            return min(due, default=None)  # nothing is handed out
         turn = self.scheduler.next_turn()
         if turn is not None:
             due.append(max(turn, now + 0.001))
@@ -447,6 +449,8 @@ class Broker:
             self.laden.pop(executor.peer, None)
         if not executor.tasks:
             executor.load = 0.0
+            if executor.paused is not None:
+                spares.forget(self, executor)  # its task was interrupted before it could say so
             if not executor.leaving:
                 session.busy -= 1
                 self.demand(session)
@@ -509,7 +513,7 @@ class Broker:
         self._end_within(executor, now, out)
         self._orphans.pop(peer, None)
         self.laden.pop(peer, None)
-        self.paused.pop(peer, None)
+        spares.forget(self, executor)
         self.fed.pop(peer, None)
         self.scheduler.remove_executor(peer, now)
         if executor.departing:
@@ -528,6 +532,8 @@ class Broker:
                 lost = deaths.mourn(self, executor, session, died, now, out)
                 self.records.lost(session, executor, out[before:], now)
                 needs.ended_badly(session, lost, out)
+            else:
+                session.cancelled += executor.tasks
         for index in [i for i, holder in session.begun.items() if holder == peer]:
             del session.begun[index]
         self._answer_for(executor, out)

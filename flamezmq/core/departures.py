@@ -27,7 +27,7 @@ def see_off(broker: Broker, executor: Executor, now: float, out: Effects) -> Non
         dismiss(broker, executor, now, out)
         return
     let_run_dry(broker, executor, session)
-    broker.scheduler.retire(executor.peer)
+    broker.scheduler.retire(executor.peer, soon=False)
     if executor.tasks > 1:
         ask(executor, session, 1, out)
     elif not executor.tasks:

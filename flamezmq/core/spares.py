@@ -47,7 +47,7 @@ def pause(broker: Broker, executor: Executor, session: Session, now: float, out:
     broker.paused[executor.peer] = executor
     if not executor.leaving:
         dispatch.let_run_dry(broker, executor, session)
-        broker.scheduler.retire(executor.peer)
+    broker.scheduler.retire(executor.peer, soon=False)
     if executor.tasks > 1 and not executor.asked:
         dispatch.ask(executor, session, 1, out)
 
@@ -56,9 +56,9 @@ def resume(broker: Broker, executor: Executor, session: Session, now: float, out
     """It goes on; so does what was due to it."""
     if executor.paused is None:
         return
-    executor.paused = None
-    del broker.paused[executor.peer]
+    forget(broker, executor)
     if executor.reclaimed or broker.is_dead(executor.peer):
+        broker.scheduler.retire(executor.peer, soon=not executor.departing)
         return
     executor.leaving = False
     if executor.tasks:
@@ -68,13 +68,23 @@ def resume(broker: Broker, executor: Executor, session: Session, now: float, out
     broker.fed[executor.peer] = executor
 
 
+def forget(broker: Broker, executor: Executor) -> None:
+    """It waits no longer, or what has waited is gone."""
+    executor.paused = None
+    broker.paused.pop(executor.peer, None)
+
+
 def balance(broker: Broker, now: float, out: Effects) -> None:
     """Ask for spare executors, and let those go that nobody needs."""
     lacking = broker.scheduler.waiting and not broker.scheduler.idle
+    pauses: dict[str, list[float]] = {}  # worker's token -> since when its executors wait
+    for executor in broker.paused.values():
+        if executor.paused is not None:
+            pauses.setdefault(executor.token, []).append(executor.paused)
     for worker in broker.workers.values():
         if worker.leaving:
             continue
-        paused = _paused(broker, worker)
+        paused = pauses.get(worker.token, [])
         wanted = min(sum(now >= since + PATIENCE_SECONDS for since in paused), worker.executors)
         if lacking and wanted > worker.spare:
             _target(broker, worker, wanted, out)
@@ -111,12 +121,10 @@ def deadlines(broker: Broker, now: float) -> list[float]:
     """When `balance` may find something to do."""
     due = [e.paused + PATIENCE_SECONDS for e in broker.paused.values() if e.paused is not None]
     due = [when for when in due if when > now]
-    due += [w.idle_since + KEEP_SECONDS for w in broker.spare.values() if w.idle_since is not None]
+    for worker in broker.spare.values():
+        if worker.idle_since is not None and not worker.leaving:
+            due.append(worker.idle_since + KEEP_SECONDS)
     return due
-
-
-def _paused(broker: Broker, worker: Worker) -> list[float]:
-    return [e.paused for e in broker.paused.values() if e.token == worker.token and e.paused is not None]
 
 
 def _is_idle(executor: Executor) -> bool:
