@@ -218,3 +218,11 @@ def test_flmping_counts_its_tasks() -> None:
     assert done.returncode == 0, done.stderr
     assert "1000/1000" in done.stdout
     assert "<1,000> tasks was completed in" in done.stdout
+
+
+def test_tasks_with_some_kilobytes_of_arguments_share_messages(client: Any) -> None:
+    client.submit(abs, -1).result(20)
+    before = client.statistics()["sent"]
+    futures = [client.submit(len, "x" * 2000) for _ in range(300)]
+    assert [future.result(20) for future in futures] == [2000] * 300
+    assert client.statistics()["sent"] - before < 150
