@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flamezmq import address
 from flamezmq.errors import ConfigError
 
 #: Where a router listens, and is looked for, unless somebody says otherwise.
@@ -33,7 +34,8 @@ _SWITCH = {
     "off": False,
 }
 _WHAT = {
-    "address": "an address (tcp://HOST:PORT or ipc://PATH)",
+    "address": f"an address ({address.FORMS})",
+    "place": f"an address ({address.FORMS})",
     "text": "a text that is not empty",
     "integer": "an integer",
     "number": "a number",
@@ -46,7 +48,7 @@ class Option:
     """One thing that can be set.
 
     name     as in the file; the flag and the variable follow from it
-    kind     address, text, integer, number, switch or choice
+    kind     address, place (an address to listen at), text, integer, number, switch or choice
     default  None where it depends on the machine
     help     a sentence
     shown    the default in words, where it is None or unreadable
@@ -100,8 +102,10 @@ class Option:
         right = isinstance(value, wanted) and (self.kind == "switch" or not isinstance(value, bool))
         if right and self.kind in ("integer", "number"):
             right = self.least is None or value >= self.least  # a NaN is not
+        elif right and self.kind == "place":
+            return address.check(value, listens=True)
         elif right and self.kind == "address":
-            right = value.startswith(("tcp://", "ipc://"))
+            return address.check(value)
         elif right and self.kind == "choice":
             right = value in self.choices
         elif right and self.kind == "text":
@@ -149,7 +153,7 @@ _LOG = (
 #: table -> its options, in the order of the help.
 TABLES: dict[str, tuple[Option, ...]] = {
     "router": (
-        Option("bind", "address", DEFAULT_ADDRESS, "Where to listen: tcp://HOST:PORT or ipc://PATH."),
+        Option("bind", "place", DEFAULT_ADDRESS, "Where to listen: tcp://HOST:PORT or ipc://PATH."),
         Option(
             "insecure",
             "switch",

@@ -191,7 +191,7 @@ def test_a_client_that_is_not_open_or_closed_says_so(address: str) -> None:
             client.submit(double, 1)
 
     asyncio.run(main())
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match="not an address"):
         flm.aio.Client("here")
 
 

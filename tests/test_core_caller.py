@@ -177,6 +177,27 @@ def test_a_lost_task_fails_with_its_certificate() -> None:
     assert list(calls.pending) == [0]
 
 
+@pytest.mark.parametrize("how", ["fail", "cancel"])
+def test_what_is_submitted_while_all_others_end_ends_with_them(how: str) -> None:
+    calls, futures = calls_with([b"a", b"b"])
+    late = Future()
+
+    def submit(future: Future, state: str) -> None:
+        tell(future, state)
+        if future is futures[1]:
+            calls.outbox.append((late, Name(1), b"c"))
+            future._more = None
+
+    futures[1]._more = futures[1]
+    if how == "fail":
+        calls.fail_all(ProtocolError("gone"), submit)
+    else:
+        calls.cancel_all(submit)
+
+    assert calls.outbox == []
+    assert [one._state for one in (*futures, late)] == [FINISHED if how == "fail" else CANCELLED] * 3
+
+
 def test_cancelled_and_finished_ones_do_not_change_any_more() -> None:
     calls, futures, _ = staged([b"a", b"b"])
     calls.on_cancelled(m.Cancelled(1, [0], [1]), tell)

@@ -195,6 +195,13 @@ def test_a_number_of_executors_that_is_none_is_said_at_once(executors: Any) -> N
         flm.Client(executors=executors)
 
 
+def test_a_name_that_no_session_can_have_is_refused_here_and_costs_nothing_else(client: Any) -> None:
+    for name in (5, None, "", "two\nlines", "\udc80"):
+        with pytest.raises(ValueError, match="a session's name is a text"):
+            client.session(name)
+    assert client.submit(abs, -1).result(10) == 1
+
+
 def test_an_address_that_is_none_is_said_at_once() -> None:
     with pytest.raises(ValueError, match="tcp://HOST:PORT"):
         flm.Client("localhost:7601")

@@ -417,8 +417,8 @@ def test_what_is_not_there_is_exit_code_4(
     ("words", "complaint"),
     [
         (["nonsense"], "No such command"),
-        (["list", "-a", "nonsense"], "'nonsense' is no address"),
-        (["-a", "tcp://127.0.0.1", "list"], "can't use the address"),
+        (["list", "-a", "nonsense"], "'nonsense' is not an address (tcp://HOST:PORT or ipc://PATH)."),
+        (["-a", "tcp://127.0.0.1", "list"], "its port must be a number from 1 to 65535."),
         (["list", "-e", "-A"], "-A is for sessions"),
         (["list", "-o", "xml"], "'xml' is not one of"),
         (["list", "--limit", "0"], "0 is not in the range"),

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: From the bottom up.  A name is a module or a package directly in flamezmq/.
 LAYERS = (
-    "errors ids resources states version",
+    "address errors ids resources states version",
     "scheduler",
     "wire",
     "core",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from flamezmq import config
+from flamezmq.address import check
 from flamezmq.config import DEFAULT_ADDRESS
 from flamezmq.errors import ConfigError
 
@@ -41,9 +42,10 @@ def address_of(address: str | None) -> str:
     context = click.get_current_context(silent=True)
     above = context.find_root().obj if context is not None else None
     found = address or above or _configured() or DEFAULT_ADDRESS
-    if not found.startswith(("tcp://", "ipc://")):
-        raise click.UsageError(f"{found!r} is no address; write tcp://HOST:PORT or ipc://PATH.")
-    return str(found)
+    try:
+        return check(found)
+    except ValueError as error:
+        raise click.UsageError(f"{error}.") from error
 
 
 def _configured() -> str | None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from flamezmq import capacity, config
+from flamezmq.address import check
 from flamezmq.cli.tasks import carry, echo, who, work
 from flamezmq.errors import FlameError
 
@@ -133,8 +134,11 @@ def command(
         executors = executors or max(1, int(capacity.usable_cores()))
     elif executors is not None:
         raise click.UsageError("-e starts a cluster of its own; it does not go with an address.")
-    elif not address.startswith(("tcp://", "ipc://")):
-        raise click.UsageError(f"{address!r} is no address; write tcp://host:port or ipc://path.")
+    else:
+        try:
+            check(address)
+        except ValueError as error:
+            raise click.UsageError(f"{error}.") from error
     client = _connected(address, executors)
     with client:
         _warm_up(client, executors)

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flamezmq import config
+from flamezmq.address import check
 from flamezmq.client import arguments, surroundings
 from flamezmq.client.defaults import Defaults
 from flamezmq.client.errands import Errands
@@ -147,7 +148,7 @@ class Client:
                 if monotonic() >= say_at:
                     say_at = inf
                     surroundings.say(f"flamezmq: waiting for a router at {self.address}")
-            near = self.address.startswith(("ipc:", "tcp://127.", "tcp://localhost"))
+            near = self.address.startswith(("ipc:", "tcp://127.", "tcp://localhost", "tcp://[::1]"))
             line.patience_seconds = NEAR_SECONDS if near else FAR_SECONDS
         self._pump.start()
         self._errands.start()
@@ -218,6 +219,8 @@ class Client:
         Sessions share the executors evenly; what one does not use the others get.  The idea, and
         the word, are those of Flame and IBM Symphony.  One round trip.
         """
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ValueError(f"a session's name is a text that is not empty and can be printed, not {name!r}")
         if not isinstance(max_retries, int) or max_retries < 0:
             raise ValueError(f"max_retries is {max_retries!r}; it must be an integer from 0")
         for what, limit in (("max_executors", max_executors), ("max_tasks_per_child", max_tasks_per_child)):
@@ -544,9 +547,11 @@ class Client:
 
 def check_arguments(address: str | None, executors: int | None, connect_timeout: float | None = None) -> None:
     """Raises ValueError as `Client` says."""
-    if address is not None and not address.startswith(("tcp://", "ipc://")):
-        raise ValueError(f"{address!r} is no address of a router: it is tcp://HOST:PORT or ipc://PATH")
-    if connect_timeout is not None and (type(connect_timeout) is bool or not connect_timeout >= 0):
+    if address is not None:
+        check(address)
+    if connect_timeout is not None and (
+        type(connect_timeout) not in (int, float) or not connect_timeout >= 0
+    ):
         raise ValueError(f"`connect_timeout` is a number of seconds from 0, not {connect_timeout!r}")
     if executors is None:
         return

@@ -23,7 +23,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any
 
-from flamezmq import capacity
+from flamezmq import capacity, config
 from flamezmq.client import surroundings
 from flamezmq.client.api import Client
 from flamezmq.client.broken import BrokenSession
@@ -41,8 +41,9 @@ class FlameExecutor(Executor):
     Args:
         max_workers: executors that work for it at a time; None means the usable cores (by
             affinity and cgroup), or, with an address, as many as the cluster gives it.
-        address: "tcp://host:port" or "ipc://path" of a router; None takes $FLAMEZMQ_ADDRESS, and
-            without that starts an embedded cluster of its own, which ends with it.
+        address: "tcp://host:port" or "ipc://path" of a router; None takes $FLAMEZMQ_ADDRESS, or the
+            one in the file of settings, and without these starts an embedded cluster of its own,
+            which ends with it; "" always starts one.
         initializer: called as `initializer(*initargs)` once in each executor process before its
             first task.  If it raises, the executor is broken: pending futures and later submits
             fail with BrokenSession, a `concurrent.futures.BrokenExecutor`.
@@ -71,13 +72,13 @@ class FlameExecutor(Executor):
         max_tasks_per_child: int | None = None,
     ) -> None:
         _check_arguments(max_workers, initializer, max_tasks_per_child)
-        address = address or os.environ.get("FLAMEZMQ_ADDRESS") or None
+        address = config.settings("client", {"address": address})["address"] or None
         if max_workers is None and address is None:
             max_workers = max(1, int(capacity.usable_cores()))
         self._max_workers = max_workers  # people look at it in the standard's executors
         self._lock = threading.RLock()  # a finalizer or a signal handler may come in between
         self._shut = False
-        client = Client(address) if address else Client(executors=max_workers)
+        client = Client(address) if address else Client("", executors=max_workers)
         client._show = surroundings.show_plainly
         try:
             self._session = client.session(
@@ -300,7 +301,7 @@ def _unpacked(results: Iterator[Any]) -> Iterator[Any]:
 def _check_arguments(max_workers: Any, initializer: Any, max_tasks_per_child: Any) -> None:
     """In the standard's words."""
     if max_workers is not None:
-        if not isinstance(max_workers, int):
+        if not isinstance(max_workers, int) or max_workers is True:
             raise TypeError("max_workers must be an integer")
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")

@@ -433,11 +433,13 @@ class Calls:
         self.cancel_all(tell, self.error)
 
     def _finish_unsent(self, form: int, value: Any, state: str, tell: Tell) -> None:
-        """The last one of the outbox."""
-        future = self.outbox[-1][0]
-        future._index = -1
-        self._finish(future, form, value, state, tell)
-        self.outbox.pop()
+        """The last one of the outbox; another thread may put more behind it meanwhile."""
+        outbox, position = self.outbox, len(self.outbox) - 1
+        record = outbox[position]
+        record[0]._index = -1
+        self._finish(record[0], form, value, state, tell)
+        if position < len(outbox) and outbox[position] is record:  # not what came behind it
+            del outbox[position]
 
     def take_from_outbox(self, future: Any) -> bool:
         """Remove a task that no message has yet; False when it is too late."""

@@ -18,6 +18,7 @@ from typing import Any
 import zmq
 from zmq.backend import Socket as Backend
 
+from flamezmq.address import is_ipv6
 from flamezmq.core.link import Link, Verdict
 from flamezmq.errors import ProtocolError
 from flamezmq.net.berth import Berth
@@ -101,6 +102,7 @@ class Board:
 
     def bind(self, address: str) -> str:
         """Listen; returns the address with the port that was given for port 0 (`tcp://127.0.0.1:*`)."""
+        self._socket.ipv6 = is_ipv6(address)
         if address.startswith("tcp"):
             self._socket.heartbeat_ivl = 1000
             self._socket.heartbeat_timeout = 5000

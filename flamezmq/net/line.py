@@ -19,6 +19,7 @@ from typing import Any
 import zmq
 from zmq.backend import Socket as Backend
 
+from flamezmq.address import is_ipv6
 from flamezmq.core.link import Link, Verdict
 from flamezmq.errors import ProtocolError, Refused, RouterLost
 from flamezmq.net.berth import Berth
@@ -198,6 +199,7 @@ class Line:
         socket.maxmsgsize = codec.MAX_FRAME_BYTES
         socket.reconnect_ivl = 10
         socket.reconnect_ivl_max = 200
+        socket.ipv6 = is_ipv6(self.address)
         if self.address.startswith("tcp"):
             socket.heartbeat_ivl = 1000
             socket.heartbeat_timeout = 5000
