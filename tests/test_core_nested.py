@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flamezmq.core.caller import CANCELLED, FINISHED
+from flamezmq.core.caller import CANCELLED, FINISHED, Dependent
 from flamezmq.core.link import Link
 from flamezmq.core.nested import MOST_WINDOW, NestedCalls
 from flamezmq.wire import messages as m
@@ -135,3 +135,52 @@ def test_what_is_being_taken_back_when_its_task_fails_does_not_go_out_again() ->
     assert futures[0].told == [CANCELLED]
     assert not calls.unfinished
     assert not calls.outbox
+
+
+class Watched(Future):
+    """Counts how often somebody asks whether one has ended."""
+
+    looks = 0
+
+    @property
+    def _state(self) -> str:
+        Watched.looks += 1
+        return self.__dict__.get("state", "PENDING")
+
+    @_state.setter
+    def _state(self, state: str) -> None:
+        self.__dict__["state"] = state
+
+
+def line_of(count: int) -> tuple[NestedCalls, list[Any]]:
+    """Each call but the first needs the one before it."""
+    calls, futures, _ = nest(1)
+    for position in range(1, count):
+        futures.append(Watched(silent=False))
+        needs = [(calls, futures[position - 1])]
+        calls.put_aside((futures[position], Name(1), Dependent(b"%d" % position, needs)))
+    return calls, futures
+
+
+def test_of_a_long_line_of_calls_only_those_are_looked_at_whose_need_has_ended() -> None:
+    calls, futures = line_of(1000)
+    Watched.looks = 0
+    for future in futures:
+        record = calls.take_newest()
+        assert record is not None
+        assert record[0] is future
+        future._state = FINISHED
+        calls.promote(lambda _: b"value", tell, future)
+    assert not calls.aside
+    assert not calls.waiting
+    assert Watched.looks < 20_000
+
+
+def test_calls_that_were_kept_aside_are_cancelled_with_the_others() -> None:
+    calls, futures = line_of(4)
+    calls.cancel_unsent({futures[2]: None}, tell)
+    assert list(calls.aside) == [futures[1], futures[3]]
+    calls.cancel_unsent(None, tell)
+    assert [future.told for future in futures] == [[CANCELLED]] * 4
+    assert not calls.unfinished
+    assert calls.cancelled == 4

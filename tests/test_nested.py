@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import flamezmq as flm
+from flamezmq.client.nested import NestedClient
 
 pytestmark = pytest.mark.processes
 
@@ -279,3 +280,17 @@ def test_while_a_task_waits_a_spare_executor_serves_its_neighbours(pair: flm.Cli
     (tmp_path / "go").touch()
     assert waits.result(WAIT_SECONDS) == "done"
     until(lambda: len(pair.processes()["executors"]) == 2)
+
+
+def test_functions_that_tasks_make_anew_do_not_pile_up_in_an_executor() -> None:
+    def task(number: int) -> tuple[int, int]:
+        data = bytes([number]) * 400_000
+        client = flm.current().client
+        assert client.submit(lambda: len(data)).result() == 400_000
+        assert isinstance(client, NestedClient)
+        return len(client._loaded), client._loaded_bytes
+
+    with flm.Client(executors=1) as client:
+        kept = [client.submit(task, number).result(WAIT_SECONDS) for number in range(12)]
+    assert max(functions for functions, _ in kept) <= 4
+    assert max(size for _, size in kept) < 2 << 20

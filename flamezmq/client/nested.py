@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from time import monotonic
@@ -43,6 +44,8 @@ FRAMES_PER_TASK = 40
 DEPTH_PER_THREAD = 100
 #: Deeper than this, something recurses without end.
 MOST_DEPTH = 20_000
+#: Functions of more bytes that tasks have left are thrown away when the next one ends.
+MOST_LOADED_BYTES = 1 << 20
 #: The stack of such a thread.
 STACK_BYTES = 64 << 20
 
@@ -57,6 +60,9 @@ class NestedClient(Client):
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._loaded: dict[int, Callable[..., Any]] = {}  # functions that ran in place, by number
+        self._loaded_bytes = 0  # of their pickles
+        self._ended_here: deque[Future] = deque()  # tasks that ran in place, and that some may need
+        self._look = False  # others may have ended, too
         self._in_place = 0  # how many have run so, for their names
         self._ending: dict[int, NestedCalls] = {}  # sessions of tasks that have ended before their own tasks
         self._aside: dict[int, NestedCalls] = {}  # sessions with tasks that need others
@@ -76,6 +82,10 @@ class NestedClient(Client):
             calls.let_go(failed)
             self._ending[calls.alias] = calls
         self._default = None
+        self._ended_here.clear()
+        if self._loaded_bytes > MOST_LOADED_BYTES:
+            self._loaded.clear()  # what each task makes anew would stay here for ever
+            self._loaded_bytes = 0
         self._close_ended()
         self._pump.push(look=False)
 
@@ -120,20 +130,33 @@ class NestedClient(Client):
         calls = future._session._calls
         if super()._take_needs(future, function, call):
             assert isinstance(calls, NestedCalls)
-            calls.aside.append((future, function, call))
+            calls.put_aside((future, function, call))
             self._aside[calls.alias] = calls
         return False
 
     def _promote(self) -> None:
         """Let those go on that have got what they need."""
+        self._look = False
+        self._ended_here.clear()
         with self._apply_lock:
-            for alias, calls in list(self._aside.items()):
-                if calls.promote(value_payload, self._on_end):
-                    self._promoted += 1
-                    if calls.outbox:
-                        self._dirty[alias] = calls
-                if not calls.aside:
-                    del self._aside[alias]
+            self._promote_those_after(None)
+
+    def _promote_what_follows(self) -> None:
+        """The same, for those that need what has just run here."""
+        if self._look:
+            self._promote()
+        with self._apply_lock:
+            while self._ended_here and self._aside:
+                self._promote_those_after(self._ended_here.popleft())
+
+    def _promote_those_after(self, ended: Future | None) -> None:
+        for alias, calls in list(self._aside.items()):
+            if calls.promote(value_payload, self._on_end, ended):
+                self._promoted += 1
+                if calls.outbox:
+                    self._dirty[alias] = calls
+            if not calls.aside:
+                self._aside.pop(alias, None)
 
     def _stage(self) -> None:
         if self._aside:
@@ -162,6 +185,7 @@ class NestedClient(Client):
                 calls.on_taken(message)  # type: ignore[attr-defined]
             return
         super()._apply(message, frames)
+        self._look = True
         if type(message) is m.Cancelled:  # what was taken back lies in the outbox again
             calls = self._calls.get(message.session)
             if calls is not None and calls.outbox:
@@ -189,7 +213,14 @@ class NestedClient(Client):
 
     def _newest(self) -> Record | None:
         if self._aside:
+            self._promote_what_follows()
+        record = self._take_newest()
+        if record is None and self._aside:
             self._promote()
+            record = self._take_newest()
+        return record
+
+    def _take_newest(self) -> Record | None:
         with self._apply_lock:
             for calls in reversed(list(self._dirty.values())):
                 record = calls.take_newest() if isinstance(calls, NestedCalls) else None
@@ -276,6 +307,7 @@ class NestedClient(Client):
             call = self._loaded.get(function.number)
             if call is None:
                 call = self._loaded[function.number] = call_in_place(load_function(function.blob))
+                self._loaded_bytes += len(function.blob)
             output = dump_value(call(*args, **kwargs))
         except BaseException as error:
             form, output = RAW_ERROR, dump_error(error)
@@ -286,3 +318,5 @@ class NestedClient(Client):
                 if form == RAW_ERROR:
                     session._calls.faults += 1
                 session._calls._finish(future, form, output, FINISHED, self._on_end)
+                if self._aside:
+                    self._ended_here.append(future)

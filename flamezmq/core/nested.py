@@ -14,7 +14,7 @@ Restartable, as `Calls` is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from flamezmq.core.caller import CANCELLED, DONE, ERROR, FINISHED, UNMET, Calls, Record, Staged, Tell
@@ -35,7 +35,8 @@ class NestedCalls(Calls):
     refused  those that could not be had: they have begun
     window   how many may be untaken
     free     its task has ended: all goes out, nobody will run it here
-    aside    calls that need others, until these have ended: records with a Dependent
+    aside    future -> record with a Dependent: calls that need others, until these have ended
+    waiting  future that is needed -> futures in `aside` that need it (or did)
     """
 
     def __init__(self, alias: int, id: str) -> None:
@@ -46,7 +47,8 @@ class NestedCalls(Calls):
         self.refused: dict[int, None] = {}
         self.window = 1
         self.free = False
-        self.aside: list[Record] = []
+        self.aside: dict[Any, Record] = {}
+        self.waiting: dict[Any, list[Any]] = {}
         self.asked_to_open = False
 
     @property
@@ -55,38 +57,56 @@ class NestedCalls(Calls):
 
     # --- what needs others
 
-    def promote(self, payload_of: Callable[[Any], Any], tell: Tell) -> bool:
+    def put_aside(self, record: Record) -> None:
+        """Keep a call until it has what it needs."""
+        for _, need in record[2].needs:
+            self.waiting.setdefault(need, []).append(record[0])
+        self.aside[record[0]] = record
+
+    def promote(self, payload_of: Callable[[Any], Any], tell: Tell, ended: Any = None) -> bool:
         """Move to the outbox what has all that it needs, and fail what never will; whether there was any.
 
         payload_of: a future that has ended -> its value's payload, None if it has none
+        ended: look only at what needs this one; without it all are looked at, which takes long if they
+            are many
         """
         moved = False
-        for record in list(self.aside):
-            future, function, call = record
-            if not all(need._state in DONE for _, need in call.needs):
-                continue
-            values = [payload_of(need) for _, need in call.needs]
-            if None in values:
-                self._finish(future, UNMET, call.needs[values.index(None)][1], FINISHED, tell)
-                self.failed += 1
-                self.faults += 1
-            else:
-                self.outbox.append((future, function, compose(call.payload, values)))
-            self.aside.remove(record)
-            moved = True
+        for future in list(self.aside) if ended is None else self.waiting.pop(ended, ()):
+            record = self.aside.get(future)
+            if record is not None and all(need._state in DONE for _, need in record[2].needs):
+                self._promote(record, payload_of, tell)
+                moved = True
         return moved
 
+    def _promote(self, record: Record, payload_of: Callable[[Any], Any], tell: Tell) -> None:
+        future, function, call = record
+        values = [payload_of(need) for _, need in call.needs]
+        if None in values:
+            self._finish(future, UNMET, call.needs[values.index(None)][1], FINISHED, tell)
+            self.failed += 1
+            self.faults += 1
+        elif future._state not in DONE:
+            self.outbox.append((future, function, compose(call.payload, values)))
+        self.aside.pop(future, None)
+        for _, need in call.needs:
+            self.waiting.pop(need, None)  # it has ended: what else needs it waits for others
+
     def take_from_outbox(self, future: Any) -> bool:
-        for record in self.aside:
-            if record[0] is future:
-                self.aside.remove(record)
-                return True
-        return super().take_from_outbox(future)
+        return self.aside.pop(future, None) is not None or super().take_from_outbox(future)
+
+    def cancel_unsent(self, wanted: Container[Any] | None, tell: Tell) -> None:
+        for future in [future for future in self.aside if wanted is None or future in wanted]:
+            self.cancelled += 1
+            self._finish(future, ERROR, None, CANCELLED, tell)
+            self.aside.pop(future, None)
+        super().cancel_unsent(wanted, tell)
 
     def _end_aside(self, value: Any, state: str, tell: Tell) -> None:
         while self.aside:
-            self._finish(self.aside[-1][0], ERROR, value, state, tell)
-            self.aside.pop()
+            future = next(reversed(self.aside))
+            self._finish(future, ERROR, value, state, tell)
+            self.aside.pop(future, None)
+        self.waiting.clear()
 
     def fail_all(self, error: Exception, tell: Tell) -> None:
         self._end_aside(error, FINISHED, tell)
