@@ -10,6 +10,7 @@ import concurrent.futures as cf
 import gc
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -237,6 +238,23 @@ import flamezmq as flm
 flm.FlameExecutor(1).submit(print, "apple")
 """
     assert run(program).stdout == "apple\n"
+
+
+@pytest.mark.parametrize(
+    "wait", ["executor.submit(time.sleep, 600).result()", "list(executor.map(time.sleep, [600] * 5))"]
+)
+def test_one_interrupt_ends_a_program_that_waits_for_its_executor(wait: str) -> None:
+    program = f"""
+import os, signal, threading, time, flamezmq as flm
+executor = flm.FlameExecutor(1)
+started = executor.submit(print, "started")
+started.result()
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+{wait}
+"""
+    done = run(program, code=-signal.SIGINT)
+    assert done.stdout == "started\n"
+    assert done.stderr.endswith("KeyboardInterrupt\n")
 
 
 def test_a_program_that_ends_takes_no_more_tasks() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -188,6 +189,7 @@ class _Closer:
 
     def __init__(self, client: Client, session: Session) -> None:
         self._client, self._session = client, session
+        self.cancels = False  # what is pending, instead of waiting for it
         self._bell = threading.Lock()
         self._bell.acquire()
         self.thread = threading.Thread(target=self._run, name="flm-closer", daemon=True)
@@ -209,7 +211,7 @@ class _Closer:
     def _run(self) -> None:
         self._bell.acquire()
         try:
-            self._session.close()
+            self._session.close(cancel=self.cancels)
         except FlameError:
             pass  # the router is lost; the futures say so
         finally:
@@ -240,9 +242,20 @@ class _Closers:
         self.interpreter_ends = True
         closers = list(self._all)
         for closer in closers:
+            closer.cancels = _was_interrupted()
             closer.ring()
         for closer in closers:
             closer.thread.join()
+
+
+def _was_interrupted() -> bool:
+    """Whether Ctrl-C has ended the program: in the standard's pools it ends the processes, too.
+
+    In a shell for people the last error may be an old one, of a line that was given up.
+    """
+    if hasattr(sys, "ps1") or sys.flags.interactive:
+        return False
+    return getattr(sys, "last_type", None) is KeyboardInterrupt
 
 
 _closers = _Closers()
