@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,13 @@ MOST_LOADED_BYTES = 1 << 20
 STACK_BYTES = 64 << 20
 
 _depth: ContextVar[int] = ContextVar("flamezmq_depth", default=0)
+
+
+def _tries_again(attempt: int) -> None:
+    """What runs in place sees in `flm.current()` which attempt it is."""
+    here = in_place.get()
+    if here is not None:
+        in_place.set(replace(here, attempt=attempt))
 
 
 class NestedClient(Client):
@@ -306,7 +314,9 @@ class NestedClient(Client):
             args, kwargs = load_call(payload)
             call = self._loaded.get(function.number)
             if call is None:
-                call = self._loaded[function.number] = call_in_place(load_function(function.blob))
+                call = self._loaded[function.number] = call_in_place(
+                    load_function(function.blob), _tries_again
+                )
                 self._loaded_bytes += len(function.blob)
             output = dump_value(call(*args, **kwargs))
         except BaseException as error:

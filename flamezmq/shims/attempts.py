@@ -24,9 +24,14 @@ def prepare(function: Callable[..., Any]) -> tuple[Callable[..., Any], Options |
     return Timed(options.seconds, call) if options.seconds else call, options
 
 
-def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What to call for a part of a task; a plain function as it is."""
-    return InPlace(function) if isinstance(function, Optioned) else function
+def in_place(
+    function: Callable[..., Any], on_again: Callable[[int], object] | None = None
+) -> Callable[..., Any]:
+    """What to call for a part of a task; a plain function as it is.
+
+    on_again: called with the number of each attempt from the second on, before that begins.
+    """
+    return InPlace(function, on_again) if isinstance(function, Optioned) else function
 
 
 class Timed:
@@ -42,8 +47,8 @@ class Timed:
 class InPlace:
     """A call that runs again, and has a clock, as the function's options say."""
 
-    def __init__(self, function: Optioned[..., Any]) -> None:
-        self.fn, self._options = function.innermost, function.options
+    def __init__(self, function: Optioned[..., Any], on_again: Callable[[int], object] | None = None) -> None:
+        self.fn, self._options, self._on_again = function.innermost, function.options, on_again
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         options, retried = self._options, 0
@@ -58,6 +63,8 @@ class InPlace:
                     raise
             sleep(options.pause(retried))
             retried += 1
+            if self._on_again is not None:
+                self._on_again(retried + 1)
 
 
 def note_attempts(error: BaseException, attempts: int) -> None:
