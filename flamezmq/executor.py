@@ -186,6 +186,8 @@ class Executor:
                 if self.terminated:
                     raise
                 if function.options is not None and self._send_back(function, index, attempt, error):
+                    if self.session != session:
+                        return  # as below
                     finished, ended, half = finished + 1, None, len(tasks) // 2 or -1
                     now = self._last_end = perf_counter()
                     continue
