@@ -45,6 +45,41 @@ def test_its_client_hears_closed_when_all_that_was_printed_has_been_sent_on() ->
     assert stage.heard(CLIENT, m.Closed) == [m.Closed(1)]
 
 
+def test_a_worker_that_comes_later_than_its_executor_is_asked_for_what_was_printed() -> None:
+    stage = Stage()
+    stage.open()
+    stage.ready(1, token="early")
+    stage.submit(1)
+    stage.finish(1)
+
+    stage.say(CLIENT, m.Close(1))
+    assert stage.heard(CLIENT, m.Closed) == []
+    stage.say(WORKER + 1, m.Register("late", "early", 2, 1.0, 1 << 30, 1))
+    assert stage.heard(WORKER + 1, m.Flush) == [m.Flush(1)]
+    stage.say(WORKER + 1, m.Printed(1, 1, "hello\n", 0))
+    assert [output.text for output in stage.heard(CLIENT, m.Output)] == ["hello\n"]
+    stage.say(WORKER + 1, m.Flushed(1))
+    assert stage.heard(CLIENT, m.Closed) == [m.Closed(1)]
+
+
+def test_a_worker_that_never_comes_is_waited_for_as_long_as_its_executor_lives() -> None:
+    stage = Stage(drain_seconds=1.0)
+    stage.open()
+    stage.ready(1, token="early")
+    stage.submit(1)
+    stage.finish(1)
+    stage.say(CLIENT, m.Close(1))
+    assert stage.heard(CLIENT, m.Closed) == []
+
+    stage.lose(FIRST)
+    for _ in range(3):
+        if stage.broker.executors:
+            stage.wait(60.0)
+
+    assert stage.heard(CLIENT, m.Closed) == [m.Closed(1)]
+    assert not stage.broker.flushing
+
+
 def test_what_still_runs_of_it_ends_with_its_executor_after_a_moment() -> None:
     stage = Stage(executors=2, orphan_seconds=1.0)
     stage.open()

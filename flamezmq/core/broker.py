@@ -56,7 +56,7 @@ class Broker:
         self.records = Records()
         self.now = 0.0  # of the turn that is ending
         #: Closed sessions, each with the workers that are still to send on what its tasks have printed.
-        self.flushing: dict[int, tuple[Session, dict[int, None]]] = {}
+        self.flushing: dict[int, tuple[Session, dict[int | str, None]]] = {}
         self.fed: dict[int, Executor] = {}  # executors that may take more, looked at when the turn ends
         self.laden: dict[int, Executor] = {}  # executors with more than one task
         self.paused: dict[int, Executor] = {}  # executors whose task waits for its own tasks
@@ -309,7 +309,7 @@ class Broker:
         self._end(session, ending, now, out)
         if speaking:
             self.flushing[session.number] = (session, speaking)
-            out += [(worker, m.Flush(session.number), []) for worker in speaking]
+            printed.ask(speaking, session.number, out)
         else:
             out.append((session.client.peer, m.Closed(session.alias), []))
 
@@ -510,6 +510,7 @@ class Broker:
         if executor is None:
             return
         self.by_name.pop((executor.token, executor.number), None)
+        printed.on_executor_gone(self, executor.token, out)
         self._end_within(executor, now, out)
         self._orphans.pop(peer, None)
         self.laden.pop(peer, None)

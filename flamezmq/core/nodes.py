@@ -29,6 +29,7 @@ def on_register(
         peer, message.node, message.token, message.executors, message.pid,
         message.cores, message.memory, message.gpus, now,
     )  # fmt: skip
+    printed.on_worker(broker, peer, message.token, out)
     broker.events.append(("node-joined", {"node": message.node, "executors": message.executors}))
 
 

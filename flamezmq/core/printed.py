@@ -8,7 +8,7 @@ Functions over the broker's state; same rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session
@@ -57,12 +57,36 @@ def _pieces(executor: Executor | None, message: m.Printed) -> Iterator[tuple[str
         yield text[used:], latest, -1
 
 
-def speaking(broker: Broker, session: Session) -> dict[int, None]:
-    """The workers that may still have something that tasks of the session have printed."""
+def speaking(broker: Broker, session: Session) -> dict[int | str, None]:
+    """The workers that may still have something that tasks of the session have printed: their peers.
+
+    Of one whose executor was quicker to come than itself, the token.
+    """
     if not session.spec.forward_output:
         return {}
-    tokens = {e.token: None for e in broker.executors.values() if e.served is session}
-    return {peer: None for peer, worker in broker.workers.items() if worker.token in tokens}
+    peers = {worker.token: peer for peer, worker in broker.workers.items()}
+    return {peers.get(e.token, e.token): None for e in broker.executors.values() if e.served is session}
+
+
+def ask(speaking: Iterable[int | str], number: int, out: Effects) -> None:
+    """Have the workers that are here send on all that was printed for a session."""
+    out += [(worker, m.Flush(number), []) for worker in speaking if isinstance(worker, int)]
+
+
+def on_worker(broker: Broker, peer: int, token: str, out: Effects) -> None:
+    """A worker has registered: it is asked what its executors have printed before that."""
+    for number, (_, waiting) in broker.flushing.items():
+        if token in waiting:
+            del waiting[token]
+            waiting[peer] = None
+            ask((peer,), number, out)
+
+
+def on_executor_gone(broker: Broker, token: str, out: Effects) -> None:
+    """With its last executor, a worker that has never come is not waited for any more."""
+    if broker.flushing and not any(e.token == token for e in broker.executors.values()):
+        for number in list(broker.flushing):
+            flushed(broker, token, number, out)
 
 
 def on_flushed(
@@ -74,11 +98,11 @@ def on_flushed(
     flushed(broker, peer, message.request, out)
 
 
-def flushed(broker: Broker, peer: int, number: int, out: Effects) -> None:
+def flushed(broker: Broker, worker: int | str, number: int, out: Effects) -> None:
     """This worker has no more to say for a session that is closing; the last one closes it."""
     if number in broker.flushing:
         session, waiting = broker.flushing[number]
-        waiting.pop(peer, None)
+        waiting.pop(worker, None)
         if not waiting:
             del broker.flushing[number]
             out.append((session.client.peer, m.Closed(session.alias), []))
