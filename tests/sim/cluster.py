@@ -8,6 +8,7 @@ from typing import Any
 
 from flamezmq.core import caller
 from flamezmq.core.broker import Broker
+from flamezmq.core.departures import outer_clients
 from flamezmq.core.dispatch import suits
 from flamezmq.core.members import Effects, Executor, Limits, Session
 from flamezmq.errors import TaskTimeout
@@ -327,10 +328,14 @@ class Cluster:
         for user in self.users:
             user.leave(bye=world.random.random() < 0.7)
         if world.random.random() < 0.5:
-            world.run(world.now + 8.0, lambda: not self.broker.clients)
-            assert not self.broker.clients, self.picture()
+            world.run(world.now + 8.0, lambda: not outer_clients(self.broker))
+            assert not outer_clients(self.broker), self.picture()
             world.run(world.now + 3.0, lambda: not self.broker.sessions)
             assert not self.broker.sessions, f"sessions without clients: {self.picture()}"
+            world.run(world.now + 0.5, lambda: False)
+            for executor in self.executors():
+                if executor.inner is not None and not executor.inner.dialler.lost:
+                    assert all(future.ends == 1 for future in executor.inner.futures), executor.name
         self._ending = True
         for worker in self.workers:
             if worker.alive:

@@ -11,7 +11,7 @@ An initializer is the chance, as text, that it fails; it takes some milliseconds
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from flamezmq.core.backoff import pause
@@ -21,6 +21,9 @@ from flamezmq.wire.composed import decompose, is_composed
 from tests.sim.ends import Dialler, Router
 from tests.sim.ledger import Ledger
 from tests.sim.world import World
+
+if TYPE_CHECKING:
+    from tests.sim.inner import SimInner
 
 FLUSH_SECONDS = 0.008
 LOOK_SECONDS = 0.002
@@ -97,6 +100,7 @@ class SimExecutor:
         self.ended: list[Ended] = []
         self.attending = False
         self.paused = False
+        self.inner: SimInner | None = None
         self.busy_seconds = 0.0
         self.by_session: dict[int, float] = {}
         self._began = 0.0
@@ -151,6 +155,11 @@ class SimExecutor:
         while self._inbox:
             self._apply(*self._inbox.popleft())
         self.dialler.flush()
+
+    def hang_up(self, bye: bool) -> None:
+        self.dialler.close(bye)
+        if self.inner is not None:
+            self.inner.dialler.close(bye)
 
     def _doom(self) -> None:
         if self.alive:
@@ -305,10 +314,22 @@ class SimExecutor:
         """Its task waits for tasks of its own, or goes on."""
         if self.alive and self._task is task:
             self.paused = waits
+            if not head(task[3]).startswith(self.worker.node.encode()):  # else they would be ever more
+                self._has_tasks_of_its_own(waits)
             self.dialler.enqueue(m.Waiting(self.session, waits))
             self._flush()
             if waits:
                 self.world.after(self.world.random.random() * 0.05, self._pause, task, False)
+
+    def _has_tasks_of_its_own(self, waits: bool) -> None:
+        if self.inner is None:
+            from tests.sim.inner import SimInner
+
+            self.inner = SimInner(self)
+        if waits:
+            self.inner.begin()
+        elif self.world.random.random() < 0.5:
+            self.inner.ask_back()
 
     def _end(self, task: Task) -> None:
         if not self.alive or self._task is not task:
@@ -327,6 +348,8 @@ class SimExecutor:
         text = head(payload)
         retried = self.retried.pop(index, 0)
         fails = b"#raises" in text or (b"#flaky" in text and self.world.random.random() < 0.6)
+        if self.inner is not None:
+            self.inner.end(fails)
         retries, backoff, _ = self._options(function)
         if fails and retried < retries:
             self.ledger.of(text).sent_back += 1
@@ -430,7 +453,7 @@ class SimWorker:
 
     def _gone(self, executor: SimExecutor, signal: str, code: int, expected: bool) -> None:
         executor.alive = False
-        executor.dialler.close(bye=not signal and expected)
+        executor.hang_up(bye=not signal and expected)
         self.retired.append(self.executors.pop(executor.number))
         if executor.killed_overdue:
             assert executor._task is not None
@@ -455,7 +478,7 @@ class SimWorker:
         self.alive = False
         for executor in self.executors.values():
             executor.alive = False
-            executor.dialler.close(bye=False)
+            executor.hang_up(bye=False)
             self.retired.append(executor)
         self.executors.clear()
         self.dialler.close(bye=False)
