@@ -71,6 +71,41 @@ def test_who_does_not_want_to_hear_it_waits_for_nobody() -> None:
     assert closing(forward_output=False)[1] == [(CLIENT, m.Closed(5))]
 
 
+def test_what_a_nested_task_prints_goes_to_the_client_of_the_outermost_session() -> None:
+    inner, other = 9, 4
+    broker = Broker()
+    out: list[tuple[int, object, list[object]]] = []
+    for peer in (CLIENT, inner):
+        broker.on_client(peer)
+    for peer, message in (
+        (WORKER, m.Register("node", "token", 1, 1.0, 1, 2)),
+        (EXECUTOR, m.Ready("node", "token", 1, 7)),
+        (CLIENT, m.Open(5, "s-1", m.SessionSpec("s"))),
+        (CLIENT, m.Submit(5, [m.NewFunction(1, b"f")], [], [m.Slice(1, 0, 1, 1)], [b"x"], [])),
+        (other, m.Ready("node", "token", 2, 8)),
+        (inner, m.Open(1, "nested-1", m.SessionSpec("nested", within="token/1", outer=1))),
+        (inner, m.Submit(1, [m.NewFunction(1, b"f")], [], [m.Slice(1, 0, 1, 1)], [b"x"], [])),
+    ):
+        broker.on_message(peer, message, [], 0.0, out)
+        broker.on_turn_end(0.0, out)
+    out.clear()
+
+    assert told(broker, WORKER, m.Printed(2, 1, "within\n", 0)) == [
+        (CLIENT, m.Output(5, "node/2", 1, "within\n", 0))
+    ]
+    broker.on_message(CLIENT, m.Close(5), [], 0.1, out)
+    assert any(peer == WORKER and isinstance(message, m.Flush) for peer, message, _ in out)
+    late = told(broker, WORKER, m.Printed(2, 1, "late\n", 0))
+    assert late == [(CLIENT, m.Output(5, "node/2", 1, "late\n", 0))]
+
+
+def test_nobody_prints_on_the_terminal_of_a_session_that_its_executor_has_not_served() -> None:
+    broker, _ = closing()
+    broker.on_client(9)
+    told(broker, 9, m.Open(1, "sly", m.SessionSpec("sly", within="token/7", outer=1)))
+    assert broker.clients[9].sessions[1].root is None
+
+
 @pytest.mark.processes
 def test_all_that_was_printed_is_there_when_the_client_is_closed(capfd: pytest.CaptureFixture[str]) -> None:
     with flm.Client(executors=2) as client, client.session("loud") as session:

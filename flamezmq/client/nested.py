@@ -21,6 +21,8 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from flamezmq.client.api import Client
 from flamezmq.client.arguments import value_payload
 from flamezmq.client.future import Future
@@ -117,7 +119,8 @@ class NestedClient(Client):
         for what in ("initializer", "max_tasks_per_child"):
             if limits.get(what):
                 raise ValueError(f"{what} is not for nested tasks: who waits for them runs them in place")
-        return super()._spec(name, max_retries, **limits)
+        spec = super()._spec(name, max_retries, **limits)
+        return structs.replace(spec, outer=self._executor.session)
 
     def _within(self) -> str:
         return f"{self._executor.config.token}/{self._executor.config.number}"

@@ -208,6 +208,7 @@ class Broker:
             return
         self._last_session += 1
         session = Session(self._last_session, message.session, message.id, message.spec, client)
+        session.root = printed.root(self, message.spec)
         self.sessions[session.number] = client.sessions[session.alias] = session
         self.records.opened(session, now)
         self.scheduler.add_session(session.number, now, limit=message.spec.max_executors)

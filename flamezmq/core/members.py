@@ -74,6 +74,7 @@ class Session:
     cancelled: int = 0
     seconds: float = -1.0  # average run time over all functions; -1.0 while unknown
     closed: bool = False
+    root: Session | None = None  # the outermost whose tasks' tasks these are: its client hears the prints
     counted: bool = False  # it matters how many of its tasks an executor was given (core/wear.py)
     # For those who look from outside (core/records.py), and give orders (core/control.py):
     opened_at: float = 0.0

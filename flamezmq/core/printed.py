@@ -33,11 +33,26 @@ def on_printed(
         broker.records.logs.add(name, session, index, message.stream, text, dropped, now)
         dropped = 0
     served = executor.served if executor else None
-    if served is None or not served.spec.forward_output:
+    hearer = served and (served.root or served)
+    if hearer is None or not hearer.spec.forward_output:
         return
-    if not served.closed or served.number in broker.flushing:
-        words = m.Output(served.alias, name, message.stream, message.text, message.dropped)
-        out.append((served.client.peer, words, []))
+    if not hearer.closed or hearer.number in broker.flushing:
+        words = m.Output(hearer.alias, name, message.stream, message.text, message.dropped)
+        out.append((hearer.client.peer, words, []))
+
+
+def root(broker: Broker, spec: m.SessionSpec) -> Session | None:
+    """The session whose client hears what a nested one prints; None if it is none, or nobody knows.
+
+    Not by way of the task that has opened it: that may have ended, and its session been closed, by then.
+    """
+    if not spec.outer:
+        return None
+    executors = [e for e in broker.executors.values() if f"{e.token}/{e.number}" == spec.within]
+    outer = broker.sessions.get(spec.outer)
+    if outer is None or not any(spec.outer == number for e in executors for number, _ in e.past):
+        return None
+    return outer.root or outer
 
 
 def _pieces(executor: Executor | None, message: m.Printed) -> Iterator[tuple[str, str, int]]:
@@ -65,7 +80,11 @@ def speaking(broker: Broker, session: Session) -> dict[int | str, None]:
     if not session.spec.forward_output:
         return {}
     peers = {worker.token: peer for peer, worker in broker.workers.items()}
-    return {peers.get(e.token, e.token): None for e in broker.executors.values() if e.served is session}
+    return {
+        peers.get(e.token, e.token): None
+        for e in broker.executors.values()
+        if e.served is not None and (e.served is session or e.served.root is session)
+    }
 
 
 def ask(speaking: Iterable[int | str], number: int, out: Effects) -> None:

@@ -121,6 +121,7 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     max_executors        that serve it at a time; 0: no limit
     initializer          a pickled (function, arguments), called once in each process; empty: none
     max_tasks_per_child  of the session, for one executor process, which is then replaced; 0: no limit
+    outer                the router's number of the session whose task has opened it, or 0
     """
 
     name: str
@@ -135,6 +136,7 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     max_executors: Limit = 0
     initializer: bytes = b""
     max_tasks_per_child: Limit = 0
+    outer: Limit = 0
 
 
 class Open(msgspec.Struct, tag=1, array_like=True):
