@@ -42,7 +42,7 @@ def nap(seconds: float, value: int) -> int:
 
 
 def flaky(value: int) -> int:
-    if random.random() < 0.5:
+    if random.random() < 0.25:
         raise OSError("not this time")
     return value
 

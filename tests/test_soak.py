@@ -82,7 +82,8 @@ class Load:
                 unmet.result(WAIT_SECONDS)
 
     def again(self) -> None:
-        sometimes = flm.options(retries=30, backoff=0.01, retry_on=OSError)(flaky)
+        # Pauses double: with the odds of `flaky`, one of half a minute comes once in many million rounds.
+        sometimes = flm.options(retries=30, backoff=0.002, retry_on=OSError)(flaky)
         with self.session() as session:
             futures = [session.submit(sometimes, n) for n in range(10)]
             assert [future.result(WAIT_SECONDS) for future in futures] == list(range(10))
