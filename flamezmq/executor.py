@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 from collections import deque
@@ -22,9 +21,10 @@ from itertools import repeat
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from flamezmq import page, processes, running, streams
+from flamezmq import page, running, streams
 from flamezmq.errors import FlameError, NoTask, ProtocolError, Unpicklable
 from flamezmq.executor_config import ExecutorConfig
+from flamezmq.home import Home
 from flamezmq.net.line import Line
 from flamezmq.serialize.failures import dump_error, words_of
 from flamezmq.serialize.functions import load_function
@@ -125,11 +125,10 @@ class Executor:
         self._attending = False
         self._parked = False
         self._unpark = threading.Lock()
-        self.environment: m.Environment | None = None
         self.session_id = ""
         self.nested: NestedClient | None = None  # made by a task that asks for it
         self._nesting = threading.Lock()
-        self._home = (processes.current_folder(), list(sys.path))
+        self.home = Home()
 
     # --- main thread
 
@@ -399,7 +398,7 @@ class Executor:
             if message.initializer:
                 self.initializers[message.session] = message.initializer
             self.retried.clear()
-            self._enter(message.environment)
+            self.home.enter(message.environment)
         elif kind is m.Retract:
             self._give_back(message.keep, None)
         elif kind is m.Drop:
@@ -467,21 +466,6 @@ class Executor:
         self.tasks.extend(kept)
         slices = [m.Slice(function.number, index, 1, attempt) for function, index, attempt, _ in back]
         self.line.enqueue(m.Retracted(self.session, slices))
-
-    def _enter(self, environment: m.Environment) -> None:
-        """Be where the user's code is at home, if that is this machine."""
-        if environment == self.environment:
-            return
-        self.environment = environment
-        cwd, path = self._home
-        if environment.host == socket.gethostname():
-            known = set(environment.sys_path)
-            sys.path[:] = [*environment.sys_path, *(p for p in path if p not in known)]
-            cwd = environment.cwd
-        try:
-            os.chdir(cwd)
-        except (OSError, ValueError):  # it is gone, or is no path
-            os.chdir("/")  # it was deleted, or we may not go there
 
     # --- the attendant
 

@@ -224,7 +224,7 @@ def test_a_report_that_comes_after_the_link_was_lost_changes_nothing_and_is_not_
 
     assert stage.state() == before
     assert not stage.broker._dead
-    assert not stage.broker._buried
+    assert not stage.broker.buried
 
 
 # --- workers and clients
@@ -238,9 +238,9 @@ def test_when_a_worker_is_lost_so_are_its_executors() -> None:
 
     assert stage.broker.executors == {}
     assert queue(stage) == [(1, 2)]
-    assert not stage.broker._buried
+    assert not stage.broker.buried
     stage.lose(FIRST)  # its own link ends later
-    assert not stage.broker._buried
+    assert not stage.broker.buried
 
 
 def test_a_node_that_registers_again_replaces_what_it_was() -> None:

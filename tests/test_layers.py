@@ -27,7 +27,7 @@ LAYERS = (
     "wire",
     "core",
     "config log metrics net journal optioned security serialize processes page streams capacity folder"
-    " executor_config",
+    " executor_config home",
     "store shims provision",
     "client router worker executor running zygote launcher daemon batch",
     "adapters aio dashboard cli testing",

@@ -13,7 +13,7 @@ from flamezmq.aio.hub import Answer
 from flamezmq.aio.mapping import Mapped, WatchedSlices
 from flamezmq.aio.threads import in_thread
 from flamezmq.client import session as sync
-from flamezmq.client.api import check_arguments
+from flamezmq.client import terms
 from flamezmq.client.status import Status
 from flamezmq.errors import ClientClosed
 
@@ -164,7 +164,7 @@ class Client:
         forward_output: bool = True,
         connect_timeout: float | None = None,
     ) -> None:
-        check_arguments(address or None, executors, connect_timeout)
+        terms.check_client(address or None, executors, connect_timeout)
         self._make = partial(ClientBehind, address, executors, forward_output, connect_timeout)
         self._behind: ClientBehind | None = None
         self._begun = False

@@ -17,8 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flamezmq import config
-from flamezmq.address import check
-from flamezmq.client import arguments, surroundings
+from flamezmq.client import arguments, surroundings, terms
 from flamezmq.client.defaults import Defaults
 from flamezmq.client.errands import Errands
 from flamezmq.client.future import Future
@@ -30,7 +29,6 @@ from flamezmq.errors import ClientClosed, FlameError, Refused
 from flamezmq.net.line import Line
 from flamezmq.optioned import Options
 from flamezmq.serialize.functions import FunctionTable
-from flamezmq.serialize.initializer import dump_initializer
 from flamezmq.wire import messages as m
 
 #: How long opening may take.
@@ -114,7 +112,7 @@ class Client:
         self._no_credit = False  # what the outboxes hold has to wait for results
         told = config.settings("client", {"address": address, "connect_timeout": connect_timeout})
         address = told["address"] or None
-        check_arguments(address, executors, told["connect_timeout"])
+        terms.check_client(address, executors, told["connect_timeout"])
         if address is None:
             from flamezmq.client.embedded import Embedded
 
@@ -219,26 +217,18 @@ class Client:
         Sessions share the executors evenly; what one does not use the others get.  The idea, and
         the word, are those of Flame and IBM Symphony.  One round trip.
         """
-        if not isinstance(name, str) or not name or not name.isprintable():
-            raise ValueError(f"a session's name is a text that is not empty and can be printed, not {name!r}")
-        if not isinstance(max_retries, int) or max_retries < 0:
-            raise ValueError(f"max_retries is {max_retries!r}; it must be an integer from 0")
-        for what, limit in (("max_executors", max_executors), ("max_tasks_per_child", max_tasks_per_child)):
-            if limit is not None and (not isinstance(limit, int) or limit < 1):
-                raise ValueError(f"{what} is {limit!r}; it must be an integer from 1, or None for no limit")
-        if initializer is not None and not callable(initializer):
-            raise TypeError("initializer must be a callable")
-        prepare = b"" if initializer is None else dump_initializer(initializer, tuple(initargs))
+        limits = terms.of_session(
+            name=name,
+            max_retries=max_retries,
+            max_executors=max_executors,
+            initializer=initializer,
+            initargs=initargs,
+            max_tasks_per_child=max_tasks_per_child,
+        )
         if options is not None and not isinstance(options, Options):
             raise TypeError(f"`options` is {options!r}; it must be made by flm.options(...)")
         self._check_open()
-        spec = self._spec(
-            name,
-            max_retries,
-            max_executors=max_executors or 0,
-            initializer=prepare,
-            max_tasks_per_child=max_tasks_per_child or 0,
-        )
+        spec = self._spec(**limits)
         session = self._new_session(name)
         if options is not None:
             session._name = Defaults(self._functions, options).name
@@ -345,14 +335,12 @@ class Client:
     def _new_calls(self, alias: int, id: str) -> Calls:
         return Calls(alias, id, self._needed)
 
-    def _spec(self, name: str, max_retries: int, **limits: Any) -> m.SessionSpec:
+    def _spec(self, **asked: Any) -> m.SessionSpec:
         return m.SessionSpec(
-            name=name,
-            max_retries=max_retries,
             forward_output=self._forward_output,
             environment=self._environment(),
             within=self._within(),
-            **limits,
+            **asked,
         )
 
     def _environment(self) -> m.Environment:
@@ -543,22 +531,6 @@ class Client:
         self._closed = "this client belongs to the parent process: it can't be used after a fork"
         self._ended = True
         self._line.abandon()  # the cluster knows by itself whose it is
-
-
-def check_arguments(address: str | None, executors: int | None, connect_timeout: float | None = None) -> None:
-    """Raises ValueError as `Client` says."""
-    if address is not None:
-        check(address)
-    if connect_timeout is not None and (
-        type(connect_timeout) not in (int, float) or not connect_timeout >= 0
-    ):
-        raise ValueError(f"`connect_timeout` is a number of seconds from 0, not {connect_timeout!r}")
-    if executors is None:
-        return
-    if address is not None:
-        raise ValueError(f"`executors` is for an embedded cluster; this client has an address, {address}")
-    if type(executors) is not int or executors < 1:
-        raise ValueError(f"`executors` is an integer from 1, not {executors!r}; None takes the usable cores")
 
 
 @atexit.register

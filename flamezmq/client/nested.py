@@ -113,13 +113,13 @@ class NestedClient(Client):
         return NestedCalls(alias, id)
 
     def _environment(self) -> m.Environment:
-        return self._executor.environment or super()._environment()
+        return self._executor.home.environment or super()._environment()
 
-    def _spec(self, name: str, max_retries: int, **limits: Any) -> m.SessionSpec:
+    def _spec(self, **asked: Any) -> m.SessionSpec:
         for what in ("initializer", "max_tasks_per_child"):
-            if limits.get(what):
+            if asked.get(what):
                 raise ValueError(f"{what} is not for nested tasks: who waits for them runs them in place")
-        spec = super()._spec(name, max_retries, **limits)
+        spec = super()._spec(**asked)
         return structs.replace(spec, outer=self._executor.session)
 
     def _within(self) -> str:
@@ -182,7 +182,7 @@ class NestedClient(Client):
         assert isinstance(calls, NestedCalls)
         if calls.room() > 0 and calls.outbox:
             calls.asked_to_open = True
-            self._orders.append(m.Open(calls.alias, calls.id, self._spec("nested", 3)))
+            self._orders.append(m.Open(calls.alias, calls.id, self._spec(name="nested")))
             self._orders.stage(self._line.link)
 
     def _room(self, calls: Calls) -> int:

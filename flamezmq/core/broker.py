@@ -67,9 +67,9 @@ class Broker:
         self._functions: WeakValueDictionary[Any, Function] = WeakValueDictionary()  # by pickle and options
         self.by_name: dict[tuple[str, int], int] = {}  # (worker's token, number) -> peer
         self._dead: dict[tuple[str, int], None] = {}  # died before its Ready came
-        self._buried: dict[tuple[str, int], None] = {}  # lost before its worker reported its death
-        self._mourned: dict[int, tuple[float, m.Died]] = {}  # peer -> when to bury it, at the latest
-        self._orphans: dict[int, float] = {}  # executors that run what nobody waits for
+        self.buried: dict[tuple[str, int], None] = {}  # lost before its worker reported its death
+        self.mourned: dict[int, tuple[float, m.Died]] = {}  # peer -> when to bury it, at the latest
+        self.orphans: dict[int, float] = {}  # executors that run what nobody waits for
         self.born = 0.0  # when the router was started
         self.draining = False  # see departures.drain
         #: What people may want to know of, as (event, fields); the host takes it away.
@@ -117,12 +117,12 @@ class Broker:
     def on_turn_end(self, now: float, out: Effects) -> None:
         """Deadlines, the scheduler's moves, and the grants that follow from all that came in."""
         self.now = now
-        if self._mourned:
-            for peer, (due, died) in list(self._mourned.items()):
+        if self.mourned:
+            for peer, (due, died) in list(self.mourned.items()):
                 if now >= due or self.executors[peer].finished >= died.finished:
-                    self._bury(peer, died, now, out)
-        if self._orphans:
-            deaths.kill_orphans(self, self._orphans, now, out)
+                    deaths.bury(self, peer, died, now, out)
+        if self.orphans:
+            deaths.kill_orphans(self, self.orphans, now, out)
         if self.delaying:
             retries.release_due(self, now)
         if now >= self.look_at:
@@ -137,10 +137,10 @@ class Broker:
         """When `on_turn_end` must be called even if nothing comes in."""
         watched = self.delaying or self.look_at < math.inf
         busy = self.laden or self.scheduler.waiting or watched
-        if not (busy or self._mourned or self._orphans or self.spare):
+        if not (busy or self.mourned or self.orphans or self.spare):
             return None
-        due = [when for when, _ in self._mourned.values()]
-        due += self._orphans.values()
+        due = [when for when, _ in self.mourned.values()]
+        due += self.orphans.values()
         if watched:
             due += [self.look_at, *(session.delayed[0][0] for session in self.delaying.values())]
         if self.draining:
@@ -169,19 +169,19 @@ class Broker:
         if client is not None:
             self.flushing = {n: f for n, f in self.flushing.items() if f[0].client is not client}
             for session in list(client.sessions.values()):
-                self._end(session, "its client is gone", now, out)
+                self.end(session, "its client is gone", now, out)
             self.owing.pop(peer, None)
             client.later.clear()  # they refer to it: nothing here may make a cycle
             for executor in self.executors.values():  # of sessions that were closed before, too
                 if executor.session is not None and executor.session.client is client:
-                    self._orphans[executor.peer] = now + self.limits.orphan_seconds
+                    self.orphans[executor.peer] = now + self.limits.orphan_seconds
         if peer in self.workers:
             nodes.on_lost(self, self.workers.pop(peer), now, out)
         lost = self.executors.get(peer)
         if lost is not None:
             if any(w.token == lost.token for w in self.workers.values()):
-                self._buried[lost.token, lost.number] = None
-            self._bury(peer, None, now, out)
+                self.buried[lost.token, lost.number] = None
+            deaths.bury(self, peer, None, now, out)
 
     # --- clients
 
@@ -307,14 +307,14 @@ class Broker:
     def close_session(self, session: Session, ending: str, now: float, out: Effects) -> None:
         """End it; its client hears `Closed` when all that its tasks have printed has been sent on."""
         speaking = printed.speaking(self, session)
-        self._end(session, ending, now, out)
+        self.end(session, ending, now, out)
         if speaking:
             self.flushing[session.number] = (session, speaking)
             printed.ask(speaking, session.number, out)
         else:
             out.append((session.client.peer, m.Closed(session.alias), []))
 
-    def _end(self, session: Session, ending: str, now: float, out: Effects) -> None:
+    def end(self, session: Session, ending: str, now: float, out: Effects) -> None:
         """Close it: what waits is dropped, what executors hold is asked back, what runs may end."""
         needs.close(session, out)
         session.closed, session.closed_at, session.ending = True, now, ending
@@ -329,9 +329,9 @@ class Broker:
                 out.append((executor.peer, m.Retract(session.number, 0), []))
         control.on_session_end(session, out)
         self.demand(session)
-        self._forget_if_over(session)
+        self.forget_if_over(session)
 
-    def _forget_if_over(self, session: Session) -> None:
+    def forget_if_over(self, session: Session) -> None:
         if session.closed and not session.executors and session.number in self.sessions:
             del self.sessions[session.number]
             self.records.over(session)
@@ -502,61 +502,6 @@ class Broker:
         self.fed[peer] = executor  # no more is asked of it: it may take more
         self.demand(session)
 
-    # --- deaths
-
-    def _bury(self, peer: int, died: m.Died | None, now: float, out: Effects) -> None:
-        """Take back what a dead executor held; charge a retry to the task that ran, to no other."""
-        executor = self.executors.pop(peer, None)
-        self._mourned.pop(peer, None)
-        if executor is None:
-            return
-        self.by_name.pop((executor.token, executor.number), None)
-        printed.on_executor_gone(self, executor.token, out)
-        self._end_within(executor, now, out)
-        self._orphans.pop(peer, None)
-        self.laden.pop(peer, None)
-        spares.forget(self, executor)
-        self.fed.pop(peer, None)
-        self.scheduler.remove_executor(peer, now)
-        if executor.departing:
-            self.scheduler.expect_none()  # nobody comes in its place
-        session, executor.session = executor.session, None
-        if session is None:
-            self._answer_for(executor, out)
-            return
-        session.executors.pop(peer, None)
-        if executor.tasks:
-            if not executor.leaving:
-                session.busy -= 1
-            session.held -= executor.tasks
-            if not session.closed:
-                before = len(out)
-                lost = deaths.mourn(self, executor, session, died, now, out)
-                self.records.lost(session, executor, out[before:], now)
-                needs.ended_badly(session, lost, out)
-            else:
-                session.cancelled += executor.tasks
-        for index in [i for i, holder in session.begun.items() if holder == peer]:
-            del session.begun[index]
-        self._answer_for(executor, out)
-        self.fed.update(session.executors)
-        self.demand(session)
-        self._forget_if_over(session)
-
-    def _answer_for(self, executor: Executor, out: Effects) -> None:
-        """It is dead, and took its answers with it; also those for a session that it had left already."""
-        for asked, dropped in executor.asked:
-            if dropped is not None and not asked.closed:
-                self.cancel(asked, set(dropped), out)
-
-    def _end_within(self, executor: Executor, now: float, out: Effects) -> None:
-        """The tasks that its tasks have submitted end with it."""
-        name = f"{executor.token}/{executor.number}"
-        for session in [s for s in self.sessions.values() if s.spec.within == name and not s.closed]:
-            self._end(session, "the executor of its task is gone", now, out)
-            for other in session.executors:
-                self._orphans[other] = now + self.limits.orphan_seconds
-
     # --- what the parts share
 
     def demand(self, session: Session) -> None:
@@ -572,7 +517,7 @@ class Broker:
 
     def is_dead(self, peer: int) -> bool:
         """Whether this executor's death was reported: its last messages are still waited for."""
-        return peer in self._mourned
+        return peer in self.mourned
 
     def statistics(self) -> dict[str, int]:
         return {
@@ -590,4 +535,4 @@ class Broker:
 
     def check(self) -> None:
         """Compare every index with every other."""
-        checks.check(self, self._mourned)
+        checks.check(self, self.mourned)

@@ -58,7 +58,7 @@ def on_close_session(
     out.append((session.client.peer, m.ClosedBy(session.alias, by), []))
     broker.close_session(session, f"closed by {by}", now, out)
     for executor in session.executors:
-        broker._orphans[executor] = now + broker.limits.orphan_seconds
+        broker.orphans[executor] = now + broker.limits.orphan_seconds
     waited = session.cancelled - before
     text = f"session {session.id} is closed; tasks that waited and are cancelled: {waited:,}"
     out.append((peer, m.Done(message.request, DONE, text), []))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from flamezmq.core import retries
+from flamezmq.core import needs, printed, retries, spares
 from flamezmq.core.dispatch import requeue
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Run, rejoin
@@ -17,6 +17,62 @@ from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
+
+
+def bury(broker: Broker, peer: int, died: m.Died | None, now: float, out: Effects) -> None:
+    """Take back what a dead executor held; charge a retry to the task that ran, to no other."""
+    executor = broker.executors.pop(peer, None)
+    broker.mourned.pop(peer, None)
+    if executor is None:
+        return
+    broker.by_name.pop((executor.token, executor.number), None)
+    printed.on_executor_gone(broker, executor.token, out)
+    _end_within(broker, executor, now, out)
+    broker.orphans.pop(peer, None)
+    broker.laden.pop(peer, None)
+    spares.forget(broker, executor)
+    broker.fed.pop(peer, None)
+    broker.scheduler.remove_executor(peer, now)
+    if executor.departing:
+        broker.scheduler.expect_none()  # nobody comes in its place
+    session, executor.session = executor.session, None
+    if session is None:
+        _answer_for(broker, executor, out)
+        return
+    session.executors.pop(peer, None)
+    if executor.tasks:
+        if not executor.leaving:
+            session.busy -= 1
+        session.held -= executor.tasks
+        if not session.closed:
+            before = len(out)
+            lost = mourn(broker, executor, session, died, now, out)
+            broker.records.lost(session, executor, out[before:], now)
+            needs.ended_badly(session, lost, out)
+        else:
+            session.cancelled += executor.tasks
+    for index in [i for i, holder in session.begun.items() if holder == peer]:
+        del session.begun[index]
+    _answer_for(broker, executor, out)
+    broker.fed.update(session.executors)
+    broker.demand(session)
+    broker.forget_if_over(session)
+
+
+def _answer_for(broker: Broker, executor: Executor, out: Effects) -> None:
+    """It is dead, and took its answers with it; also those for a session that it had left already."""
+    for asked, dropped in executor.asked:
+        if dropped is not None and not asked.closed:
+            broker.cancel(asked, set(dropped), out)
+
+
+def _end_within(broker: Broker, executor: Executor, now: float, out: Effects) -> None:
+    """The tasks that its tasks have submitted end with it."""
+    name = f"{executor.token}/{executor.number}"
+    for session in [s for s in broker.sessions.values() if s.spec.within == name and not s.closed]:
+        broker.end(session, "the executor of its task is gone", now, out)
+        for other in session.executors:
+            broker.orphans[other] = now + broker.limits.orphan_seconds
 
 
 def mourn(

@@ -133,7 +133,7 @@ def _unbind(broker: Broker, executor: Executor, session: Session, now: float) ->
     executor.session, executor.leaving = None, False
     del session.executors[executor.peer]
     broker.scheduler.release(executor.peer, now)
-    broker._forget_if_over(session)
+    broker.forget_if_over(session)
 
 
 def _feed_all(broker: Broker, executors: list[Executor], little: bool, out: Effects) -> None:

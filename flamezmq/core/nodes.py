@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import departures, dispatch, printed
+from flamezmq.core import deaths, departures, dispatch, printed
 from flamezmq.core.members import Effects, Worker
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
@@ -57,16 +57,16 @@ def on_died(broker: Broker, peer: int, message: m.Died, _frames: list[Any], now:
     name = (worker.token, message.number)
     dead = broker.by_name.get(name)
     if dead is None:
-        if name in broker._buried:
-            del broker._buried[name]
+        if name in broker.buried:
+            del broker.buried[name]
         else:
             broker._dead[name] = None
         return
     executor = broker.executors[dead]
     if executor.finished >= message.finished or executor.session is None:
-        broker._bury(dead, message, now, out)
-    elif dead not in broker._mourned:
-        broker._mourned[dead] = (now + broker.limits.drain_seconds, message)
+        deaths.bury(broker, dead, message, now, out)
+    elif dead not in broker.mourned:
+        broker.mourned[dead] = (now + broker.limits.drain_seconds, message)
         dispatch.let_run_dry(broker, executor, executor.session)
         broker.scheduler.retire(dead)
 
@@ -78,9 +78,9 @@ def on_lost(broker: Broker, worker: Worker, now: float, out: Effects) -> None:
     for number in list(broker.flushing):
         printed.flushed(broker, worker.peer, number, out)
     for executor in [e for e in broker.executors.values() if e.token == worker.token]:
-        if executor.peer not in broker._mourned:  # else its death was reported, and that is acted on
-            broker._bury(executor.peer, None, now, out)
-    for names in (broker._dead, broker._buried):  # nobody will report them any more
+        if executor.peer not in broker.mourned:  # else its death was reported, and that is acted on
+            deaths.bury(broker, executor.peer, None, now, out)
+    for names in (broker._dead, broker.buried):  # nobody will report them any more
         for name in [name for name in names if name[0] == worker.token]:
             del names[name]
     broker.scheduler.expect_none()

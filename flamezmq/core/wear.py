@@ -57,7 +57,7 @@ def replace(broker: Broker, executor: Executor, session: Session, now: float, ou
     del session.executors[executor.peer]
     broker.scheduler.wear_out(executor.peer, now)
     out.append((executor.peer, m.Exit(), []))
-    broker._forget_if_over(session)
+    broker.forget_if_over(session)
 
 
 def forget(broker: Broker, session: Session) -> None:

@@ -19,9 +19,18 @@ from typing import Any
 
 import msgspec
 
+from flamezmq.wire.agents import Died as Died
+from flamezmq.wire.agents import Flush as Flush
+from flamezmq.wire.agents import Flushed as Flushed
+from flamezmq.wire.agents import Kill as Kill
+from flamezmq.wire.agents import Leave as Leave
+from flamezmq.wire.agents import Printed as Printed
+from flamezmq.wire.agents import Register as Register
+from flamezmq.wire.agents import Target as Target
 from flamezmq.wire.needs import Supply as Supply
 from flamezmq.wire.needs import Unmet as Unmet
 from flamezmq.wire.needs import Wanted as Wanted
+from flamezmq.wire.ranges import Amount as Amount
 from flamezmq.wire.ranges import Count as Count
 from flamezmq.wire.ranges import Index as Index
 from flamezmq.wire.ranges import Limit as Limit
@@ -112,16 +121,32 @@ class Environment(msgspec.Struct, array_like=True, frozen=True):
     sys_path: tuple[str, ...] = ()
 
 
+class Resource(msgspec.Struct, array_like=True, frozen=True):
+    """So much of something that a node has: "cpu" (cores), "mem" (bytes), "gpu", or what it calls its own."""
+
+    name: str
+    amount: Amount
+
+
 class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     """What a session asks for.
 
-    The router does not read `application`, `tenant`, `priority` and `weight` yet.
+    Not read yet: `application`, `tenant`, `priority`, `weight`, and those from `min_executors` on.
 
     within               "token/number" of the executor whose task has opened it (nested tasks), or ""
     max_executors        that serve it at a time; 0: no limit
     initializer          a pickled (function, arguments), called once in each process; empty: none
     max_tasks_per_child  of the session, for one executor process, which is then replaced; 0: no limit
     outer                the router's number of the session whose task has opened it, or 0
+    min_executors        that it has, whatever others want, as long as it can use them
+    resources            that each of its executors needs
+    delay_release        seconds that an executor stays bound to it without anything to do
+    preempt_after        seconds after which executors that are due to others leave their tasks; 0: never
+    gang                 so many executors serve it, or none; 0: any number
+    task_timeout         seconds that a run of a task may take, unless its options say; 0: as long as it likes
+    common_data          a pickle for its service; empty: none
+    detached             it outlives its client
+    restarts             of the instance, where the session is an actor; -1: it is none
     """
 
     name: str
@@ -137,6 +162,15 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     initializer: bytes = b""
     max_tasks_per_child: Limit = 0
     outer: Limit = 0
+    min_executors: Limit = 0
+    resources: tuple[Resource, ...] = ()
+    delay_release: Seconds = 0.0
+    preempt_after: Seconds = 0.0
+    gang: Limit = 0
+    task_timeout: Seconds = 0.0
+    common_data: bytes = b""
+    detached: bool = False
+    restarts: int = -1
 
 
 class Open(msgspec.Struct, tag=1, array_like=True):
@@ -469,101 +503,6 @@ class Broken(msgspec.Struct, tag=64, array_like=True):
     executor: str
     text: str
     traceback: str
-
-
-# --- worker <-> router --------------------------------------------------------------------
-
-
-class Register(msgspec.Struct, tag=80, array_like=True):
-    """A node with its capacity; a later one of the same name replaces it.
-
-    token   drawn by the worker, quoted by its executors
-    memory  bytes
-    """
-
-    node: str
-    token: str
-    pid: int
-    cores: float
-    memory: int
-    executors: int
-    gpus: int = 0
-
-
-class Died(msgspec.Struct, tag=81, array_like=True):
-    """An executor is dead.
-
-    session, running  the task that ran then (router's session number, index), -1 if none
-    finished          how many tasks it had finished in its life
-    expected          it was told to go: not an accident, nobody is charged
-    overdue           and that was because the task that ran had not kept to its timeout
-    """
-
-    number: int
-    pid: int
-    node: str
-    session: int
-    running: int
-    finished: int
-    signal: str
-    exit_code: int
-    oom: bool
-    rss_bytes: int
-    stderr: tuple[str, ...]
-    expected: bool = False
-    overdue: bool = False
-
-
-class Printed(msgspec.Struct, tag=82, array_like=True):
-    """What executor `number` printed; the other columns as in `Output`.
-
-    tasks  flat triples (characters of `text`, session, index): which task printed them, as far as that is
-           known; an index of -1 is for none.  The session is the router's number
-    """
-
-    number: int
-    stream: int
-    text: str
-    dropped: int
-    tasks: list[int] = []
-
-
-class Kill(msgspec.Struct, tag=83, array_like=True):
-    """End this executor now; it does not answer.
-
-    grace  if not negative: only if its task is over its timeout by so many seconds, as its page says
-    """
-
-    number: int
-    grace: float = -1.0
-
-
-class Target(msgspec.Struct, tag=86, array_like=True):
-    """Have so many executors from now on; those that are too many are told to exit by the router."""
-
-    executors: int
-
-
-class Flush(msgspec.Struct, tag=84, array_like=True):
-    """Send on what the executors have printed so far, then answer with `Flushed`.
-
-    request  a number that the answer quotes
-    """
-
-    request: int
-
-
-class Flushed(msgspec.Struct, tag=85, array_like=True):
-    """Answer to `Flush`: all that had been printed then has gone out before this.
-
-    request  as in `Flush`
-    """
-
-    request: int
-
-
-class Leave(msgspec.Struct, tag=87, array_like=True):
-    """The worker is about to leave: its executors get no more, give back what has not begun, and Exit."""
 
 
 FromClient = Open | Submit | Cancel | Close | Query | Supply | Ask | CloseSession | CancelTask
