@@ -101,6 +101,85 @@ class TaskTimeout(FlameError, TimeoutError):
         )
 
 
+class ServiceFailed(FlameError):
+    """The program behind a shim died, did not answer, answered nonsense, or never became ready.
+
+    Fields: `application`, its name; `what` happened to the program; `signal` that killed it ("" if none
+    did), or the `exit_code` that it ended with (None if it had to be ended); `stderr`, its last lines.
+    The next task gets a fresh program.
+    """
+
+    def __init__(
+        self,
+        application: str,
+        what: str,
+        signal: str = "",
+        exit_code: int | None = None,
+        stderr: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(application, what, signal, exit_code, stderr)
+        self.application, self.what, self.signal = application, what, signal
+        self.exit_code, self.stderr = exit_code, stderr
+
+    def __str__(self) -> str:
+        how = ""
+        if self.signal:
+            how = f" (killed by {self.signal})"
+        elif self.exit_code is not None:
+            how = f" (exit code {self.exit_code})"
+        said = "its last words: " + " | ".join(self.stderr[-5:]) if self.stderr else "it wrote no stderr"
+        return (
+            f"the program of application {self.application!r} {self.what}{how}; {said}; "
+            "run its command by hand with the same input to see why"
+        )
+
+
+class ServiceError(FlameError):
+    """The program behind a shim has answered a task with an error of its own; it goes on serving.
+
+    Fields: `application`; `text`, what it said.
+    """
+
+    def __init__(self, application: str, text: str) -> None:
+        super().__init__(application, text)
+        self.application, self.text = application, text
+
+    def __str__(self) -> str:
+        return f"application {self.application!r} says: {self.text}"
+
+
+class BadPayload(FlameError, ValueError):
+    """A value can't go to, or has not come from, an application: its schema or its encoding forbids it.
+
+    Fields: `application`; `what`, such as "the input"; `path`, where in the value ("$.size", "$" is all
+    of it); `reason`, what was expected there.
+    """
+
+    def __init__(self, application: str, what: str, path: str, reason: str) -> None:
+        super().__init__(application, what, path, reason)
+        self.application, self.what, self.path, self.reason = application, what, path, reason
+
+    def __str__(self) -> str:
+        return f"{self.what} of application {self.application!r} is refused at {self.path}: {self.reason}"
+
+
+class ShimMissing(FlameError, ImportError):
+    """A shim needs a library that the executor does not have.
+
+    Fields: `shim`; `module`; `extra`, that of flamezmq which brings it.
+    """
+
+    def __init__(self, shim: str, module: str, extra: str) -> None:
+        super().__init__(shim, module, extra)
+        self.shim, self.module, self.extra = shim, module, extra
+
+    def __str__(self) -> str:
+        return (
+            f"{self.shim} needs the module {self.module!r}, which the executor does not have; "
+            f"install it on its node: pip install 'flamezmq[{self.extra}]'"
+        )
+
+
 class DependencyFailed(FlameError):
     """A task did not run, because a Future among its arguments has no value: it failed or was cancelled.
 

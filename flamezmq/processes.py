@@ -265,11 +265,11 @@ class OwnerWatch:
             os.close(fd)
 
 
-def ready(fd: int, seconds: float = 0.0) -> bool:
-    """Is this readable (a pidfd: has the process ended) within so many seconds?"""
+def ready(fd: int, seconds: float | None = 0.0) -> bool:
+    """Is this readable (a pidfd: has the process ended) within so many seconds?  None waits for ever."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    return bool(poll.poll(max(0.0, seconds) * 1000))
+    return bool(poll.poll(None if seconds is None else max(0.0, seconds) * 1000))
 
 
 def kill(pid: int, number: int = _SIGKILL) -> bool:
@@ -281,10 +281,20 @@ def kill(pid: int, number: int = _SIGKILL) -> bool:
     return True
 
 
-def kill_group(group: int) -> None:
-    """Kill what is left of a process group."""
+def signal_name(number: int) -> str:
+    """Such as "SIGKILL"."""
+    import signal
+
     try:
-        os.killpg(group, _SIGKILL)
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"  # a real-time one
+
+
+def kill_group(group: int, number: int = _SIGKILL) -> None:
+    """Kill what is left of a process group, or send it another signal."""
+    try:
+        os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
         pass  # all gone, or none of them ours any more
 

@@ -192,7 +192,7 @@ class Zygote:
         os.close(child.pidfd)
         del self.children[child.pidfd]
         code = os.waitstatus_to_exitcode(status)
-        name = signal_name(-code) if code < 0 else ""
+        name = processes.signal_name(-code) if code < 0 else ""
         oom = self._ran_out_of_memory() and name == "SIGKILL"
         self._report(Exited(child.number, child.pid, name, max(code, 0), oom, usage.ru_maxrss * 1024))
 
@@ -205,13 +205,6 @@ class Zygote:
             send(self.end, report, fds)
         except OSError:
             pass  # the worker is gone; the next poll says so
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"  # a real-time one
 
 
 # --- in the child

@@ -1,0 +1,109 @@
+"""What tests call shims with: an application, a context that remembers its log; processes below us."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+from flamezmq import shims
+from flamezmq.shims.base import Shim
+
+
+@dataclass(frozen=True)
+class App:
+    """As an application looks to a shim."""
+
+    shim: str
+    command: str
+    arguments: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    working_directory: str = ""
+    schema: dict[str, Any] = field(default_factory=dict)
+    name: str = "app"
+
+
+class Lines(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+class Ctx:
+    """A context with a log of its own."""
+
+    def __init__(self, common_data: Any = None, session_id: str = "session-1") -> None:
+        self.common_data, self.session_id = common_data, session_id
+        self.task_id, self.attempt = f"{session_id}/0", 1
+        self.executor_id, self.node = "node/1", "node"
+        self.log = logging.Logger("app", logging.DEBUG)  # of no tree
+        self._handler = Lines()
+        self.log.addHandler(self._handler)
+
+    @property
+    def logged(self) -> list[str]:
+        return self._handler.lines
+
+
+@contextmanager
+def running(app: App, ctx: Ctx | None = None) -> Iterator[Shim]:
+    """The shim, started, and in a session if there is a context."""
+    shim = shims.make(app)
+    try:
+        shim.start()
+        if ctx is not None:
+            shim.enter(ctx)
+        yield shim
+        if ctx is not None:
+            shim.leave(ctx)
+    finally:
+        shim.stop()
+
+
+def below() -> list[psutil.Process]:
+    """All living processes that descend from us."""
+    return [p for p in psutil.Process().children(recursive=True) if lives(p)]
+
+
+def lives(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def named(name: str) -> list[psutil.Process]:
+    found = []
+    for process in below():
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == name:
+                found.append(process)
+    return found
+
+
+def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Wait until it is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
+    return found
+
+
+def script(folder: Any, text: str, name: str = "service.sh") -> str:
+    """A shell script that can be run; returns its path."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}")
+    os.chmod(path, 0o755)
+    return str(path)
