@@ -227,6 +227,17 @@ class StrayFuture(Unpicklable):
         return f"{self.what} holds a Future{where} that can't be waited for there: {self.reason}"
 
 
+class StrayClient(Unpicklable):
+    """A Client or a Session was to travel: they belong to the process that has opened them.
+
+    Fields as those of Unpicklable.
+    """
+
+    def __str__(self) -> str:
+        where = f" at {self.path}" if self.path else ""
+        return f"{self.what} holds a Client or a Session{where}, which can't travel: {self.reason}"
+
+
 class TooLarge(Unpicklable):
     """An argument, a result or a function has a piece that no message takes: more than a gibibyte.
 

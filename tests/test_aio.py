@@ -108,6 +108,19 @@ def test_an_answer_is_a_future_of_the_loop_and_may_be_awaited_again(address: str
     asyncio.run(main())
 
 
+def test_an_answer_is_an_argument_of_other_tasks(address: str) -> None:
+    async def main() -> None:
+        async with opened(address) as client:
+            first = client.submit(double, 1)
+            assert await client.submit(double, client.submit(double, first)) == 8
+            assert await client.submit(sum, [await first, first, client.submit(double, first)]) == 8
+            failed = client.submit(double, client.submit(int, "no number"))
+            with pytest.raises(flm.DependencyFailed):
+                await failed
+
+    asyncio.run(main())
+
+
 def test_ten_thousand_results_wake_the_loop_a_few_times_only(address: str) -> None:
     async def main() -> int:
         async with opened(address) as client:

@@ -322,6 +322,18 @@ def test_a_function_may_not_bring_one_along(client: flm.Client) -> None:
         pickle.dumps(future)
 
 
+def test_a_client_stays_where_it_is_and_the_error_says_what_tasks_take(client: flm.Client) -> None:
+    with client.session("mine") as session:
+        for stray, where in ((client, "argument 1"), (session, "argument 1")):
+            error = client.submit(look, stray, 1).exception()
+            assert isinstance(error, flm.StrayClient)
+            assert where in str(error)
+            assert "flm.current().client" in str(error)
+    error = client.submit(lambda: client.submit(add, 1)).exception()
+    assert isinstance(error, flm.StrayClient)
+    assert "captured variable `client`" in str(error)
+
+
 # --- deaths and cuts
 
 

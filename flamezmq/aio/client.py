@@ -14,8 +14,10 @@ from flamezmq.aio.mapping import Mapped, WatchedSlices
 from flamezmq.aio.threads import in_thread
 from flamezmq.client import session as sync
 from flamezmq.client import terms
+from flamezmq.client.arguments import reduce_client, reduce_future
 from flamezmq.client.status import Status
 from flamezmq.errors import ClientClosed
+from flamezmq.serialize.pickler import Pickler, add_reducer
 
 
 class Session:
@@ -278,3 +280,12 @@ def _close_client(hurry: threading.Event, client: ClientBehind) -> None:
                 _close_session(hurry, session)
     finally:
         client.close()
+
+
+def _reduce_answer(pickler: Pickler, answer: Answer) -> Any:
+    return reduce_future(pickler, answer._light)
+
+
+add_reducer(Answer, _reduce_answer)
+for _kind in (Client, Session, ClientBehind):
+    add_reducer(_kind, reduce_client)

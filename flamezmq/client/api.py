@@ -29,6 +29,7 @@ from flamezmq.errors import ClientClosed, FlameError, Refused
 from flamezmq.net.line import Line
 from flamezmq.optioned import Options
 from flamezmq.serialize.functions import FunctionTable
+from flamezmq.serialize.pickler import add_reducer
 from flamezmq.wire import messages as m
 
 #: How long opening may take.
@@ -531,6 +532,10 @@ class Client:
         self._closed = "this client belongs to the parent process: it can't be used after a fork"
         self._ended = True
         self._line.abandon()  # the cluster knows by itself whose it is
+
+
+for _kind in (Client, Session):
+    add_reducer(_kind, arguments.reduce_client)
 
 
 @atexit.register

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flamezmq.client.future import Future
 from flamezmq.core.caller import DONE, FINISHED, RAW, UNMET, VALUE, Dependent, own
-from flamezmq.errors import ProtocolError, Unpicklable
+from flamezmq.errors import ProtocolError, StrayClient, Unpicklable
 from flamezmq.serialize.pickler import OutOfPlace, Payload, Pickler, add_reducer
 from flamezmq.serialize.placeholders import value_at
 from flamezmq.serialize.values import dump_value, load_pieces, load_value
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from flamezmq.client.api import Client
 
 
-def _reduce_future(pickler: Pickler, future: Future) -> Any:
+def reduce_future(pickler: Pickler, future: Future) -> Any:
+    """Put its value there, or a placeholder."""
     if pickler.owner is None:
         raise OutOfPlace(
             "only arguments of submit and map are waited for; pass it as one, or take its result() here",
@@ -46,6 +47,11 @@ def _reduce_future(pickler: Pickler, future: Future) -> Any:
 
 def _itself(value: Any) -> Any:
     return value
+
+
+def reduce_client(_pickler: Pickler, client: Any) -> Any:
+    """Refuse a client, or one of its sessions: nobody can drive a socket from two processes."""
+    raise OutOfPlace("a task that needs one takes flm.current().client", client, StrayClient)
 
 
 def _reduce_stranger(pickler: Pickler, future: Any) -> Any:
@@ -109,5 +115,5 @@ def on_unmet(client: Client, message: m.Unmet) -> None:
             calls.on_unmet(index, tuple(needed), client._on_end)
 
 
-add_reducer(Future, _reduce_future)
+add_reducer(Future, reduce_future)
 add_reducer(cf.Future, _reduce_stranger)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from flamezmq.client.api import Client
-from flamezmq.client.arguments import value_payload
+from flamezmq.client.arguments import reduce_client, value_payload
 from flamezmq.client.future import Future
 from flamezmq.client.session import CANCEL_SECONDS, Session
 from flamezmq.core.caller import FINISHED, RAW, RAW_ERROR, RUNNING, Calls, Dependent, Record
@@ -32,6 +32,7 @@ from flamezmq.core.nested import NestedCalls
 from flamezmq.running import Current, in_place
 from flamezmq.serialize.failures import dump_error
 from flamezmq.serialize.functions import load_function
+from flamezmq.serialize.pickler import add_reducer
 from flamezmq.serialize.values import dump_value, load_call
 from flamezmq.shims.attempts import in_place as call_in_place
 from flamezmq.wire import messages as m
@@ -333,3 +334,6 @@ class NestedClient(Client):
                 session._calls._finish(future, form, output, FINISHED, self._on_end)
                 if self._aside:
                     self._ended_here.append(future)
+
+
+add_reducer(NestedClient, reduce_client)

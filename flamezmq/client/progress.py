@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import Any, Protocol
 
-from flamezmq.client.future import Future
+from flamezmq.client.future import FAILED, Future
 from flamezmq.client.waiting import as_completed, ticking
-from flamezmq.core.caller import ERROR, FINISHED, RAW_ERROR
+from flamezmq.core.caller import FINISHED
 
 #: From one drawing to the next.
 DRAW_SECONDS = 0.1
@@ -127,7 +127,7 @@ def in_notebook() -> bool:
 def _failed(future: Any) -> bool:
     """Without unpickling what a task has raised."""
     if type(future) is Future:
-        return future._state is FINISHED and future._form in (RAW_ERROR, ERROR)
+        return future._state is FINISHED and future._form in FAILED
     return not future.cancelled() and future.exception() is not None
 
 

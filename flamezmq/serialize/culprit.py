@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
-from flamezmq.errors import StrayFuture, Unpicklable
+from flamezmq.errors import Unpicklable
 from flamezmq.optioned import Optioned
 from flamezmq.serialize.captures import captured
 from flamezmq.serialize.pickler import OutOfPlace, Pickler, Sink, by_reference
@@ -45,7 +45,7 @@ def unpicklable(what: str, value: object, error: Exception, owner: Any = None) -
     except Exception:  # walking runs users' properties; the refusal itself must get through
         path, reason = "", error
     if isinstance(reason, OutOfPlace):
-        return StrayFuture(what, path, str(reason))
+        return reason.error(what, path, str(reason))
     return Unpicklable(what, path, f"{type(reason).__name__}: {reason}")
 
 
@@ -73,7 +73,7 @@ class _Search:
 
     def down(self, value: object, error: Exception, depth: int) -> _Found:
         self._seen[id(value)] = value
-        if isinstance(error, OutOfPlace) and error.future is value:
+        if isinstance(error, OutOfPlace) and error.value is value:
             return _Found("", error, True)
         unsure: _Found | None = None
         for step, part in islice(_parts(value), MAX_PARTS) if depth else ():

@@ -29,6 +29,7 @@ from typing import Any, TypeAlias, cast
 import cloudpickle.cloudpickle as _cloud
 
 from flamezmq.core.caller import Dependent
+from flamezmq.errors import StrayFuture, Unpicklable
 
 #: One frame or buffer, as pyzmq sends and receives it (`Frame.buffer` is a memoryview).
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -48,11 +49,14 @@ _received_classes: weakref.WeakSet[type] = weakref.WeakSet()
 
 
 class OutOfPlace(Exception):
-    """A Future where none can be resolved; the text says why, and what to do.  Users get a StrayFuture."""
+    """A Future where none can be resolved, or what stays in its process; the text says why, and what to do.
 
-    def __init__(self, reason: str, future: object) -> None:
+    error: what users get
+    """
+
+    def __init__(self, reason: str, value: object, error: type[Unpicklable] = StrayFuture) -> None:
         super().__init__(reason)
-        self.future = future
+        self.value, self.error = value, error
 
 
 class Sink:
