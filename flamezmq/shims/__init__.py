@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 #: Name of a shim -> where its class stands.
 HOMES = {
     "stdio": "flamezmq.shims.stdio:Stdio",
+    "http": "flamezmq.shims.http:Http",
 }
 
 

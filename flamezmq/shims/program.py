@@ -169,6 +169,10 @@ class Keeper:
         assert self._folder is not None, "it was not asked for"
         return self._folder.file(name)
 
+    def tree(self) -> list[int]:
+        """Pids of all that runs for us, the warden among them."""
+        return [self._pid, *processes.descendants(self._pid)] if self._end is not None else []
+
     def reap(self, program: Program) -> None:
         """Its pidfd says that it has ended: learn how."""
         self._await_end(program, KILL_SECONDS)
