@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 HOMES = {
     "stdio": "flamezmq.shims.stdio:Stdio",
     "http": "flamezmq.shims.http:Http",
+    "grpc": "flamezmq.shims.grpc:Grpc",
 }
 
 
