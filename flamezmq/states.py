@@ -11,6 +11,7 @@ from enum import IntEnum
 class SessionState(IntEnum):
     OPEN = 0
     CLOSED = 1
+    SUSPENDED = 2
 
 
 class TaskState(IntEnum):
@@ -37,7 +38,9 @@ class NodeState(IntEnum):
 
 
 SESSION_MOVES: dict[SessionState, tuple[SessionState, ...]] = {
-    SessionState.OPEN: (SessionState.CLOSED,),
+    SessionState.OPEN: (SessionState.SUSPENDED, SessionState.CLOSED),
+    # Its tasks wait, and what runs ends.
+    SessionState.SUSPENDED: (SessionState.OPEN, SessionState.CLOSED),
     SessionState.CLOSED: (),
 }
 

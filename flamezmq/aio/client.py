@@ -106,6 +106,14 @@ class Session:
         status: Status = await in_thread(self._opened().status)
         return status
 
+    async def suspend(self) -> bool:
+        """Have nothing more of it run, until `resume`; as `flm.Session.suspend`."""
+        return bool(await in_thread(self._opened().suspend))
+
+    async def resume(self) -> bool:
+        """Have its tasks run again; as `flm.Session.resume`."""
+        return bool(await in_thread(self._opened().resume))
+
     async def aclose(self, cancel: bool = False) -> None:
         """Wait for the tasks and close the session.  Idempotent.
 

@@ -23,7 +23,7 @@ from flamezmq.cli.ctl_base import (
     USAGE,
     Failure,
 )
-from flamezmq.cli.ctl_change import cancel_command, close_command
+from flamezmq.cli.ctl_change import cancel_command, close_command, resume_command, suspend_command
 from flamezmq.cli.ctl_list import list_command
 from flamezmq.cli.ctl_logs import logs_command
 from flamezmq.cli.ctl_ping import ping_command
@@ -42,6 +42,7 @@ Examples:
   flmctl top                all of it, anew each second
   flmctl cancel TASK        that has not begun
   flmctl close SESSION      and cancel what waits in it
+  flmctl suspend SESSION    let nothing more of it run, until flmctl resume SESSION
 
 \b
 Exit codes:
@@ -76,6 +77,8 @@ for one in (
     view_command,
     close_command,
     cancel_command,
+    suspend_command,
+    resume_command,
     logs_command,
     top_command,
 ):

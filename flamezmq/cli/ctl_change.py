@@ -1,4 +1,4 @@
-"""`flmctl close` and `flmctl cancel`: orders about other people's sessions and tasks."""
+"""`flmctl close`, `cancel`, `suspend`, `resume`: orders about other people's sessions and tasks."""
 
 from __future__ import annotations
 
@@ -41,6 +41,32 @@ def cancel_command(task: str, output: str, address: str | None) -> None:
     session, index = task_of(task)
     with connect(address) as controller:
         done, text = controller.cancel_task(session, index, by())
+    _tell(done, text, output)
+
+
+@click.command("suspend")
+@click.argument("session", shell_complete=session_ids)
+@output_option
+@address_option
+def suspend_command(session: str, output: str, address: str | None) -> None:
+    """Suspend a session: what runs ends, nothing more is handed out until it is resumed.
+
+    What executors hold and have not begun waits again, and they serve other sessions.  Its client
+    goes on submitting and waiting; `list` shows it as Suspended.
+    """
+    with connect(address) as controller:
+        done, text = controller.change_session(session, by(), suspended=True)
+    _tell(done, text, output)
+
+
+@click.command("resume")
+@click.argument("session", shell_complete=session_ids)
+@output_option
+@address_option
+def resume_command(session: str, output: str, address: str | None) -> None:
+    """Resume a session that is suspended: its tasks are handed out again."""
+    with connect(address) as controller:
+        done, text = controller.change_session(session, by(), suspended=False)
     _tell(done, text, output)
 
 

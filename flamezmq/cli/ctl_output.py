@@ -27,7 +27,7 @@ Row = dict[str, Any]
 _COLOURS = {
     "Open": "32", "Ready": "32", "Bound": "32", "Running": "32", "Succeed": "32",
     "Failed": "31", "Dead": "31",
-    "Pending": "33", "Draining": "33", "Starting": "33", "Cancelled": "33",
+    "Pending": "33", "Suspended": "33", "Draining": "33", "Starting": "33", "Cancelled": "33",
 }  # fmt: skip
 
 

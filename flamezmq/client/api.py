@@ -17,7 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flamezmq import config
-from flamezmq.client import arguments, surroundings, terms
+from flamezmq.client import arguments, inquiry, surroundings, terms
 from flamezmq.client.defaults import Defaults
 from flamezmq.client.errands import Errands
 from flamezmq.client.future import Future
@@ -44,7 +44,7 @@ LAST_WORDS_SECONDS = 0.3
 if TYPE_CHECKING:
     from flamezmq.client.embedded import Embedded
 
-#: Messages that are not for one session alone; the answers are for controllers, no client asks.
+#: Messages that are not for one session alone.
 _OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done, m.Wanted, m.Unmet))
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
@@ -108,6 +108,8 @@ class Client:
         self._executors = executors or 4
         self._cancels: dict[tuple[int, int], bool] = {}  # (session, index) that is being cancelled: refused?
         self._last_alias = 0
+        self._last_request = 0
+        self._answers: dict[int, Any] = {}  # request -> what was answered; None: nothing yet
         self._default: Session | None = None
         self._closed_in_wait = False  # by a signal handler: who waited hangs up
         self._no_credit = False  # what the outboxes hold has to wait for results
@@ -453,6 +455,8 @@ class Client:
                     arguments.on_wanted(self, message)
                 elif kind is m.Unmet:
                     arguments.on_unmet(self, message)
+                else:
+                    inquiry.on_answer(self, message)
             return
         calls = self._calls.get(message.session)
         if calls is None:

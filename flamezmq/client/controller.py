@@ -157,6 +157,16 @@ class Controller:
         """
         return self._order(m.CancelTask(self._next(), session, index, by))
 
+    def change_session(self, id: str, by: str, **what: Any) -> tuple[bool, str]:
+        """Change somebody's session while it runs; returns whether it was done, and a sentence.
+
+        what: fields of `wire.messages.ChangeSession`, those that are to change.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        return self._order(m.ChangeSession(self._next(), id, by, **what))
+
     # --- how
 
     def _next(self) -> int:
@@ -186,7 +196,7 @@ class Controller:
             raise NotFound(f"there is no {what}")
         return rows[0]
 
-    def _order(self, order: m.CloseSession | m.CancelTask) -> tuple[bool, str]:
+    def _order(self, order: m.CloseSession | m.CancelTask | m.ChangeSession) -> tuple[bool, str]:
         done = self._exchange(order, m.Done)
         if done.outcome == 2:
             raise NotFound(done.text)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.status import Status
+from flamezmq.client.steering import Steering
 from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, HEAVY_BYTES, Calls, Dependent, weight
 from flamezmq.errors import ClientClosed, FlameError, Unpicklable
 from flamezmq.serialize.values import dump_call
@@ -36,7 +37,7 @@ CANCEL_SECONDS = 1.0
 CLOSE_SECONDS = 1.5
 
 
-class Session:
+class Session(Steering):
     """Tasks that belong together, with their own share of the executors; made by `Client.session`.
 
     As a context manager it waits for its tasks at the end of the block, and cancels them when
@@ -157,7 +158,7 @@ class Session:
             raise ClientClosed(f"session {self.id} is closed; its tasks are not counted any more")
         waiting = len(calls.outbox)
         ended = counts.failed + calls.failed, counts.cancelled + calls.cancelled
-        return Status(counts.pending + waiting, counts.running, counts.succeed, *ended)
+        return Status(counts.pending + waiting, counts.running, counts.succeed, *ended, counts.suspended)
 
     def close(self, cancel: bool = False) -> None:
         """Wait for the tasks and close the session.  Idempotent.

@@ -19,6 +19,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from flamezmq.core import (
+    changes,
     checks,
     control,
     deaths,
@@ -98,6 +99,7 @@ class Broker:
             m.Ask: partial(overview.on_ask, self),
             m.CloseSession: partial(control.on_close_session, self),
             m.CancelTask: partial(control.on_cancel_task, self),
+            m.ChangeSession: partial(changes.on_change_session, self),
         }
 
     # --- what the host calls
@@ -343,7 +345,7 @@ class Broker:
         if s is not None:
             running = sum(1 for executor in s.executors.values() if executor.tasks)
             counts = (s.waiting + s.held - running, running, s.succeed, s.failed, s.cancelled)
-            out.append((peer, m.Counts(s.alias, message.request, *counts), []))
+            out.append((peer, m.Counts(s.alias, message.request, *counts, s.suspended), []))
 
     # --- executors
 
@@ -508,7 +510,7 @@ class Broker:
         """Tell the scheduler how many executors the session could use."""
         if session.number in self.sessions:
             more = 0
-            if session.queued and not session.client.held_back:
+            if session.queued and dispatch.may_have(session):
                 more = dispatch.worth(session, len(self.executors))
             self.scheduler.want(session.number, session.busy + more)
 

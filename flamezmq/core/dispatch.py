@@ -65,7 +65,7 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
             continue
         if session.counted and wear.is_spent(executor, session):
             wear.replace(broker, executor, session, now, out)
-        elif session.queued and not executor.leaving and not session.client.held_back:
+        elif session.queued and not executor.leaving and may_have(session):
             staying.append(executor)
         elif not executor.tasks:
             _unbind(broker, executor, session, now)
@@ -111,6 +111,11 @@ def worth(session: Session, executors: int) -> int:
     if len(session.queue) > RUNS:
         return session.queued
     return min(session.queued, int(seconds / WORTH_SECONDS) + 1)
+
+
+def may_have(session: Session) -> bool:
+    """Whether any of its tasks may be handed out now."""
+    return not (session.suspended or session.client.held_back)
 
 
 def suits(executor: Executor, session: Session) -> bool:

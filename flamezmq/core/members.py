@@ -81,6 +81,8 @@ class Session:
     closed_at: float = -1.0
     ending: str = ""
     cancelling: Cancelling | None = None
+    suspended: str = ""  # by whom; nothing is handed out (core/changes.py)
+    suspended_at: float = 0.0
     labels: dict[int, str] = field(default_factory=dict)  # the router's numbers of functions -> their names
     recent: deque[Any] = field(default_factory=lambda: deque(maxlen=RECENT_MESSAGES))  # what ended of late
 

@@ -84,12 +84,18 @@ def _running(session: Session) -> int:
     return sum(1 for executor in session.executors.values() if executor.tasks)
 
 
+def _session_state(s: Session) -> SessionState:
+    if s.closed:
+        return SessionState.CLOSED
+    return SessionState.SUSPENDED if s.suspended else SessionState.OPEN
+
+
 def _session_row(s: Session, now: float) -> m.SessionRow:
     spec, running = s.spec, _running(s)
     return m.SessionRow(
         s.number,
         s.id,
-        SessionState.CLOSED if s.closed else SessionState.OPEN,
+        _session_state(s),
         spec.name[:NAME_CHARACTERS],
         spec.application[:NAME_CHARACTERS],
         spec.tenant[:NAME_CHARACTERS],

@@ -27,6 +27,7 @@ from flamezmq.wire.agents import Leave as Leave
 from flamezmq.wire.agents import Printed as Printed
 from flamezmq.wire.agents import Register as Register
 from flamezmq.wire.agents import Target as Target
+from flamezmq.wire.changes import ChangeSession as ChangeSession
 from flamezmq.wire.needs import Supply as Supply
 from flamezmq.wire.needs import Unmet as Unmet
 from flamezmq.wire.needs import Wanted as Wanted
@@ -323,7 +324,10 @@ class Closed(msgspec.Struct, tag=23, array_like=True):
 
 
 class Counts(msgspec.Struct, tag=24, array_like=True):
-    """Answer to `Query`, whose `request` it quotes."""
+    """Answer to `Query`, whose `request` it quotes.
+
+    suspended  who has suspended the session; empty: nobody has
+    """
 
     session: int
     request: int
@@ -332,6 +336,7 @@ class Counts(msgspec.Struct, tag=24, array_like=True):
     succeed: int
     failed: int
     cancelled: int
+    suspended: str = ""
 
 
 class Lost(msgspec.Struct, tag=25, array_like=True):
@@ -505,7 +510,7 @@ class Broken(msgspec.Struct, tag=64, array_like=True):
     traceback: str
 
 
-FromClient = Open | Submit | Cancel | Close | Query | Supply | Ask | CloseSession | CancelTask
+FromClient = Open | Submit | Cancel | Close | Query | Supply | Ask | CloseSession | CancelTask | ChangeSession
 ToClient = (
     Opened
     | Results

@@ -226,7 +226,7 @@ class Answer(msgspec.Struct, tag=30, array_like=True):
 
 
 class Done(msgspec.Struct, tag=31, array_like=True):
-    """Answer to `CloseSession` and `CancelTask`, whose `request` it quotes.
+    """Answer to `CloseSession`, `CancelTask` and `ChangeSession`, whose `request` it quotes.
 
     outcome  0: done; 1: it could not be done; 2: there is no such session or task
     text     what was done, or why not; a sentence

@@ -9,7 +9,7 @@ from typing import Any
 from flamezmq.core import caller
 from flamezmq.core.broker import Broker
 from flamezmq.core.departures import outer_clients
-from flamezmq.core.dispatch import suits
+from flamezmq.core.dispatch import may_have, suits
 from flamezmq.core.members import Effects, Executor, Limits, Session
 from flamezmq.errors import TaskTimeout
 from flamezmq.wire import messages as m
@@ -275,6 +275,13 @@ class Cluster:
             self.visitor = SimVisitor(self.router)
         self.visitor.visit(self.sessions)
 
+    def _resume(self) -> None:
+        """Whatever visitors have suspended goes on."""
+        if self.plan.visits:
+            if self.visitor is None or self.visitor.gone:
+                self.visitor = SimVisitor(self.router)
+            self.visitor.resume(self.sessions)
+
     def _sleep(self) -> None:
         user = self.world.random.choice(self.users)
         if not user.asleep and not user.gone:
@@ -289,6 +296,7 @@ class Cluster:
         world = self.world
         self._weather()
         world.run(self.plan.fault_seconds, lambda: False)
+        self._resume()
         self._mend_until_done()
         self.check_tasks()
         self.leave()
@@ -350,6 +358,7 @@ class Cluster:
         broker.check()
         self._check_nobody_waits()
         self._check_departures(effects)
+        self._check_suspended(effects)
         if broker.scheduler.idle:
             overdue = [executor for executor in broker.executors.values() if self._overdue(executor)]
             now = self.world.now
@@ -377,7 +386,7 @@ class Cluster:
                 assert executor.tasks, f"executor {executor.name} is bound and has nothing to do"
             most = session.spec.max_executors
             may_have_more = not most or len(session.executors) < most
-            if session.queued and may_have_more and not session.client.held_back:
+            if session.queued and may_have_more and may_have(session):
                 for executor in idle:
                     assert not suits(executor, session), (
                         f"{executor.name} is idle, {session.queued} queued in session {session.number}"
@@ -397,6 +406,16 @@ class Cluster:
         for peer, message, _ in effects:
             if type(message) is m.Grant and peer in broker.executors:
                 assert not broker.executors[peer].departing, "a grant for an executor that is to leave"
+
+    def _check_suspended(self, effects: Effects) -> None:
+        """Of a suspended session nothing is handed out, and only what has begun stays with executors."""
+        for session in self.broker.sessions.values():
+            if session.suspended and not session.closed:
+                for executor in session.executors.values():
+                    assert executor.asked or executor.tasks == 1, f"{executor.name} keeps what has not begun"
+        for _, message, _ in effects:
+            if type(message) is m.Grant:
+                assert not self.broker.sessions[message.session].suspended, "a grant of a suspended session"
 
     def _overdue(self, executor: Executor) -> bool:
         session = executor.session

@@ -40,10 +40,13 @@ class SimVisitor:
         self._last += 1
         session = random.choice(sessions) if sessions else None
         name = session.id if session is not None else "nobody"
-        kind = random.choice((SESSIONS, EXECUTORS, NODES, TASKS, TASKS, LOGS, "cancel", "cancel", "close"))
+        looks = (SESSIONS, EXECUTORS, NODES, TASKS, TASKS, LOGS)
+        kind = random.choice((*looks, "cancel", "cancel", "close", "suspend", "suspend", "resume"))
         message: Any
         if kind == "close" and random.random() < 0.3:
             message = m.CloseSession(self._last, name, "a visitor")
+        elif kind in ("suspend", "resume"):
+            message = m.ChangeSession(self._last, name, "a visitor", suspended=kind == "suspend")
         elif isinstance(kind, str):
             futures = session.futures if session is not None else []
             index = random.randrange(len(futures) + 1)
@@ -55,6 +58,13 @@ class SimVisitor:
             message = m.Ask(self._last, kind, name, state=random.randrange(-1, 5), closed=True, limit=limit)
         self.waiting[self._last] = message
         self.dialler.send(message)
+
+    def resume(self, sessions: list[SimSession]) -> None:
+        """All of them go on: their tasks are to end."""
+        for session in () if self.gone else sessions:
+            self._last += 1
+            self.waiting[self._last] = order = m.ChangeSession(self._last, session.id, "a visitor", False)
+            self.dialler.send(order)
 
     def leave(self) -> None:
         if not self.gone:

@@ -1,0 +1,18 @@
+"""The message that changes a session while it runs; `messages.py` says who may say it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class ChangeSession(msgspec.Struct, tag=17, array_like=True):
+    """Change a session, by its id, whoever's it is; answered by `Done`.
+
+    by         who wants it, for people
+    suspended  nothing of it is handed out any more, or again; nil: that stays as it is
+    """
+
+    request: int
+    session: str
+    by: str
+    suspended: bool | None = None
