@@ -1,15 +1,18 @@
-"""flmctl suspend and resume, and the same from the session's own program."""
+"""flmctl suspend, resume and events, and the same from the session's own program."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import flamezmq as flm
-from tests.test_flmctl import LIMIT_SECONDS, run, until
+from tests.test_flmctl import COMMAND, LIMIT_SECONDS, environment, run, until
 
 pytestmark = pytest.mark.processes
 
@@ -111,3 +114,59 @@ def test_a_suspended_session_can_be_closed(session: flm.Session) -> None:
     session.close(cancel=True)
 
     assert future.cancelled()
+
+
+# --- events
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_has_happened_is_told_oldest_first(ask: Callable[..., str], client: flm.Client) -> None:
+    with client.session("eventful", max_retries=0) as session:
+        with pytest.raises(flm.TaskLost):
+            session.submit(die).result(LIMIT_SECONDS)
+        session.suspend()
+        session.resume()
+        seen = session.events()
+        assert session.submit(abs, -1).result(LIMIT_SECONDS) == 1
+
+    head, *lines = ask("events", session.id).splitlines()
+    assert head.split() == ["Time", "Event", "What"]
+    said = [line[10:] for line in lines]
+    assert said[0].startswith("opened              opened by a client on ")
+    assert "died while it ran task 0: SIGKILL" in said[2]
+    assert said[3].startswith("task lost           task 0 is lost")
+    assert said[4].startswith("suspended           suspended by its client")
+    assert said[-1] == "closed              closed by its client"
+    found = [json.loads(line) for line in ask("events", session.id, "-o", "json").splitlines()]
+    assert [row["event"] for row in found][:6] == [event.kind for event in seen][:6]
+    assert [row["event"] for row in found][:4] == ["opened", "bound", "executor died", "task lost"]
+    assert found[2]["task"] == 0
+    assert "Times" in ask("events", session.id, "-o", "wide").splitlines()[0]
+
+
+def test_events_are_followed_until_the_session_is_closed(client: flm.Client) -> None:
+    session = client.session("followed")
+    following = subprocess.Popen(
+        [*COMMAND, "events", "-f", session.id],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(client.address),
+    )
+    assert following.stdout is not None
+    with following:
+        assert following.stdout.readline().startswith("Time")
+        assert " opened " in following.stdout.readline()
+        session.suspend()
+        assert " suspended by its client" in following.stdout.readline()
+        session.close()
+        assert " closed by its client" in following.stdout.readline()
+        assert following.wait(LIMIT_SECONDS) == 0
+
+
+def test_events_of_nobody_are_refused(client: flm.Client) -> None:
+    found = run("events", "nobody", address=client.address)
+    assert found.returncode == 4
+    assert "there is no session 'nobody'" in found.stderr

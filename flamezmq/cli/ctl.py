@@ -24,6 +24,7 @@ from flamezmq.cli.ctl_base import (
     Failure,
 )
 from flamezmq.cli.ctl_change import cancel_command, close_command, resume_command, suspend_command
+from flamezmq.cli.ctl_events import events_command
 from flamezmq.cli.ctl_list import list_command
 from flamezmq.cli.ctl_logs import logs_command
 from flamezmq.cli.ctl_ping import ping_command
@@ -39,6 +40,7 @@ Examples:
   flmctl list -e -o json    the executors, for a program
   flmctl view SESSION -t    one session, and its tasks
   flmctl logs SESSION       what its tasks have printed
+  flmctl events SESSION     what has happened to it
   flmctl top                all of it, anew each second
   flmctl cancel TASK        that has not begun
   flmctl close SESSION      and cancel what waits in it
@@ -80,6 +82,7 @@ for one in (
     suspend_command,
     resume_command,
     logs_command,
+    events_command,
     top_command,
 ):
     command.add_command(one)

@@ -22,7 +22,7 @@ GRACE_SECONDS = 0.5
 #: Rows that are asked for in one question; the router gives no more.
 PAGE_ROWS = 256
 
-SESSIONS, EXECUTORS, NODES, TASKS, LOGS, ROUTER = range(6)
+SESSIONS, EXECUTORS, NODES, TASKS, LOGS, ROUTER, EVENTS = range(7)
 _COLUMNS = ("sessions", "executors", "nodes", "tasks", "logs")
 
 
@@ -130,6 +130,17 @@ class Controller:
         """
         answer = self._ask(LOGS, session=session, task=task, executor=executor, after=after)
         return answer.logs, answer.more
+
+    def events(self, session: str, after: int = 0) -> tuple[list[m.EventRow], int]:
+        """What has happened to a session, oldest first, and how many more rows follow.
+
+        after: only what has a greater number.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        answer = self._ask(EVENTS, session=session, after=after)
+        return answer.events, answer.more
 
     def router(self) -> m.RouterRow:
         """The router itself: what it is, since when, and how many are with it."""

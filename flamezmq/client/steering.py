@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flamezmq.client.happened import Event, event_of
 from flamezmq.client.inquiry import exchange
 from flamezmq.wire import messages as m
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from flamezmq.client.api import Client
     from flamezmq.core.caller import Calls
 
+#: The kind of question.
+EVENTS = 6
 #: Who does it, as others read it.
 BY = "its client"
 
@@ -39,6 +42,18 @@ class Steering:
         Raises as `suspend` does.
         """
         return self._change(suspended=False)
+
+    def events(self) -> list[Event]:
+        """What has happened to it, oldest first, also when it is closed: the last 64 `Event`s.
+
+        As `flmctl events` shows it.  One round trip.
+
+        Raises:
+            NotFound: the router has forgotten the session.
+            ClientClosed, RouterLost: there is nobody to ask.
+        """
+        answer = exchange(self._client, lambda request: m.Ask(request, EVENTS, self._calls.id))
+        return [event_of(row) for row in answer.events]
 
     def _change(self, **what: Any) -> bool:
         id = self._calls.id

@@ -31,18 +31,19 @@ class Blocked:
     """A task that waits for values.
 
     needs     the tasks whose values it takes, in the order of its placeholders
+    came      when it was submitted, for people
     values    those that are here
     later     those that were let go, with their bytes: they are had from the client again
     fetching  all it lacks are those, and they were asked for
     """
 
-    __slots__ = ("fetching", "function", "index", "later", "needs", "payload", "session", "values")
+    __slots__ = ("came", "fetching", "function", "index", "later", "needs", "payload", "session", "values")
 
     def __init__(
-        self, session: Session, function: Function, index: int, payload: Any, needs: list[Key]
+        self, session: Session, function: Function, index: int, payload: Any, needs: list[Key], came: float
     ) -> None:
         self.session, self.function, self.index, self.payload = session, function, index, payload
-        self.needs = needs
+        self.needs, self.came = needs, came
         self.values: dict[Key, Value] = {}
         self.later: dict[Key, int] = {}
         self.fetching = False
@@ -54,7 +55,7 @@ class Blocked:
 
     def run(self) -> Run:
         """The task as it is, without its values."""
-        return Run(self.function, self.index, 1, [self.payload], False)
+        return Run(self.function, self.index, 1, [self.payload], False, self.came)
 
     def awaits(self, key: Key) -> bool:
         """Whether the value of this one is to come."""

@@ -25,6 +25,7 @@ from flamezmq.core import (
     deaths,
     departures,
     dispatch,
+    events,
     needs,
     nodes,
     overview,
@@ -162,6 +163,7 @@ class Broker:
         if client is not None and client.held_back != held_back:
             client.held_back = held_back
             for session in client.sessions.values():
+                events.note(session, events.HELD_BACK if held_back else events.GOES_ON, self.now)
                 self.demand(session)
                 self.fed.update(session.executors)
 
@@ -216,7 +218,7 @@ class Broker:
         self.scheduler.add_session(session.number, now, limit=message.spec.max_executors)
         out.append((peer, m.Opened(session.alias), []))
 
-    def _on_submit(self, peer: int, message: m.Submit, frames: list[Any], _now: float, out: Effects) -> None:
+    def _on_submit(self, peer: int, message: m.Submit, frames: list[Any], now: float, out: Effects) -> None:
         session = self._session(peer, message.session)
         if session is None:
             return
@@ -232,7 +234,7 @@ class Broker:
             if function is None or part.count < 1 or part.first != session.next_index + used:
                 raise ProtocolError(f"a slice that does not follow: {part}")
             here = payloads if part.count == len(payloads) else payloads[used : used + part.count]
-            runs.append(Run(function, part.first, 1, here, bool(frames)))
+            runs.append(Run(function, part.first, 1, here, bool(frames), now))
             used += part.count
         if used != len(payloads):
             raise ProtocolError(f"{used} tasks with {len(payloads)} inputs")
@@ -319,6 +321,7 @@ class Broker:
     def end(self, session: Session, ending: str, now: float, out: Effects) -> None:
         """Close it: what waits is dropped, what executors hold is asked back, what runs may end."""
         needs.close(session, out)
+        events.note(session, events.CLOSED, now, ending)
         session.closed, session.closed_at, session.ending = True, now, ending
         session.cancelled += session.queued + retries.forget(self, session)
         session.queued = 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import control, dispatch
+from flamezmq.core import control, dispatch, events
 from flamezmq.core.members import Effects, Session
 from flamezmq.wire import messages as m
 
@@ -48,21 +48,23 @@ def _change(
         return control.DONE, f"session {session.id} is suspended; tasks that wait: {session.waiting:,}"
     if not session.suspended:
         return control.NOT_DONE, f"session {session.id} is not suspended"
-    resume(broker, session)
+    resume(broker, session, by, now)
     return control.DONE, f"session {session.id} is resumed; tasks that wait: {session.waiting:,}"
 
 
 def suspend(broker: Broker, session: Session, by: str, now: float, out: Effects) -> None:
     """Hand out nothing more of it, and ask back what has not begun."""
     session.suspended, session.suspended_at = by or "somebody", now
+    events.note(session, events.SUSPENDED, now, f"by {session.suspended}")
     for executor in session.executors.values():
         if executor.tasks:
             dispatch.ask(executor, session, 0, out)
     broker.demand(session)
 
 
-def resume(broker: Broker, session: Session) -> None:
+def resume(broker: Broker, session: Session, by: str, now: float) -> None:
     """Hand out again what waits."""
     session.suspended = ""
+    events.note(session, events.RESUMED, now, f"by {by or 'somebody'}")
     broker.fed.update(session.executors)
     broker.demand(session)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from flamezmq.core import needs, printed, retries, spares
+from flamezmq.core import events, needs, printed, retries, spares
 from flamezmq.core.dispatch import requeue
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Run, rejoin
@@ -40,6 +40,8 @@ def bury(broker: Broker, peer: int, died: m.Died | None, now: float, out: Effect
         _answer_for(broker, executor, out)
         return
     session.executors.pop(peer, None)
+    events.unbound(session, now)
+    events.died(session, executor, died, now)
     if executor.tasks:
         if not executor.leaving:
             session.busy -= 1
@@ -48,6 +50,7 @@ def bury(broker: Broker, peer: int, died: m.Died | None, now: float, out: Effect
             before = len(out)
             lost = mourn(broker, executor, session, died, now, out)
             broker.records.lost(session, executor, out[before:], now)
+            events.lost(session, executor, out[before:], now)
             needs.ended_badly(session, lost, out)
         else:
             session.cancelled += executor.tasks

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from flamezmq.core import wear
+from flamezmq.core import events, wear
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Function, Run, merge
 from flamezmq.wire import messages as m
@@ -132,11 +132,13 @@ def _bind(executor: Executor, session: Session, now: float) -> None:
     executor.leaving = False
     executor.heard = now
     session.executors[executor.peer] = executor
+    events.bound(session, executor, now)
 
 
 def _unbind(broker: Broker, executor: Executor, session: Session, now: float) -> None:
     executor.session, executor.leaving = None, False
     del session.executors[executor.peer]
+    events.unbound(session, now)
     broker.scheduler.release(executor.peer, now)
     broker.forget_if_over(session)
 

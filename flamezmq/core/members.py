@@ -15,6 +15,7 @@ from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
     from flamezmq.core.control import Cancelling
+    from flamezmq.core.events import Events
 
 #: Of a session: messages with results that are remembered, and of each so many slices.
 RECENT_MESSAGES = 32
@@ -83,6 +84,7 @@ class Session:
     cancelling: Cancelling | None = None
     suspended: str = ""  # by whom; nothing is handed out (core/changes.py)
     suspended_at: float = 0.0
+    events: Events | None = None  # what has happened (core/events.py)
     labels: dict[int, str] = field(default_factory=dict)  # the router's numbers of functions -> their names
     recent: deque[Any] = field(default_factory=lambda: deque(maxlen=RECENT_MESSAGES))  # what ended of late
 

@@ -79,7 +79,8 @@ def keep_aside(session: Session, runs: list[Run], wants: dict[int, list[Key]], o
         else:
             rest.append(run)
         for index in here:
-            blocked = Blocked(session, run.function, index, run.inputs[index - run.first], wants[index])
+            payload = run.inputs[index - run.first]
+            blocked = Blocked(session, run.function, index, payload, wants[index], run.came)
             session.blocked[index] = blocked
             for key in blocked.needs:
                 if _await(session.client, key, blocked) and not _is_to_come(session, key):
@@ -223,7 +224,7 @@ def _queue(broker: Broker, ready: list[Blocked]) -> None:
         payload = compose(blocked.payload, [blocked.values[key].payload for key in blocked.needs])
         session.composed[blocked.index] = list(blocked.values.values())
         session.client.composed += not blocked.fetching
-        run = Run(blocked.function, blocked.index, 1, [payload], type(payload) is list)
+        run = Run(blocked.function, blocked.index, 1, [payload], type(payload) is list, blocked.came)
         runs.setdefault(session, []).append(run)
     for session, found in runs.items():
         found = rejoin(merge(found))

@@ -15,7 +15,7 @@ from heapq import merge
 from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flamezmq.core import departures
+from flamezmq.core import departures, events
 from flamezmq.core.logs import Piece
 from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session, Worker
 from flamezmq.core.records import Ended
@@ -312,6 +312,17 @@ def _log_row(p: Piece, now: float) -> m.LogRow:
     return m.LogRow(p.number, now - p.when, p.executor, p.session, p.task, p.stream, p.text, p.dropped)
 
 
+# --- events
+
+
+def _events(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
+    session = broker.records.find(ask.session)
+    if session is None:
+        return m.Answer(ask.request, _no_session(ask.session))
+    page, more = _page(events.rows(session, ask.after, now), ask.limit)
+    return m.Answer(ask.request, events=page, more=more)
+
+
 # --- the router
 
 
@@ -332,4 +343,4 @@ def _router(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
     return m.Answer(ask.request, router=[row])
 
 
-_ANSWERS = (_sessions, _executors, _nodes, _tasks, _logs, _router)
+_ANSWERS = (_sessions, _executors, _nodes, _tasks, _logs, _router, _events)

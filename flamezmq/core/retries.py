@@ -15,7 +15,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import dispatch
+from flamezmq.core import dispatch, events
 from flamezmq.core.backoff import pause
 from flamezmq.core.members import Effects, Session
 from flamezmq.core.tasks import Run
@@ -75,6 +75,8 @@ def after_timeout(broker: Broker, session: Session, run: Run, now: float) -> boo
 def _again(broker: Broker, session: Session, run: Run, seconds: float, now: float) -> None:
     session.retried[run.start] = session.retried.get(run.start, 0) + 1
     run.attempt += 1
+    text = f"attempt {run.attempt} in {seconds:.3g} s" if seconds > 0 else f"attempt {run.attempt}"
+    events.note(session, events.RETRIED, now, text, run.start)
     if seconds > 0:
         heappush(session.delayed, (now + seconds, run.start, run))
         broker.delaying[session.number] = session

@@ -47,13 +47,16 @@ class Run:
 
     estimate  seconds per task that were charged to the executor's load
     big       some input has buffers of its own
+    came      when they were submitted, for people
     """
 
-    __slots__ = ("attempt", "big", "done", "estimate", "first", "function", "inputs")
+    __slots__ = ("attempt", "big", "came", "done", "estimate", "first", "function", "inputs")
 
-    def __init__(self, function: Function, first: int, attempt: int, inputs: list[Any], big: bool) -> None:
+    def __init__(
+        self, function: Function, first: int, attempt: int, inputs: list[Any], big: bool, came: float = 0.0
+    ) -> None:
         self.function, self.first, self.attempt = function, first, attempt
-        self.inputs, self.big = inputs, big
+        self.inputs, self.big, self.came = inputs, big, came
         self.done = 0
         self.estimate = 0.0
 
@@ -72,15 +75,15 @@ class Run:
     def take(self, count: int) -> Run:
         """Cut `count` tasks off the front, as a run of their own; they must be there."""
         done = self.done
-        part = Run(self.function, self.first + done, self.attempt, self.inputs[done : done + count], self.big)
+        inputs = self.inputs[done : done + count]
+        part = Run(self.function, self.first + done, self.attempt, inputs, self.big, self.came)
         self.done = done + count
         return part
 
     def between(self, start: int, end: int) -> Run:
         """The tasks with indices from `start` up to `end`, as a run of their own."""
-        part = Run(
-            self.function, start, self.attempt, self.inputs[start - self.first : end - self.first], self.big
-        )
+        inputs = self.inputs[start - self.first : end - self.first]
+        part = Run(self.function, start, self.attempt, inputs, self.big, self.came)
         part.estimate = self.estimate
         return part
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import needs
+from flamezmq.core import events, needs
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
@@ -55,6 +55,7 @@ def replace(broker: Broker, executor: Executor, session: Session, now: float, ou
     """Tell an executor that is spent to exit; its worker starts another one."""
     executor.session, executor.leaving, executor.exiting = None, False, True
     del session.executors[executor.peer]
+    events.unbound(session, now)
     broker.scheduler.wear_out(executor.peer, now)
     out.append((executor.peer, m.Exit(), []))
     broker.forget_if_over(session)
@@ -79,6 +80,7 @@ def on_broken(
     if not session.spec.initializer:
         raise ProtocolError("the session has no initializer that could have failed")
     executor.worn = True
+    events.note(session, events.BROKEN, now, message.text, -1, executor.name)
     dropped = [index for run in executor.held for index in range(run.start, run.end)]
     if dropped:
         session.held -= executor.tasks

@@ -43,6 +43,7 @@ from flamezmq.wire.views import CancelTask as CancelTask
 from flamezmq.wire.views import ClosedBy as ClosedBy
 from flamezmq.wire.views import CloseSession as CloseSession
 from flamezmq.wire.views import Done as Done
+from flamezmq.wire.views import EventRow as EventRow
 from flamezmq.wire.views import ExecutorRow as ExecutorRow
 from flamezmq.wire.views import LogRow as LogRow
 from flamezmq.wire.views import NodeRow as NodeRow

@@ -15,18 +15,19 @@ import msgspec
 class Ask(msgspec.Struct, tag=7, array_like=True):
     """Show me; answered by `Answer`.  For those who look from outside: they need no session.
 
-    kind      0: sessions, 1: executors, 2: nodes, 3: tasks, 4: logs, 5: the router itself
-    session   only this one, by its id; "" for all (sessions, tasks, logs)
+    kind      0: sessions, 1: executors, 2: nodes, 3: tasks, 4: logs, 5: the router itself,
+              6: events of a session
+    session   only this one, by its id; "" for all (sessions, tasks, logs, events)
     task      only what this task has printed, by its index; -1 for all (logs)
     executor  only this one, by its name; "" for all (executors, logs)
     state     only those in this state, a number of flamezmq/states.py; -1 for all (tasks)
     closed    also sessions that have ended of late (sessions)
-    after     only rows with a greater number (sessions, executors, nodes, logs)
+    after     only rows with a greater number (sessions, executors, nodes, logs, events)
     limit     rows in the answer, at most; the router has a limit of its own
     """
 
     request: int
-    kind: Annotated[int, msgspec.Meta(ge=0, le=5)]
+    kind: Annotated[int, msgspec.Meta(ge=0, le=6)]
     session: str = ""
     task: int = -1
     executor: str = ""
@@ -184,6 +185,33 @@ class LogRow(msgspec.Struct, array_like=True):
     dropped: int
 
 
+class EventRow(msgspec.Struct, array_like=True):
+    """Something that has happened to a session; once, or several times in a short while.
+
+    number    from 1 in the session, rising; where some are missing, older ones have been forgotten
+    age       seconds since it happened first
+    kind      in words, one of flamezmq/core/events.py
+    count     how often
+    lasted    seconds from the first to the last time
+    text      by whom, or how; of the last time, as the next two
+    task      index of the one that it is about, -1 if none
+    executor  its name, "" if none; of "bound" the first one
+    most      of "bound": executors that served the session at a time
+    left      of "bound": those that did in the end
+    """
+
+    number: int
+    age: float
+    kind: str
+    count: int
+    lasted: float
+    text: str = ""
+    task: int = -1
+    executor: str = ""
+    most: int = 0
+    left: int = 0
+
+
 class RouterRow(msgspec.Struct, array_like=True):
     """The router itself.
 
@@ -211,7 +239,7 @@ class Answer(msgspec.Struct, tag=30, array_like=True):
     """Answer to `Ask`, whose `request` it quotes: one of the columns has rows.
 
     error  there is no such session or executor; a sentence
-    more   so many others would have fitted the question: sessions, executors, nodes, tasks, log rows
+    more   so many others would have fitted the question: sessions, executors, nodes, tasks, log rows, events
     """
 
     request: int
@@ -223,6 +251,7 @@ class Answer(msgspec.Struct, tag=30, array_like=True):
     logs: list[LogRow] = []
     more: int = 0
     router: list[RouterRow] = []
+    events: list[EventRow] = []
 
 
 class Done(msgspec.Struct, tag=31, array_like=True):

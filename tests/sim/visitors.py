@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.client.controller import EXECUTORS, LOGS, NODES, SESSIONS, TASKS
+from flamezmq.client.controller import EVENTS, EXECUTORS, LOGS, NODES, SESSIONS, TASKS
 from flamezmq.core.link import ACK_AFTER_BYTES
 from flamezmq.core.overview import MOST_ROWS
 from flamezmq.wire import codec
@@ -40,7 +40,7 @@ class SimVisitor:
         self._last += 1
         session = random.choice(sessions) if sessions else None
         name = session.id if session is not None else "nobody"
-        looks = (SESSIONS, EXECUTORS, NODES, TASKS, TASKS, LOGS)
+        looks = (SESSIONS, EXECUTORS, NODES, TASKS, TASKS, LOGS, EVENTS)
         kind = random.choice((*looks, "cancel", "cancel", "close", "suspend", "suspend", "resume"))
         message: Any
         if kind == "close" and random.random() < 0.3:
@@ -85,6 +85,7 @@ class SimVisitor:
                 message.nodes,
                 message.tasks,
                 message.logs,
+                message.events,
             )
             assert max(len(some) for some in rows) <= min(said.limit, MOST_ROWS)
             assert message.more >= 0
