@@ -16,14 +16,16 @@ from flamezmq.version import __version__
 
 if TYPE_CHECKING:
     from flamezmq import aio, testing
+    from flamezmq.client.actor import Actor
     from flamezmq.client.api import Client
-    from flamezmq.client.broken import BrokenSession
+    from flamezmq.client.broken import BrokenActor, BrokenSession
     from flamezmq.client.flame_executor import FlameExecutor
     from flamezmq.client.future import Future
     from flamezmq.client.progress import progress
     from flamezmq.client.session import Session
     from flamezmq.client.waiting import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, as_completed, wait
     from flamezmq.errors import (
+        ActorDied,
         BadPayload,
         Certificate,
         ClientClosed,
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from flamezmq.running import current
 
 _HOMES = {
+    "Actor": "flamezmq.client.actor",
+    "BrokenActor": "flamezmq.client.broken",
     "BrokenSession": "flamezmq.client.broken",
     "Client": "flamezmq.client.api",
     "FlameExecutor": "flamezmq.client.flame_executor",
@@ -65,6 +69,7 @@ _HOMES = {
     "progress": "flamezmq.client.progress",
     "wait": "flamezmq.client.waiting",
     "options": "flamezmq.optioned",
+    "ActorDied": "flamezmq.errors",
     "BadPayload": "flamezmq.errors",
     "Certificate": "flamezmq.errors",
     "ClientClosed": "flamezmq.errors",
@@ -94,7 +99,10 @@ __all__ = [
     "ALL_COMPLETED",
     "FIRST_COMPLETED",
     "FIRST_EXCEPTION",
+    "Actor",
+    "ActorDied",
     "BadPayload",
+    "BrokenActor",
     "BrokenSession",
     "Certificate",
     "Client",

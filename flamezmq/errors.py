@@ -81,6 +81,36 @@ class TaskLost(FlameError):
         )
 
 
+class ActorDied(TaskLost):
+    """The process of an actor died, and its instance with it.
+
+    Fields: `task_id`, that of the call that ran then, or "" in the error of calls that had not
+    begun and will not run; `attempts`, how often that call was started, or how many instances
+    there were; `certificate`, how the process died; `name`, that of the method, or of the
+    class; `actor`, the actor's id.  As a TaskLost it is not retryable by itself.
+    """
+
+    def __init__(
+        self, task_id: str, attempts: int, certificate: Certificate, name: str = "", actor: str = ""
+    ) -> None:
+        super().__init__(task_id, attempts, certificate, name)
+        self.args = (task_id, attempts, certificate, name, actor)
+        self.actor = actor
+
+    def __str__(self) -> str:
+        if self.task_id:
+            return (
+                f"call {self.task_id} ({self.name}) was lost when its actor died: {self.certificate}; "
+                "what the instance knew is gone, too: repeat the call only if it may run twice"
+            )
+        restarts = self.attempts - 1
+        times = f", after {restarts} restart{'s' * (restarts > 1)}" if restarts else ""
+        return (
+            f"actor {self.actor} ({self.name}) died{times}: {self.certificate}; "
+            "its calls can't run: make a new one, with max_restarts if it can do without its state"
+        )
+
+
 class TaskTimeout(FlameError, TimeoutError):
     """A task took longer than the `timeout` of its options, and was ended.
 
@@ -228,14 +258,15 @@ class StrayFuture(Unpicklable):
 
 
 class StrayClient(Unpicklable):
-    """A Client or a Session was to travel: they belong to the process that has opened them.
+    """A Client, a Session or the handle of an actor was to travel: they stay where they were opened.
 
     Fields as those of Unpicklable.
     """
 
     def __str__(self) -> str:
         where = f" at {self.path}" if self.path else ""
-        return f"{self.what} holds a Client or a Session{where}, which can't travel: {self.reason}"
+        kinds = "a Client, a Session or an actor's handle"
+        return f"{self.what} holds {kinds}{where}, which can't travel: {self.reason}"
 
 
 class TooLarge(Unpicklable):

@@ -129,6 +129,7 @@ class Executor:
         self.nested: NestedClient | None = None  # made by a task that asks for it
         self._nesting = threading.Lock()
         self.home = Home()
+        self.instance: Any = None  # of the actor that lives here, if one does
 
     # --- main thread
 

@@ -15,8 +15,9 @@ Nothing here blocks the event loop: opening and closing happen on a thread, the 
 does the I/O, and what has ended comes to the loop by one wake-up for a whole batch.
 """
 
+from flamezmq.aio.actor import Actor
 from flamezmq.aio.client import Client, Session
 from flamezmq.aio.hub import Answer
 from flamezmq.aio.mapping import Mapped
 
-__all__ = ["Answer", "Client", "Mapped", "Session"]
+__all__ = ["Actor", "Answer", "Client", "Mapped", "Session"]

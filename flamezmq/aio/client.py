@@ -8,12 +8,14 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from flamezmq.aio.actor import Actor, close_actor, make_actor
 from flamezmq.aio.behind import ClientBehind
-from flamezmq.aio.hub import Answer
+from flamezmq.aio.hub import Answer, answer_of
 from flamezmq.aio.mapping import Mapped, WatchedSlices
 from flamezmq.aio.threads import in_thread
 from flamezmq.client import session as sync
 from flamezmq.client import terms
+from flamezmq.client.actor import ActorSession
 from flamezmq.client.arguments import reduce_client, reduce_future
 from flamezmq.client.status import Status
 from flamezmq.errors import ClientClosed
@@ -65,12 +67,7 @@ class Session:
         """
         session = self._opened()
         assert self._behind is not None
-        hub = self._behind.hub()
-        light = session.submit(fn, *args, **kwargs)
-        answer = Answer(loop=hub.loop)
-        answer._light = light
-        hub.watch(light, answer)
-        return answer
+        return answer_of(self._behind, partial(session.submit, fn, *args, **kwargs))
 
     def map(
         self,
@@ -95,6 +92,21 @@ class Session:
         session = self._opened()
         assert self._behind is not None
         return Mapped(self._behind, WatchedSlices(session, fn, iterables, ordered, chunksize, None))
+
+    async def actor(
+        self, cls: type, /, *args: Any, max_restarts: int = 0, max_retries: int = 0, **kwargs: Any
+    ) -> Actor:
+        """Make one instance `cls(*args, **kwargs)` in a process of its own; returns its handle.
+
+        As `flm.Session.actor`, which explains `max_restarts` and `max_retries` and what is raised;
+        the handle's methods return an Answer.  One round trip.
+        """
+        session = self._opened()
+        assert self._behind is not None
+        make = partial(
+            session.actor, cls, *args, max_restarts=max_restarts, max_retries=max_retries, **kwargs
+        )
+        return await make_actor(self._behind, make)
 
     async def status(self) -> Status:
         """How many of its tasks are pending, running, succeed, failed, cancelled.  One round trip.
@@ -223,6 +235,18 @@ class Client:
         """A session, to be opened by `async with`; `name` and `options` are those of `flm.Client.session`."""
         return Session(self, name, options)
 
+    async def actor(
+        self, cls: type, /, *args: Any, max_restarts: int = 0, max_retries: int = 0, **kwargs: Any
+    ) -> Actor:
+        """Make one instance `cls(*args, **kwargs)` in a process of its own; returns its handle.
+
+        As `Session.actor`, with `max_restarts` and `max_retries`; this one ends with the client at
+        the latest.
+        """
+        behind = self._opened()
+        make = partial(behind.actor, cls, *args, max_restarts=max_restarts, max_retries=max_retries, **kwargs)
+        return await make_actor(behind, make)
+
     def processes(self) -> dict[str, list[int]]:
         """Process ids of an embedded cluster, by role; a walk through /proc, some milliseconds."""
         return self._opened().processes()
@@ -278,6 +302,8 @@ def _hasten(hurry: threading.Event, client: Any) -> None:
 
 def _close_session(hurry: threading.Event, session: sync.Session) -> None:
     session._drive(lambda: not session._calls.unfinished or hurry.is_set(), None)
+    for actor in list(session._actors.values()):
+        close_actor(hurry, actor)
     session.close(cancel=True)
 
 
@@ -285,7 +311,10 @@ def _close_client(hurry: threading.Event, client: ClientBehind) -> None:
     try:
         if not client._closed:
             for session in list(client._sessions.values()):
-                _close_session(hurry, session)
+                if isinstance(session, ActorSession):
+                    close_actor(hurry, session)
+                else:
+                    _close_session(hurry, session)
     finally:
         client.close()
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flamezmq.client.future import DONE, Future, More
@@ -157,3 +158,17 @@ class Answer(asyncio.Future):  # type: ignore[type-arg]
             self.set_exception(wrapped)
         else:
             self.set_exception(error)
+
+
+def answer_of(behind: ClientBehind, submit: Callable[[], Future]) -> Answer:
+    """Submit something, and have the loop that runs here told of its end.
+
+    Raises:
+        RuntimeError: none runs in this thread; nothing was submitted.
+    """
+    hub = behind.hub()
+    light = submit()
+    answer = Answer(loop=hub.loop)
+    answer._light = light
+    hub.watch(light, answer)
+    return answer

@@ -42,6 +42,7 @@ NEAR_SECONDS, FAR_SECONDS = 1.5, 30.0
 LAST_WORDS_SECONDS = 0.3
 
 if TYPE_CHECKING:
+    from flamezmq.client.actor import Actor
     from flamezmq.client.embedded import Embedded
 
 #: Messages that are not for one session alone.
@@ -235,19 +236,20 @@ class Client:
         session = self._new_session(name)
         if options is not None:
             session._name = Defaults(self._functions, options).name
-        calls = session._calls
-        alias, id = calls.alias, calls.id
-        try:
-            self._tell(m.Open(alias, id, spec))
-            self._drive(lambda: calls.opened or calls.closed or bool(calls.error), monotonic() + OPEN_SECONDS)
-            if calls.error or not calls.opened:
-                raise Refused(calls.error or f"the router did not open session {id} in time")
-        except BaseException:  # nobody will have it, so nobody can close it
-            self._orders.append(m.Close(alias))
-            self._pump.arm()
-            self._forget(alias)
-            raise
+        self._open_session(session, spec)
         return session
+
+    def actor(
+        self, cls: type, /, *args: Any, max_restarts: int = 0, max_retries: int = 0, **kwargs: Any
+    ) -> Actor:
+        """Make one instance `cls(*args, **kwargs)` in a process of its own; returns its handle.
+
+        As `Session.actor`, which explains `max_restarts`, `max_retries` and all else; this one ends
+        with the client at the latest.
+        """
+        from flamezmq.client.actor import make
+
+        return make(self, None, cls, args, kwargs, max_restarts, max_retries)
 
     def processes(self) -> dict[str, list[int]]:
         """Process ids of an embedded cluster, by role; empty for a cluster that is not ours.
@@ -325,18 +327,34 @@ class Client:
         """Whether a `submit` may block here: never in a callback."""
         return not self._errands.is_here()
 
-    def _new_session(self, name: str) -> Session:
+    def _new_session(self, name: str, kind: type[Session] = Session) -> Session:
         with self._submit_lock:
             self._last_alias += 1
             alias = self._last_alias
-        calls = self._new_calls(alias, f"{name}-{''.join(_LETTERS[byte % 62] for byte in os.urandom(6))}")
-        session = Session(self, calls)
+        id = f"{name}-{''.join(_LETTERS[byte % 62] for byte in os.urandom(6))}"
+        calls = self._new_calls(alias, id, kind.ordered)
+        session = kind(self, calls)
         self._calls[alias] = calls
         self._sessions[alias] = session
         return session
 
-    def _new_calls(self, alias: int, id: str) -> Calls:
+    def _new_calls(self, alias: int, id: str, ordered: bool = False) -> Calls:
         return Calls(alias, id, self._needed)
+
+    def _open_session(self, session: Session, spec: m.SessionSpec) -> None:
+        """Have the router open it; raises as `session` says, and nothing is left of it then."""
+        calls = session._calls
+        alias, id = calls.alias, calls.id
+        try:
+            self._tell(m.Open(alias, id, spec))
+            self._drive(lambda: calls.opened or calls.closed or bool(calls.error), monotonic() + OPEN_SECONDS)
+            if calls.error or not calls.opened:
+                raise Refused(calls.error or f"the router did not open session {id} in time")
+        except BaseException:  # nobody will have it, so nobody can close it
+            self._orders.append(m.Close(alias))
+            self._pump.arm()
+            self._forget(alias)
+            raise
 
     def _spec(self, **asked: Any) -> m.SessionSpec:
         return m.SessionSpec(
@@ -491,11 +509,12 @@ class Client:
             self._errands.add(self._show, message)
 
     def _on_broken(self, calls: Calls, message: m.Broken) -> None:
-        from flamezmq.client.broken import BrokenSession, log
+        from flamezmq.client.broken import error_of, log
 
         if calls.broken is None:
-            calls.broken = BrokenSession(calls.id, message.executor, message.text, message.traceback)
-            self._errands.add(log, calls.broken)
+            calls.broken = error_of(calls, message)
+            if not calls.actor:
+                self._errands.add(log, calls.broken)
         calls.closed = True  # the router has closed it
         calls.fail_all(calls.broken, self._on_end)
 

@@ -1,6 +1,6 @@
-"""BrokenSession: the one error that is not in errors.py.
+"""BrokenSession and BrokenActor: the errors that are not in errors.py.
 
-Its base makes it an error of concurrent.futures, too.  To import that takes
+Their base makes them errors of concurrent.futures, too.  To import that takes
 milliseconds, which router and worker, who import errors.py, start sooner without.
 """
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 from concurrent.futures import BrokenExecutor
 
-from flamezmq.errors import FlameError
+from flamezmq.core.caller import Calls, certificate_of
+from flamezmq.errors import ActorDied, FlameError
+from flamezmq.wire import messages as m
 
 
 class BrokenSession(FlameError, BrokenExecutor):
@@ -30,6 +32,29 @@ class BrokenSession(FlameError, BrokenExecutor):
             "its tasks can't run: mend the initializer and open a new session"
         )
         return words + (f"\n\n{self.traceback}" if self.traceback else "")
+
+
+class BrokenActor(BrokenSession):
+    """The constructor of an actor's class has failed: none of its calls will run.
+
+    Fields as those of BrokenSession; `session_id` is the actor's id.
+    """
+
+    def __str__(self) -> str:
+        words = (
+            f"the constructor of actor {self.session_id} failed on {self.executor}: {self.text}; "
+            "its calls can't run: mend the class, or its arguments, and make a new actor"
+        )
+        return words + (f"\n\n{self.traceback}" if self.traceback else "")
+
+
+def error_of(calls: Calls, message: m.Broken) -> FlameError:
+    """What all calls fail with."""
+    if message.died is not None:
+        certificate = certificate_of(message.died)
+        return ActorDied("", message.instances, certificate, calls.actor, calls.id)
+    kind = BrokenActor if calls.actor else BrokenSession
+    return kind(calls.id, message.executor, message.text, message.traceback)
 
 
 def log(error: BrokenSession) -> None:

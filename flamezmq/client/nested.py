@@ -27,8 +27,8 @@ from flamezmq.client.api import Client
 from flamezmq.client.arguments import reduce_client, value_payload
 from flamezmq.client.future import Future
 from flamezmq.client.session import CANCEL_SECONDS, Session
-from flamezmq.core.caller import FINISHED, RAW, RAW_ERROR, RUNNING, Calls, Dependent, Record
-from flamezmq.core.nested import NestedCalls
+from flamezmq.core.caller import DONE, FINISHED, RAW, RAW_ERROR, RUNNING, Calls, Dependent, Record
+from flamezmq.core.nested import NestedCalls, OrderedCalls
 from flamezmq.running import Current, in_place
 from flamezmq.serialize.failures import dump_error
 from flamezmq.serialize.functions import load_function
@@ -110,15 +110,15 @@ class NestedClient(Client):
 
     # --- sessions
 
-    def _new_calls(self, alias: int, id: str) -> Calls:
-        return NestedCalls(alias, id)
+    def _new_calls(self, alias: int, id: str, ordered: bool = False) -> Calls:
+        return OrderedCalls(alias, id) if ordered else NestedCalls(alias, id)
 
     def _environment(self) -> m.Environment:
         return self._executor.home.environment or super()._environment()
 
     def _spec(self, **asked: Any) -> m.SessionSpec:
         for what in ("initializer", "max_tasks_per_child"):
-            if asked.get(what):
+            if asked.get(what) and asked.get("restarts", -1) < 0:
                 raise ValueError(f"{what} is not for nested tasks: who waits for them runs them in place")
         spec = super()._spec(**asked)
         return structs.replace(spec, outer=self._executor.session)
@@ -142,8 +142,12 @@ class NestedClient(Client):
         calls = future._session._calls
         if super()._take_needs(future, function, call):
             assert isinstance(calls, NestedCalls)
+            if isinstance(calls, OrderedCalls):  # calls behind it must not come before it
+                self._wait(lambda: all(need._state in DONE for _, need in call.needs), None)
             calls.put_aside((future, function, call))
             self._aside[calls.alias] = calls
+            if isinstance(calls, OrderedCalls):
+                self._promote()
         return False
 
     def _promote(self) -> None:

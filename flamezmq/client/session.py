@@ -7,6 +7,7 @@ pickle the arguments, append to the outbox.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from flamezmq.serialize.values import dump_call
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
+    from flamezmq.client.actor import Actor, ActorSession
     from flamezmq.client.api import Client
 
 #: An outbox of so many tasks is sent without waiting for more.
@@ -44,6 +46,9 @@ class Session(Steering):
     the block is left by an exception.  Usable by many threads at a time.
     """
 
+    #: Whether its tasks run in the order in which they were submitted, in one process.
+    ordered = False
+
     def __init__(self, client: Client, calls: Calls) -> None:
         self._client = client
         self._calls = calls
@@ -52,6 +57,7 @@ class Session(Steering):
         self._name = client._functions.name
         self._drive = client._drive
         self._wait = client._wait
+        self._actors: dict[int, ActorSession] = {}  # that end with it
 
     @property
     def id(self) -> str:
@@ -139,6 +145,36 @@ class Session(Steering):
         check_map(iterables, chunksize)
         return Mapped(self, fn, iterables, ordered, chunksize, timeout, progress)
 
+    def actor(
+        self, cls: type, /, *args: Any, max_restarts: int = 0, max_retries: int = 0, **kwargs: Any
+    ) -> Actor:
+        """Make one instance `cls(*args, **kwargs)` in a process of its own; returns its handle.
+
+        The handle's methods are those of the class: `a.method(x)` returns a Future.  Calls run one
+        after the other, in the order in which they were submitted.  The actor ends with this session,
+        when it is closed, or when the last reference to the handle is gone.
+
+        Args:
+            max_restarts: how often a fresh instance is made after the process has died; calls that
+                had not begun then run there.
+            max_retries: how often the call that ran when the process died is started again on the
+                next instance, before it fails with ActorDied.
+
+        Raises:
+            TypeError, ValueError: `cls` is no class, or a number is none that it can be.
+            Unpicklable: the class, or an argument of its constructor, can't travel.
+            ClientClosed, RouterLost, Refused: there is nobody to make it.
+
+        An exception in a call fails that call only.  One in the constructor fails all calls with
+        BrokenActor.  One round trip; the instance is made meanwhile.
+        """
+        client = self._client
+        if client._closed or self._calls.closed:
+            self._refuse()
+        from flamezmq.client.actor import make
+
+        return make(client, self, cls, args, kwargs, max_restarts, max_retries)
+
     def status(self) -> Status:
         """How many of the session's tasks are pending, running, succeed, failed, cancelled: a `Status`.
 
@@ -168,10 +204,12 @@ class Session(Steering):
                 their futures are cancelled all the same.
         """
         calls, client = self._calls, self._client
+        if not (calls.closed or cancel):
+            self._wait(lambda: not calls.unfinished, None)
+        if self._actors:
+            self._close_actors(cancel)
         if calls.closed:
             return
-        if not cancel:
-            self._wait(lambda: not calls.unfinished, None)
         self._cancel_rest()
         try:
             client._tell(m.Close(calls.alias))
@@ -198,6 +236,12 @@ class Session(Steering):
         return f"<flamezmq.Session {self.id}: {self._calls.unfinished} unfinished>"
 
     # --- how
+
+    def _close_actors(self, cancel: bool) -> None:
+        """All of them, also when one of them fails."""
+        with ExitStack() as stack:
+            for actor in list(self._actors.values()):
+                stack.callback(actor.close, cancel)
 
     def _refuse(self) -> None:
         self._client._check_open()

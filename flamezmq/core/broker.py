@@ -19,6 +19,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from flamezmq.core import (
+    actors,
     changes,
     checks,
     control,
@@ -63,6 +64,8 @@ class Broker:
         self.laden: dict[int, Executor] = {}  # executors with more than one task
         self.paused: dict[int, Executor] = {}  # executors whose task waits for its own tasks
         self.spare: dict[int, Worker] = {}  # workers that have spare executors
+        self.unplaced: dict[int, float] = {}  # actors that wait for an executor: since when
+        self.gated: dict[int, int] = {}  # actors with a call that waits for others -> its index
         self.delaying: dict[int, Session] = {}  # sessions with tasks that wait for their time
         self.look_at = math.inf  # when to look whether some task is over its timeout
         self.owing: dict[int, Client] = {}  # clients of whose values some were let go
@@ -132,8 +135,10 @@ class Broker:
             deaths.kill_overdue(self, now, out)
         if self.owing:
             needs.fetch(self, out)
+        if self.gated:
+            actors.open_gates(self)
         dispatch.balance(self, now, out)
-        if (self.paused or self.spare) and not self.draining:
+        if (self.paused or self.spare or self.unplaced) and not self.draining:
             spares.balance(self, now, out)
 
     def next_deadline(self, now: float) -> float | None:
@@ -153,7 +158,7 @@ class Broker:
             due.append(max(turn, now + 0.001))
         if self.laden and self.scheduler.idle:
             due.append(now + self.limits.overdue_seconds)
-        if self.paused or self.spare:
+        if self.paused or self.spare or self.unplaced:
             due += spares.deadlines(self, now)
         return min(due, default=None)
 
@@ -206,6 +211,7 @@ class Broker:
             return  # said twice
         if open_already is not None:
             raise ProtocolError(f"session {message.session} is open already")
+        actors.check_spec(message.spec)
         client.inner = bool(message.spec.within)
         if self.draining and not client.inner:
             out.append((peer, m.Opened(message.session, "this router is stopping; try again later"), []))
@@ -245,11 +251,14 @@ class Broker:
             functions.pop(number, None)
         if session.functions is not functions:
             session.functions = functions
-            if type(session.queue) is deque and any(f.priority for f in functions.values()):
+            ranked = not session.actor and type(session.queue) is deque
+            if ranked and any(f.priority for f in functions.values()):
                 session.queue = Ranks(session.queue)
         queued = used
         if wants:
             runs = needs.keep_aside(session, runs, wants, out)
+            if session.actor:
+                self.gated.setdefault(session.number, actors.gate(session))
             queued -= len(wants)
         session.queue.extend(runs)
         session.next_index += used
@@ -333,6 +342,8 @@ class Broker:
                 executor.asked.append((session, None))
                 out.append((executor.peer, m.Retract(session.number, 0), []))
         control.on_session_end(session, out)
+        if session.actor:
+            actors.on_end(self, session, now)
         self.demand(session)
         self.forget_if_over(session)
 
@@ -511,7 +522,9 @@ class Broker:
 
     def demand(self, session: Session) -> None:
         """Tell the scheduler how many executors the session could use."""
-        if session.number in self.sessions:
+        if session.actor and session.number in self.sessions:
+            self.scheduler.want(session.number, actors.wanted(self, session))
+        elif session.number in self.sessions:
             more = 0
             if session.queued and dispatch.may_have(session):
                 more = dispatch.worth(session, len(self.executors))

@@ -23,7 +23,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from flamezmq.core.link import Link
-from flamezmq.errors import Certificate, FlameError, ProtocolError, TaskLost, TaskTimeout
+from flamezmq.errors import ActorDied, Certificate, FlameError, ProtocolError, TaskLost, TaskTimeout
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
@@ -55,6 +55,20 @@ Need = tuple["Calls", Any]  # a future whose value a task takes, and the calls t
 def weight(payload: Any) -> int:
     """Bytes of a payload with all its buffers."""
     return sum(map(len, payload)) if type(payload) is list else len(payload)
+
+
+def certificate_of(died: m.Died) -> Certificate:
+    """What the worker has reported, as users see it."""
+    return Certificate(
+        f"{died.node}/{died.number}",
+        died.node,
+        died.pid,
+        died.signal,
+        died.exit_code,
+        died.oom,
+        died.rss_bytes,
+        died.stderr,
+    )
 
 
 class Dependent:
@@ -152,6 +166,7 @@ class Calls:
     committed  indices below it are in messages
     needs      index -> what the task needs: held until it has ended, for the router may ask for it
     needed     (alias, index) -> future, of all that is held so, by all calls of this client
+    actor      the name of its class, if this is an actor's session
     """
 
     def __init__(
@@ -172,6 +187,7 @@ class Calls:
         self.closed = False
         self.broken: Exception | None = None  # with it fails what is submitted yet
         self.error = ""
+        self.actor = ""
         self.counts: m.Counts | None = None
         self.faults = 0  # messages with an error in them, so far
         self.failed = self.cancelled = 0  # tasks that ended before the router had heard of them
@@ -378,19 +394,11 @@ class Calls:
             self.heavy_bytes -= sum(map(self.heavy.pop, indices, repeat(0)))
 
     def on_lost(self, message: m.Lost, tell: Tell) -> None:
-        died = message.certificate
-        certificate = Certificate(
-            f"{died.node}/{died.number}",
-            died.node,
-            died.pid,
-            died.signal,
-            died.exit_code,
-            died.oom,
-            died.rss_bytes,
-            died.stderr,
-        )
+        certificate = certificate_of(message.certificate)
         task_id = f"{self.id}/{message.index}"
         error: FlameError = TaskLost(task_id, message.attempts, certificate, message.label)
+        if self.actor:
+            error = ActorDied(task_id, message.attempts, certificate, message.label, self.id)
         if message.timeout:  # its executor was killed for that
             error = TaskTimeout(task_id, message.timeout, message.attempts)
         self._end([message.index], ERROR, error, FINISHED, tell)

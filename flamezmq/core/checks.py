@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from flamezmq.core import needs
+from flamezmq.core import actors, needs
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
@@ -31,8 +31,9 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
     for peer, executor in broker.executors.items():
         assert executor.peer == peer and broker.by_name[executor.token, executor.number] == peer
         assert executor.tasks == sum(map(len, executor.held))
-        assert (peer in broker.laden) == (executor.tasks > 1)
+        assert (peer in broker.laden) == (executor.tasks > 1 and not executor.aside)
         assert executor.session is None or executor.session.executors[peer] is executor
         assert not executor.exiting or executor.session is None
     assert set(mourned) <= set(broker.executors)
     needs.check(broker)
+    actors.check(broker)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from flamezmq.core import events, needs, printed, retries, spares
-from flamezmq.core.dispatch import requeue
+from flamezmq.core import actors, dispatch, events, needs, printed, retries, spares
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Run, rejoin
 from flamezmq.wire import messages as m
@@ -58,6 +57,8 @@ def bury(broker: Broker, peer: int, died: m.Died | None, now: float, out: Effect
         del session.begun[index]
     _answer_for(broker, executor, out)
     broker.fed.update(session.executors)
+    if executor.aside:
+        actors.on_death(broker, executor, session, died, now, out)
     broker.demand(session)
     broker.forget_if_over(session)
 
@@ -118,7 +119,7 @@ def mourn(
             again.append(piece)
     executor.held.clear()
     executor.tasks = 0
-    requeue(session, rejoin(again, session.retried))
+    dispatch.requeue(session, rejoin(again, session.retried))
     return lost
 
 
@@ -149,11 +150,17 @@ def _lost(executor: Executor, session: Session, run: Run, index: int, died: m.Di
     session.charges.pop(index, None)
     session.retried.pop(index, None)
     if died is None:
-        died = m.Died(
-            executor.number, executor.pid, executor.node, session.number, index, executor.finished,
-            "", 0, False, 0, (f"its node {executor.node} is gone",),
-        )  # fmt: skip
+        died = unseen(executor, session, index, f"its node {executor.node} is gone")
     return m.Lost(session.alias, index, run.attempt, died, label=run.function.label)
+
+
+def unseen(executor: Executor, session: Session, index: int, reason: str) -> m.Died:
+    """What is said of the end of an executor that no worker has reported."""
+    finished = executor.finished
+    return m.Died(
+        executor.number, executor.pid, executor.node, session.number, index, finished,
+        "", 0, False, 0, (reason,),
+    )  # fmt: skip
 
 
 def kill_orphans(broker: Broker, orphans: dict[int, float], now: float, out: Effects) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from flamezmq.core import events, wear
+from flamezmq.core import actors, events, wear
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Function, Run, merge
 from flamezmq.wire import messages as m
@@ -63,7 +63,10 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
         session = executor.session
         if session is None:
             continue
-        if session.counted and wear.is_spent(executor, session):
+        if session.actor:
+            if actors.attend(broker, executor, session, now, out):
+                staying.append(executor)
+        elif session.counted and wear.is_spent(executor, session):
             wear.replace(broker, executor, session, now, out)
         elif session.queued and not executor.leaving and may_have(session):
             staying.append(executor)
@@ -77,7 +80,10 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
         moves = scheduler.decide(now)
         given = bool(moves.assign)
         for peer, number in moves.assign:
-            _bind(broker.executors[peer], broker.sessions[number], now)
+            executor, session = broker.executors[peer], broker.sessions[number]
+            _bind(executor, session, now)
+            if session.actor:
+                actors.settle(broker, executor, session, now, out)
         staying = [broker.executors[peer] for peer, _ in moves.assign] + staying
         for peer, _ in moves.replace:
             broker.executors[peer].exiting = True
@@ -158,7 +164,7 @@ def _feed_all(broker: Broker, executors: list[Executor], little: bool, out: Effe
             share = shares[session.number] = -(-session.queued // len(session.executors))
         if session.queued:
             _feed(broker, executor, session, share, little, out)
-        if not executor.tasks:
+        if not executor.tasks and not session.actor:
             broker.fed[executor.peer] = executor  # the others have taken all: it is free again
 
 
@@ -183,6 +189,8 @@ def _feed(
             n = min(n, 1 - before - count)  # it may be long: an idle one shall have the next
         n = min(n, max(share, int(WORTH_SECONDS / estimate) if known else 1) - count)
         n = min(n, len(run), most - count)
+        if session.actor and session.blocked:
+            n = min(n, actors.gate(session) - run.start)
         if n <= 0:
             break
         if n == len(run):
@@ -214,7 +222,7 @@ def _feed(
             session.busy += 1
             executor.since = broker.now
         session.held += count
-        if executor.tasks > 1:
+        if executor.tasks > 1 and not session.actor:  # nothing of an actor's goes elsewhere
             broker.laden[executor.peer] = executor
         broker.demand(session)
 

@@ -77,6 +77,8 @@ class Session:
     closed: bool = False
     root: Session | None = None  # the outermost whose tasks' tasks these are: its client hears the prints
     counted: bool = False  # it matters how many of its tasks an executor was given (core/wear.py)
+    actor: bool = False  # one process runs its tasks, in order, and nothing else (core/actors.py)
+    deaths: int = 0  # of an actor: how many instances it has lost
     # For those who look from outside (core/records.py), and give orders (core/control.py):
     opened_at: float = 0.0
     closed_at: float = -1.0
@@ -90,6 +92,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.counted = bool(self.spec.initializer or self.spec.max_tasks_per_child)
+        self.actor = self.spec.restarts >= 0
 
     def note_cancelled(self, indices: list[int]) -> None:
         """These tasks will never run; they have been taken out already."""
@@ -118,6 +121,7 @@ class Executor:
     asked     what it still has to answer, and for which session: None for a Retract, indices for a Drop
     taken     tasks that it was given, by session, of those that have them `counted`
     worn      the initializer of a session has failed in it: to be replaced
+    aside     it is an actor's, and not among those that sessions share
     heard     when it last said something
     stalled   its task takes longer than was believed: what it held besides was asked back
     since     when the oldest task that it holds came, or was the next: it runs since then
@@ -147,6 +151,7 @@ class Executor:
     reclaimed: bool = False  # it was to leave before it was paused
     taken: dict[int, int] = field(default_factory=dict)
     worn: bool = False
+    aside: bool = False
     environment: m.Environment | None = None
     owner: int = -1  # peer of the client whose environment it has
     bound_to: int = 0  # session number of the last Bind that was sent
@@ -177,6 +182,7 @@ class Worker:
     gpus: int = 0
     since: float = 0.0
     spare: int = 0  # that it was asked to have beside them
+    actors: int = 0  # executors that stand aside for actors: it has been asked for as many more
     idle_since: float | None = None  # since when it has had one too many
     leaving: bool = False
 
@@ -194,6 +200,7 @@ class Limits:
     overdue_seconds   an executor that was not heard for so long gives back what it holds
     orphan_seconds    a task whose client is gone may run on for so long
     grace_seconds     and one whose timeout is over, if it goes on in spite of having been interrupted
+    actors_per_worker  that may live at a time, on average
     """
 
     horizon_seconds: float = 0.002
@@ -206,6 +213,7 @@ class Limits:
     overdue_seconds: float = 0.005
     orphan_seconds: float = 1.0
     grace_seconds: float = 1.0
+    actors_per_worker: int = 64
     max_tasks: int = 1 << 17
     max_bytes: int = 256 << 20
     known_functions: int = 512

@@ -19,6 +19,7 @@ Functions over the broker's state; same rules.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -228,6 +229,9 @@ def _queue(broker: Broker, ready: list[Blocked]) -> None:
         runs.setdefault(session, []).append(run)
     for session, found in runs.items():
         found = rejoin(merge(found))
+        if session.actor:
+            _put_in_order(session, found)
+            found = []
         front = session.queue[0].start if session.queue else -1
         younger = [run for run in found if run.start > front]
         session.queue.extend(younger)
@@ -235,6 +239,17 @@ def _queue(broker: Broker, ready: list[Blocked]) -> None:
         dispatch.requeue(session, [run for run in found if run.start < front])
         broker.demand(session)
         broker.fed.update(session.executors)
+
+
+def _put_in_order(session: Session, found: list[Run]) -> None:
+    """Between those that were submitted before and after them."""
+    for run in found:
+        session.queue.insert(bisect_left(session.queue, run.start, key=_start), run)  # type: ignore[union-attr]
+        session.queued += len(run)
+
+
+def _start(run: Run) -> int:
+    return run.start
 
 
 # --- endings

@@ -190,3 +190,17 @@ class NestedCalls(Calls):
         assert set(self.kept) <= set(self.pending)
         assert set(self.untaken) | set(self.wanted) | set(self.refused) <= set(self.kept)
         assert all(self.pending[index] is record[0] for index, record in self.kept.items())
+
+
+class OrderedCalls(NestedCalls):
+    """The calls of an actor that a task has made: they run where its instance is, and nowhere else."""
+
+    def __init__(self, alias: int, id: str) -> None:
+        super().__init__(alias, id)
+        self.free = True
+
+    def take_newest(self) -> Record | None:
+        return None
+
+    def ask_back(self) -> list[int]:
+        return []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import deaths, departures, dispatch, printed
+from flamezmq.core import actors, deaths, departures, dispatch, printed
 from flamezmq.core.members import Effects, Worker
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
@@ -30,6 +30,7 @@ def on_register(
         message.cores, message.memory, message.gpus, now,
     )  # fmt: skip
     printed.on_worker(broker, peer, message.token, out)
+    actors.look_again(broker)
     broker.events.append(("node-joined", {"node": message.node, "executors": message.executors}))
 
 

@@ -3,7 +3,8 @@
 A paused executor gets nothing more, gives back what it has not begun, and no
 longer counts for its session.  If that leaves somebody without an executor for
 longer than a moment, its worker is asked for a spare one, at most as many as it
-has without them.  A spare that nobody needs for a while is told to exit.
+has without them.  A spare that nobody needs for a while is told to exit.  An
+actor that waits for an executor for longer than a moment is a reason, too.
 
 No wait depends on a spare: whoever waits takes back and runs in place what
 nobody has begun.  They keep the processors busy, no more.
@@ -35,7 +36,7 @@ def on_waiting(
     executor = broker.executor_of(peer)
     executor.heard = now
     session = executor.session
-    if session is not None and session.number == message.session:
+    if session is not None and session.number == message.session and not session.actor:
         (pause if message.waits else resume)(broker, executor, session, now, out)
 
 
@@ -81,14 +82,17 @@ def balance(broker: Broker, now: float, out: Effects) -> None:
     for executor in broker.paused.values():
         if executor.paused is not None:
             pauses.setdefault(executor.token, []).append(executor.paused)
+    unplaced = sum(now >= since + PATIENCE_SECONDS for since in broker.unplaced.values())
     for worker in broker.workers.values():
         if worker.leaving:
             continue
         paused = pauses.get(worker.token, [])
         wanted = min(sum(now >= since + PATIENCE_SECONDS for since in paused), worker.executors)
-        if lacking and wanted > worker.spare:
-            _target(broker, worker, wanted, out)
-        elif worker.spare > len(paused):
+        here = max(min(unplaced, broker.limits.actors_per_worker - worker.actors), 0)
+        unplaced -= here
+        if lacking and wanted + here > worker.spare:
+            retarget(broker, worker, wanted + here, worker.actors, out)
+        elif worker.spare > len(paused) + here:
             _let_go(broker, worker, now, out)
         else:
             worker.idle_since = None
@@ -102,29 +106,38 @@ def _let_go(broker: Broker, worker: Worker, now: float, out: Effects) -> None:
         worker.idle_since = now
     elif now >= worker.idle_since + KEEP_SECONDS:
         worker.idle_since = None
-        _target(broker, worker, worker.spare - 1, out)
+        retarget(broker, worker, worker.spare - 1, worker.actors, out)
         idle[-1].exiting = True
         broker.scheduler.remove_executor(idle[-1].peer, now)
         out.append((idle[-1].peer, m.Exit(), []))
 
 
-def _target(broker: Broker, worker: Worker, spare: int, out: Effects) -> None:
-    worker.spare = spare
+def retarget(broker: Broker, worker: Worker, spare: int, actors: int, out: Effects) -> None:
+    """It is to have so many executors beside its own; it is told if the sum is another one than before."""
+    before = worker.spare + worker.actors
+    worker.spare, worker.actors = spare, actors
     if spare:
         broker.spare[worker.peer] = worker
     else:
         broker.spare.pop(worker.peer, None)
-    out.append((worker.peer, m.Target(worker.executors + spare), []))
+    if spare + actors != before and not worker.leaving:
+        out.append((worker.peer, m.Target(worker.executors + spare + actors), []))
 
 
 def deadlines(broker: Broker, now: float) -> list[float]:
     """When `balance` may find something to do."""
     due = [e.paused + PATIENCE_SECONDS for e in broker.paused.values() if e.paused is not None]
+    due += [since + PATIENCE_SECONDS for since in broker.unplaced.values()]
     due = [when for when in due if when > now]
     for worker in broker.spare.values():
         if worker.idle_since is not None and not worker.leaving:
             due.append(worker.idle_since + KEEP_SECONDS)
     return due
+
+
+def worker_of(broker: Broker, executor: Executor) -> Worker | None:
+    """The worker that has started it, if that is still here."""
+    return next((w for w in broker.workers.values() if w.token == executor.token), None)
 
 
 def _is_idle(executor: Executor) -> bool:

@@ -133,7 +133,8 @@ class Resource(msgspec.Struct, array_like=True, frozen=True):
 class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     """What a session asks for.
 
-    Not read yet: `application`, `tenant`, `priority`, `weight`, and those from `min_executors` on.
+    Not read yet: `application`, `tenant`, `priority`, `weight`, and those from `min_executors` on,
+    but for `restarts`.
 
     within               "token/number" of the executor whose task has opened it (nested tasks), or ""
     max_executors        that serve it at a time; 0: no limit
@@ -148,7 +149,7 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     task_timeout         seconds that a run of a task may take, unless its options say; 0: as long as it likes
     common_data          a pickle for its service; empty: none
     detached             it outlives its client
-    restarts             of the instance, where the session is an actor; -1: it is none
+    restarts             how many more instances it may have, where the session is an actor; -1: it is none
     """
 
     name: str
@@ -503,12 +504,16 @@ class Broken(msgspec.Struct, tag=64, array_like=True):
     executor   its name ("node/number")
     text       type and text of the error
     traceback  as text
+    died       from the router: the session is an actor, and its last instance has died so
+    instances  and so many it has had
     """
 
     session: int
     executor: str
     text: str
     traceback: str
+    died: Died | None = None
+    instances: Index = 0
 
 
 FromClient = Open | Submit | Cancel | Close | Query | Supply | Ask | CloseSession | CancelTask | ChangeSession
