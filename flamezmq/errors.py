@@ -210,6 +210,25 @@ class ShimMissing(FlameError, ImportError):
         )
 
 
+class TaskCancelled(BaseException):
+    """Raised in a running task that is not wanted any more: it was cancelled, or its session was closed.
+
+    The task may clean up, for a second; then its process is ended.  As with `asyncio.CancelledError`,
+    `except Exception` does not catch it.  Who catches it should raise it again when it has cleaned
+    up; a value that the task returns all the same is its result.  The task's Future is cancelled:
+    its `result()` raises CancelledError, not this.
+
+    Fields: `task_id`.
+    """
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(task_id)
+        self.task_id = task_id
+
+    def __str__(self) -> str:
+        return f"task {self.task_id} was cancelled while it ran"
+
+
 class DependencyFailed(FlameError):
     """A task did not run, because a Future among its arguments has no value: it failed or was cancelled.
 

@@ -32,6 +32,7 @@ from flamezmq.serialize.initializer import Assigned
 from flamezmq.serialize.values import dump_value, load_call
 from flamezmq.shims.alarm import alarm
 from flamezmq.shims.attempts import note_attempts, prepare
+from flamezmq.shims.interrupts import AGAIN_MILLISECONDS, interrupts, unbroken
 from flamezmq.shims.slices import SliceResult
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
@@ -75,11 +76,15 @@ class Function:
         self.call: Callable[..., Any] = self._first_call
 
     def _first_call(self, /, *args: Any, **kwargs: Any) -> Any:
-        function = load_function(self._blob)  # fails each task that needs it, with the reason
+        self._load()  # fails each task that needs it, with the reason
+        return self.call(*args, **kwargs)
+
+    @unbroken  # else an import that was interrupted fails for ever
+    def _load(self) -> None:
+        function = load_function(self._blob)
         self.call, self.options = prepare(function)
         self._blob = b""
         self.share_globals()
-        return self.call(*args, **kwargs)
 
     def share_globals(self) -> None:
         """Let it see what initializers have assigned."""
@@ -180,12 +185,11 @@ class Executor:
                     ended = Ended(function, index, attempt, now)
                     self.ended.append(ended)
             try:
-                args, kwargs = load_call(payload)
-                output = _dumped(function.call(*args, **kwargs))
+                output = run_task(function, payload)
             except BaseException as error:
                 if self.terminated:
                     raise
-                if function.options is not None and self._send_back(function, index, attempt, error):
+                if self._send_back(function, index, attempt, error):
                     if self.session != session:
                         return  # as below
                     finished, ended, half = finished + 1, None, len(tasks) // 2 or -1
@@ -207,7 +211,7 @@ class Executor:
                 function.trust += 1
             else:
                 function.trust = -min(int((now - before) / SHORT_SECONDS), MOST_DISTRUST)
-            args = kwargs = payload = None  # type: ignore[assignment]  # the user's memory is the user's
+            payload = None  # the user's memory is the user's
             if len(tasks) == half or now > flush_at or type(output) is list or len(output) > FLUSH_BYTES:
                 self._flush()  # at half of what it held: more shall be here before the rest is done
                 if self.session != session:
@@ -234,6 +238,7 @@ class Executor:
             task = self.tasks.popleft()
         except IndexError:
             return  # the attendant has just given it back
+        words[page.PREPARING] = 1
         words[page.RUNNING] = task[1] + 1
         failure: BaseException | None = None
         try:
@@ -247,7 +252,7 @@ class Executor:
         self.tasks.appendleft(task)
         if failure is not None:
             self._break(session, failure)
-        words[page.RUNNING] = 0
+        words[page.RUNNING] = words[page.PREPARING] = 0
 
     def _break(self, session: int, error: BaseException) -> None:
         """Say that the session is broken, and drop what is held of it."""
@@ -273,19 +278,25 @@ class Executor:
             self._flush()
 
     def _send_back(self, function: Function, index: int, attempt: int, error: BaseException) -> bool:
-        """A task has failed: whether its options have it run again; if so, the router is told."""
-        options, retried = function.options, self.retried.pop(index, 0)
-        if options is None or self.forked:
+        """Whether a failed task has no result: it was interrupted, or runs again; then the router is told."""
+        hit, options = interrupts.has_hit(), function.options
+        if self.forked or not (hit or options):
             return False
-        if not options.again(error, retried):
+        retried = self.retried.pop(index, 0)
+        more: m.Interrupted | m.Retry
+        if hit or options is None:
+            more = m.Interrupted(self.session, index, attempt)
+        elif options.again(error, retried):
+            part = m.Slice(function.number, index, 1, attempt)
+            more = m.Retry(self.session, part, options.pause(retried))
+        else:
             note_attempts(error, attempt)
             return False
         if self.nested is not None:
             self.nested.task_ended(failed=True)
         self.words[page.FINISHED] += 1
         self.words[page.RUNNING] = 0
-        part = m.Slice(function.number, index, 1, attempt)
-        self._flush(m.Retry(self.session, part, options.pause(retried)))
+        self._flush(more)
         return True
 
     @staticmethod
@@ -295,7 +306,7 @@ class Executor:
         except BaseException as worse:  # an exception whose own methods fail
             return dump_error(RuntimeError(f"{type(error).__qualname__} that can't be reported: {worse!r}"))
 
-    def _flush(self, more: m.Begun | m.Retry | None = None, wait: bool = False) -> None:
+    def _flush(self, more: m.Begun | m.Retry | m.Interrupted | None = None, wait: bool = False) -> None:
         """Send what has ended, and `more`; `wait` for the next message."""
         if streams.printed:  # what has no newline yet is shown before its task has ended
             streams.flush_printed()
@@ -315,6 +326,11 @@ class Executor:
         ended = self.ended[-1:]
         return (self.session_id, index, ended[0].attempt) if index >= 0 and ended else None
 
+    def task_id(self) -> str:
+        """Of the task that runs now; not of one that it runs in place."""
+        session, index, _ = self.running() or ("", 0, 0)
+        return f"{session}/{index}"
+
     def who(self) -> tuple[str, int]:
         """Id and attempt of the task that runs now, for its own eyes."""
         try:
@@ -332,6 +348,7 @@ class Executor:
                 self.nested = NestedClient(self)
             return self.nested
 
+    @unbroken
     def pause(self, waits: bool) -> None:
         """Tell the router that the running task waits for its own tasks, or that it goes on."""
         self._to_say.append(m.Waiting(self.session, waits))
@@ -404,6 +421,8 @@ class Executor:
             self._give_back(message.keep, None)
         elif kind is m.Drop:
             self._give_back(0, set(message.indices))
+        elif kind is m.Interrupt:
+            interrupts.note(message.session, message.indices)
         elif kind is m.Huddle:
             self.line.huddle(message.cpu)
         elif kind is m.Exit:
@@ -512,13 +531,19 @@ class Executor:
                         announced = True
                     self.line.turn(0)
                     if (words[page.RUNNING], words[page.FINISHED]) == task:
-                        self.line.turn(1000)
+                        again = interrupts.ring(self.session, task)
+                        self.line.turn(AGAIN_MILLISECONDS if again else 1000)
         finally:
             self._attending = False
 
 
-def _dumped(value: Any) -> Any:
-    """The value as a payload; in a slice, what can't be pickled spoils nothing but itself."""
+def run_task(function: Function, payload: Any) -> Any:
+    """Make a call, and its value a payload; all in which a task may be interrupted.
+
+    In a slice, what can't be pickled spoils nothing but itself.
+    """
+    args, kwargs = load_call(payload)
+    value = function.call(*args, **kwargs)
     try:
         return dump_value(value)
     except Unpicklable:
@@ -540,10 +565,12 @@ def main(config: ExecutorConfig) -> None:
     executor = running.executor = Executor(config)
     streams.mark_streams(executor.words)
     alarm.serve(executor.words, executor.who)
+    interrupts.serve(executor.words, executor.task_id, run_task)
 
     def in_child() -> None:
         executor.forked = True
         alarm.abandon()
+        interrupts.abandon()
         executor.line.abandon()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # of a child of the user's, `terminate` means its end
 

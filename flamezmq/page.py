@@ -10,9 +10,10 @@ from __future__ import annotations
 import mmap
 import os
 
-SIZE = 64
+SIZE, WORDS = 64, 8
 SESSION, RUNNING, FINISHED = 0, 1, 2  # words; RUNNING holds the index + 1, 0 when idle
 DUE = 3  # nanoseconds of the monotonic clock, 0 when nothing is due
+PREPARING = 4  # not 0 while an initializer runs, before its first task
 
 
 def create() -> int:

@@ -245,10 +245,11 @@ class Worker:
 
     def _on_kill(self, message: m.Kill, now: float) -> None:
         overdue = message.grace >= 0
-        if overdue:
-            held = self.held.get(message.number)
-            if held is None or not _is_overdue(held.words, now - message.grace):
-                return  # its task has ended meanwhile, or has begun later than the router knows
+        held = self.held.get(message.number)
+        if overdue and (held is None or not _is_overdue(held.words, now - message.grace)):
+            return  # its task has ended meanwhile, or has begun later than the router knows
+        if message.index >= 0 and (held is None or not _runs(held.words, message.session, message.index)):
+            return  # it has ended, or waits behind another one
         self._do(self.agent.on_kill_order(message.number, now, overdue))
 
     # --- what the zygote tells
@@ -455,6 +456,12 @@ def _stop_on_signal(worker: Worker) -> None:
 def _is_overdue(words: memoryview, now: float) -> bool:
     """Whether a task runs whose time was over at `now`."""
     return 0 < words[page.DUE] <= now * 1e9
+
+
+def _runs(words: memoryview, session: int, index: int) -> bool:
+    """Whether this task runs."""
+    running = words[page.SESSION], words[page.RUNNING]
+    return running == (session, index + 1) and not words[page.PREPARING]
 
 
 def main(config: WorkerConfig) -> int:

@@ -197,6 +197,31 @@ def test_what_is_quick_enough_has_its_value_and_may_clean_up_if_it_is_not(
     assert words(tmp_path / "x") == ["tidied"]
 
 
+def test_a_sessions_task_timeout_is_for_tasks_whose_options_have_none(client: flm.Client) -> None:
+    with client.session("short", task_timeout=0.1, options=flm.options(retries=0)) as session:
+        errors = [
+            session.submit(waste, "sleep").exception(WAIT_SECONDS),
+            session.submit(flm.options(timeout=0.2)(waste), "sleep").exception(WAIT_SECONDS),
+            next_error(session.map(waste, ["sleep"])),
+        ]
+        assert [type(error) for error in errors] == [flm.TaskTimeout] * 3
+        assert [error.seconds for error in errors] == [0.1, 0.2, 0.1]  # type: ignore[union-attr]
+    with client.session("long", task_timeout=0.1, options=flm.options(timeout=0.3)) as session:
+        error = session.submit(waste, "sleep").exception(WAIT_SECONDS)
+        assert isinstance(error, flm.TaskTimeout)
+        assert error.seconds == 0.3
+    with pytest.raises(ValueError, match="`task_timeout` is -1"):
+        client.session("x", task_timeout=-1)
+
+
+def next_error(results: Iterator[Any]) -> BaseException | None:
+    try:
+        next(results)
+    except Exception as error:
+        return error
+    return None
+
+
 @pytest.mark.parametrize("how", ["sleep", "in C"])
 def test_a_timeout_is_a_reason_to_run_again(client: flm.Client, how: str) -> None:
     def late_once() -> int:

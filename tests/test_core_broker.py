@@ -240,7 +240,8 @@ def test_closing_cancels_what_waits_and_asks_back_what_is_held() -> None:
 
     said = stage.say(CLIENT, m.Close(1))
 
-    assert said == [(FIRST, m.Retract(session.number, 0)), (CLIENT, m.Closed(1))]
+    interrupt = m.Interrupt(session.number, [])
+    assert said == [(FIRST, m.Retract(session.number, 0)), (FIRST, interrupt), (CLIENT, m.Closed(1))]
     assert stage.say(FIRST, m.Retracted(session.number, [m.Slice(1, 2, 1, 1)])) == []
     assert session.number in stage.broker.sessions, "a task runs"
     stage.finish(1)

@@ -255,7 +255,7 @@ def test_a_node_that_registers_again_replaces_what_it_was() -> None:
 def test_what_a_client_that_is_gone_still_runs_is_ended_after_a_while() -> None:
     stage = stage_with(2)
     session = next(iter(stage.broker.sessions))
-    assert stage.lose(CLIENT) == [(FIRST, m.Retract(session, 0))]
+    assert stage.lose(CLIENT) == [(FIRST, m.Retract(session, 0)), (FIRST, m.Interrupt(session, []))]
     stage.say(FIRST, m.Retracted(session, [m.Slice(1, 2, 1, 1)]))
 
     stage.wait(stage.broker.limits.orphan_seconds / 2)

@@ -111,7 +111,7 @@ class ClientBehind(Client):
             future = self._unwanted.popleft()
             by_session.setdefault(future._session, []).append(future)
         for session, futures in by_session.items():
-            session._abandon(futures)
+            session._abandon(futures, running=True)
 
     def _may_wait(self) -> bool:
         return False

@@ -119,8 +119,9 @@ class Answer(asyncio.Future):  # type: ignore[type-arg]
     """The result of one task, now or later: an `asyncio.Future`, made by `submit` of `flm.aio`.
 
     To be awaited in the event loop in which it was made, as often as you like.  Cancelling it, or
-    the asyncio task that awaits it, cancels the task unless it has begun.  A task's own exception
-    comes with its remote traceback as `__cause__`.
+    the asyncio task that awaits it, cancels the task; if that runs, `flm.TaskCancelled` is raised in
+    it, as CancelledError would be in a task of asyncio's.  A task's own exception comes with its
+    remote traceback as `__cause__`.
     """
 
     __slots__ = ("_light",)
@@ -134,7 +135,7 @@ class Answer(asyncio.Future):  # type: ignore[type-arg]
             msg: what the CancelledError is to say.
 
         Does not wait: what has not begun by the time the router hears of it never will; a task that
-        runs is not interrupted, its result is dropped.
+        runs is interrupted, and killed with its executor if it goes on for another second.
         """
         if not super().cancel(msg):
             return False

@@ -74,7 +74,7 @@ class Mapped:
         self._items = iter(self._slices.open(future))
 
     async def aclose(self) -> None:
-        """Stop: what has not begun is cancelled, nothing more is pulled from the inputs.  Does not wait."""
+        """Stop: what has not ended is cancelled, nothing more is pulled from the inputs.  Does not wait."""
         self._items = iter(())
         self._let_go()
 

@@ -19,10 +19,10 @@ from flamezmq.cli.ctl_output import output_option
 @output_option
 @address_option
 def close_command(session: str, output: str, address: str | None) -> None:
-    """Close a session: what waits is cancelled, what runs has a second to end.
+    """Close a session: what waits is cancelled, what runs is interrupted.
 
-    After that its executors are replaced.  Its client is told, and so are its futures: they are
-    cancelled, with the reason.
+    What goes on for another second is killed with its executor.  Its client is told, and so are its
+    futures: they are cancelled, with the reason.
     """
     with connect(address) as controller:
         done, text = controller.close_session(session, by())
@@ -31,16 +31,18 @@ def close_command(session: str, output: str, address: str | None) -> None:
 
 @click.command("cancel")
 @click.argument("task", shell_complete=session_ids)
+@click.option("--running", is_flag=True, help="Interrupt it if it has begun, and wait for its end.")
 @output_option
 @address_option
-def cancel_command(task: str, output: str, address: str | None) -> None:
-    """Cancel a task that has not begun.
+def cancel_command(task: str, running: bool, output: str, address: str | None) -> None:
+    """Cancel a task that has not begun, or one that runs.
 
-    TASK is <session id>/<index>, as `future.task_id` says it.  A task that runs is not interrupted.
+    TASK is <session id>/<index>, as `future.task_id` says it.  A task that runs is interrupted with
+    --running only; if it goes on for another second it is killed with its executor.
     """
     session, index = task_of(task)
     with connect(address) as controller:
-        done, text = controller.cancel_task(session, index, by())
+        done, text = controller.cancel_task(session, index, by(), running)
     _tell(done, text, output)
 
 

@@ -192,6 +192,7 @@ class Client:
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         max_tasks_per_child: int | None = None,
+        task_timeout: float | None = None,
         options: Options | None = None,
     ) -> Session:
         """Open a session: the unit of work, with its share of the executors.
@@ -209,6 +210,8 @@ class Client:
             initargs: pickled here and now, as the initializer is.
             max_tasks_per_child: after so many tasks of this session (a slice of a `map` is one) an
                 executor process ends, and a fresh one takes its place; None means no limit.
+            task_timeout: seconds that a run of one of its tasks may take, unless options say otherwise:
+                the `timeout` of `flm.options`.
             options: those of all its functions, made by `flm.options`; what a function's own options
                 say comes before.
 
@@ -229,13 +232,12 @@ class Client:
             initargs=initargs,
             max_tasks_per_child=max_tasks_per_child,
         )
-        if options is not None and not isinstance(options, Options):
-            raise TypeError(f"`options` is {options!r}; it must be made by flm.options(...)")
+        defaults = terms.options_of_session(options, task_timeout)
         self._check_open()
         spec = self._spec(**limits)
         session = self._new_session(name)
-        if options is not None:
-            session._name = Defaults(self._functions, options).name
+        if defaults is not None:
+            session._name = Defaults(self._functions, defaults).name
         self._open_session(session, spec)
         return session
 
@@ -502,6 +504,8 @@ class Client:
             elif kind is m.Broken:
                 self._on_broken(calls, message)
             elif kind is m.Closed:
+                if calls.unfinished:  # nobody has asked for it: an odd router
+                    calls.cancel_all(self._on_end, f"session {calls.id} was closed by the router")
                 if calls.closed:  # not by us: now all that its tasks have printed is here
                     self._forget(calls.alias)
                 calls.closed = True

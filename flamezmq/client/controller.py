@@ -159,14 +159,16 @@ class Controller:
         """
         return self._order(m.CloseSession(self._next(), id, by))
 
-    def cancel_task(self, session: str, index: int, by: str) -> tuple[bool, str]:
+    def cancel_task(self, session: str, index: int, by: str, running: bool = False) -> tuple[bool, str]:
         """Cancel somebody's task if it has not begun; returns whether it was done, and a sentence.
+
+        running: interrupt it if it has.
 
         Raises:
             NotFound: there is no such session, or task.
             RouterLost: no answer in time; where an executor is asked it may still come.
         """
-        return self._order(m.CancelTask(self._next(), session, index, by))
+        return self._order(m.CancelTask(self._next(), session, index, by, running))
 
     def change_session(self, id: str, by: str, **what: Any) -> tuple[bool, str]:
         """Change somebody's session while it runs; returns whether it was done, and a sentence.

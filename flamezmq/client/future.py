@@ -129,23 +129,29 @@ class Future(cf.Future):  # type: ignore[type-arg]
         return self._state in DONE
 
     def cancelled(self) -> bool:
-        """Whether it was cancelled, so that it has never run and never will."""
+        """Whether it was cancelled: it has never run, or was interrupted, and never will."""
         return self._state in (CANCELLED, "CANCELLED")
 
     def running(self) -> bool:
         """Whether the task is known to have begun (short tasks are not announced)."""
         return self._state is RUNNING
 
-    def cancel(self) -> bool:
-        """Cancel the task unless it has begun; True when it is certain that it never will.
+    def cancel(self, *, running: bool = False) -> bool:
+        """Cancel the task; True when it is certain that it has no result and never will.
+
+        Args:
+            running: interrupt it if it runs.  `flm.TaskCancelled` is raised in it, wherever it
+                stands, so that it may clean up; if it goes on for another second its executor is
+                killed and replaced.  False, as in the standard library, leaves what runs alone.
 
         What has not left this process is cancelled at once.  For a task that was sent this asks
         the router, which takes it out of its queue or back from its executor, and waits for the
-        answer (at most a second; a round trip, mostly).  A task that runs is not interrupted.
+        answer (at most a second; a round trip, mostly), or for the end of a task that runs (five
+        seconds at most; some hundredths of one, mostly).
         """
         if self._state in DONE:
             return self._state is not FINISHED
-        return self._session._cancel(self)
+        return self._session._cancel(self, running)
 
     def add_done_callback(self, fn: Callable[[Any], Any]) -> None:
         """Call `fn(future)` when it is done; at once, in this thread, if it is done already.

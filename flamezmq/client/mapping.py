@@ -66,7 +66,11 @@ class Mapped:
         return next(self._items)
 
     def close(self) -> None:
-        """Stop: what has not begun is cancelled, nothing more is pulled from the inputs."""
+        """Stop: what has not ended is cancelled, nothing more is pulled from the inputs.
+
+        A slice that runs is interrupted, as by `Future.cancel(running=True)`, unless it ends within
+        some hundredths of a second.
+        """
         self._slices.cancel()
         self._stream.close()
 
@@ -214,7 +218,7 @@ class Slices:
 
     def cancel(self) -> None:
         """Send nothing more, and cancel what is on its way."""
-        self._session._abandon(self.drop())
+        self._session._abandon(self.drop(), running=True)
 
     def drop(self) -> deque[Future]:
         """Send nothing more; returns the futures that are on their way, which are nobody's now."""

@@ -35,6 +35,7 @@ from flamezmq.serialize.functions import load_function
 from flamezmq.serialize.pickler import add_reducer
 from flamezmq.serialize.values import dump_value, load_call
 from flamezmq.shims.attempts import in_place as call_in_place
+from flamezmq.shims.interrupts import interrupts, unbroken
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
@@ -295,6 +296,7 @@ class NestedClient(Client):
         finally:
             _depth.reset(token)
 
+    @unbroken  # else the thread would go on by itself
     def _run_in_a_thread(self, record: Record, depth: int) -> None:
         """With a fresh stack: this one is deep."""
         before = threading.stack_size(STACK_BYTES)
@@ -329,6 +331,8 @@ class NestedClient(Client):
             output = dump_value(call(*args, **kwargs))
         except BaseException as error:
             form, output = RAW_ERROR, dump_error(error)
+            if interrupts.has_hit():
+                raise  # the task that waits for this one is to end
         finally:
             sys.setrecursionlimit(limit)
             in_place.reset(token)

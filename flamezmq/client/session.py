@@ -35,6 +35,8 @@ MOST_TASKS = 1 << 20
 MOST_BYTES = 1 << 30
 #: How long `cancel` waits for the router's word.
 CANCEL_SECONDS = 1.0
+#: And how long for the end of tasks that are interrupted: their grace time, and the death of their executors.
+INTERRUPT_SECONDS = 5.0
 #: How long closing may take.
 CLOSE_SECONDS = 1.5
 
@@ -196,12 +198,37 @@ class Session(Steering):
         ended = counts.failed + calls.failed, counts.cancelled + calls.cancelled
         return Status(counts.pending + waiting, counts.running, counts.succeed, *ended, counts.suspended)
 
+    def cancel(self, futures: Iterable[Future] | None = None, *, running: bool = False) -> int:
+        """Cancel many tasks at once, as `Future.cancel` does one; returns how many of them are cancelled.
+
+        Args:
+            futures: of this session; None takes all that have not ended.
+            running: interrupt those that run.
+
+        Raises:
+            ValueError: one of the futures is of another session.
+
+        One message, and one wait for the answers, as long as that of `Future.cancel`.
+        """
+        calls, client = self._calls, self._client
+        with client._apply_lock:
+            wanted = dict.fromkeys(calls.unended() if futures is None else futures)
+        for future in wanted:
+            if future._session is not self:
+                raise ValueError(f"{future!r} is not of session {self.id}; cancel it in its own")
+        with client._apply_lock:
+            calls.cancel_unsent(wanted, client._on_end)
+        asked = [future for future in wanted if not future.done()]
+        if asked and not calls.closed:
+            self._cancel_sent(asked, running)
+        return sum(future.cancelled() for future in wanted)
+
     def close(self, cancel: bool = False) -> None:
         """Wait for the tasks and close the session.  Idempotent.
 
         Args:
-            cancel: do not wait; cancel what has not ended.  Tasks that run go on for a moment;
-                their futures are cancelled all the same.
+            cancel: do not wait; cancel what has not ended.  In tasks that run TaskCancelled is
+                raised, as by `Future.cancel(running=True)`; their futures are cancelled at once.
         """
         calls, client = self._calls, self._client
         if not (calls.closed or cancel):
@@ -277,24 +304,40 @@ class Session(Steering):
         if calls.outbox_bytes > MOST_BYTES:
             client._wait_for_room(lambda: not calls.outbox or calls.outbox_bytes < MOST_BYTES * 7 // 8)
 
-    def _cancel(self, future: Future) -> bool:
-        """Cancel one task; True when it is certain that it never runs."""
+    def _cancel(self, future: Future, running: bool) -> bool:
+        """Cancel one task; True when it is certain that it has no result, ever."""
         client, calls = self._client, self._calls
         with client._apply_lock:
             if calls.take_from_outbox(future):
                 calls.cancelled += 1
                 future._end_quietly(CANCELLED, client._errands.add)
                 return True
-        asked, cancels = (calls.alias, future._index), client._cancels
-        cancels[asked] = False
-        try:
-            client._tell(m.Cancel(calls.alias, [future._index]))
-            self._drive(lambda: future.done() or cancels.get(asked, True), monotonic() + CANCEL_SECONDS)
-        finally:
-            cancels.pop(asked, None)
+        self._cancel_sent([future], running)
         return future.cancelled()
 
-    def _abandon(self, futures: Iterable[Future]) -> None:
+    def _cancel_sent(self, futures: list[Future], running: bool) -> None:
+        """Ask the router, and wait until each has ended, or was refused."""
+        client, alias, cancels = self._client, self._calls.alias, self._client._cancels
+        left = {(alias, future._index): future for future in futures}
+        asked = list(left)
+
+        def answered() -> bool:
+            while left:  # each is looked at once that is answered
+                key, future = next(reversed(left.items()))
+                if not (future.done() or cancels.get(key, True)):
+                    return False
+                del left[key]
+            return True
+
+        cancels.update(dict.fromkeys(asked, False))
+        try:
+            client._tell(m.Cancel(alias, [index for _, index in asked], running))
+            self._drive(answered, monotonic() + (INTERRUPT_SECONDS if running else CANCEL_SECONDS))
+        finally:
+            for key in asked:
+                cancels.pop(key, None)
+
+    def _abandon(self, futures: Iterable[Future], running: bool = False) -> None:
         """Cancel tasks without waiting for an answer, by one message."""
         client, calls = self._client, self._calls
         if client._closed or calls.closed:
@@ -302,7 +345,7 @@ class Session(Steering):
         wanted = {future: None for future in futures if not future.done()}
         with client._apply_lock:
             calls.cancel_unsent(wanted, client._on_end)
-        self._ask_to_cancel([future._index for future in wanted if not future.done()])
+        self._ask_to_cancel([future._index for future in wanted if not future.done()], running)
 
     def _cancel_pending(self, keep: int) -> None:
         """Cancel what has not begun, but for the `keep` oldest that were sent; does not wait for answers."""
@@ -311,10 +354,10 @@ class Session(Steering):
             calls.cancel_unsent(None, client._on_end)
         self._ask_to_cancel(list(calls.pending)[keep:])
 
-    def _ask_to_cancel(self, indices: list[int]) -> None:
+    def _ask_to_cancel(self, indices: list[int], running: bool = False) -> None:
         try:
             if indices:
-                self._client._tell(m.Cancel(self._calls.alias, indices))
+                self._client._tell(m.Cancel(self._calls.alias, indices, running))
         except FlameError:
             pass  # the router is gone, and the tasks with it
 

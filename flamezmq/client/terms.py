@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from flamezmq.address import check
+from flamezmq.optioned import Options
+from flamezmq.optioned import options as make_options
 from flamezmq.serialize.initializer import dump_initializer
 
 
@@ -23,6 +25,19 @@ def check_client(address: str | None, executors: int | None, connect_timeout: fl
         raise ValueError(f"`executors` is for an embedded cluster; this client has an address, {address}")
     if type(executors) is not int or executors < 1:
         raise ValueError(f"`executors` is an integer from 1, not {executors!r}; None takes the usable cores")
+
+
+def options_of_session(options: Options | None, task_timeout: float | None) -> Options | None:
+    """What a session says of all its functions, if it says anything; raises as `flm.Client.session` says."""
+    if options is not None and not isinstance(options, Options):
+        raise TypeError(f"`options` is {options!r}; it must be made by flm.options(...)")
+    if task_timeout is None:
+        return options
+    try:
+        timeout = make_options(timeout=task_timeout)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("`timeout`", "`task_timeout`")) from None
+    return timeout if options is None else options.over(timeout)
 
 
 def of_session(

@@ -27,6 +27,7 @@ from flamezmq.core import (
     departures,
     dispatch,
     events,
+    interrupts,
     needs,
     nodes,
     overview,
@@ -75,6 +76,7 @@ class Broker:
         self.buried: dict[tuple[str, int], None] = {}  # lost before its worker reported its death
         self.mourned: dict[int, tuple[float, m.Died]] = {}  # peer -> when to bury it, at the latest
         self.orphans: dict[int, float] = {}  # executors that run what nobody waits for
+        self.unwanted: dict[int, Session] = {}  # sessions with tasks that are cancelled, and may run
         self.born = 0.0  # when the router was started
         self.draining = False  # see departures.drain
         #: What people may want to know of, as (event, fields); the host takes it away.
@@ -94,6 +96,7 @@ class Broker:
             m.Retracted: self._on_retracted,
             m.Waiting: partial(spares.on_waiting, self),
             m.Retry: partial(retries.on_retry, self),
+            m.Interrupted: partial(interrupts.on_interrupted, self),
             m.Broken: partial(wear.on_broken, self),
             m.Register: partial(nodes.on_register, self),
             m.Died: partial(nodes.on_died, self),
@@ -129,6 +132,8 @@ class Broker:
                     deaths.bury(self, peer, died, now, out)
         if self.orphans:
             deaths.kill_orphans(self, self.orphans, now, out)
+        if self.unwanted:
+            interrupts.kill_stubborn(self, now, out)
         if self.delaying:
             retries.release_due(self, now)
         if now >= self.look_at:
@@ -145,10 +150,11 @@ class Broker:
         """When `on_turn_end` must be called even if nothing comes in."""
         watched = self.delaying or self.look_at < math.inf
         busy = self.laden or self.scheduler.waiting or watched
-        if not (busy or self.mourned or self.orphans or self.spare):
+        if not (busy or self.mourned or self.orphans or self.spare or self.unwanted):
             return None
         due = [when for when, _ in self.mourned.values()]
         due += self.orphans.values()
+        due += interrupts.deadlines(self)
         if watched:
             due += [self.look_at, *(session.delayed[0][0] for session in self.delaying.values())]
         if self.draining:
@@ -181,9 +187,6 @@ class Broker:
                 self.end(session, "its client is gone", now, out)
             self.owing.pop(peer, None)
             client.later.clear()  # they refer to it: nothing here may make a cycle
-            for executor in self.executors.values():  # of sessions that were closed before, too
-                if executor.session is not None and executor.session.client is client:
-                    self.orphans[executor.peer] = now + self.limits.orphan_seconds
         if peer in self.workers:
             nodes.on_lost(self, self.workers.pop(peer), now, out)
         lost = self.executors.get(peer)
@@ -280,10 +283,15 @@ class Broker:
         session = self._session(peer, message.session)
         if session is None:
             return
-        self.cancel(session, set(message.indices), out)
+        self.cancel(session, set(message.indices), now, out, message.running)
 
-    def cancel(self, session: Session, wanted: set[int], out: Effects) -> None:
-        """Cancel what waits, ask executors for what they hold, refuse the rest."""
+    def cancel(
+        self, session: Session, wanted: set[int], now: float, out: Effects, running: bool = False
+    ) -> None:
+        """Cancel what waits, ask executors for what they hold, refuse the rest.
+
+        running: interrupt what runs
+        """
         gone = extract(session.queue, wanted)
         session.queued -= len(gone)
         if session.delayed:
@@ -292,13 +300,15 @@ class Broker:
             gone += needs.cancel(session, sorted(wanted))
         session.note_cancelled(gone)
         wanted.difference_update(gone)
-        refused = self._ask_back(session, wanted, out)
+        refused = self._ask_back(session, wanted, now, out, running)
         if gone or refused:
             control.tell_cancelled(session, gone, refused, out)
             needs.ended_badly(session, gone, out)
         self.demand(session)
 
-    def _ask_back(self, session: Session, wanted: set[int], out: Effects) -> list[int]:
+    def _ask_back(
+        self, session: Session, wanted: set[int], now: float, out: Effects, running: bool
+    ) -> list[int]:
         """Drop what executors hold of `wanted`; returns the indices that nobody holds."""
         for executor in session.executors.values():
             if not wanted:
@@ -307,6 +317,8 @@ class Broker:
             if held:
                 executor.asked.append((session, held))
                 out.append((executor.peer, m.Drop(session.number, held), []))
+                if running:
+                    interrupts.ask(self, session, executor, held, now, out)
                 wanted.difference_update(held)
         return sorted(wanted)
 
@@ -341,6 +353,8 @@ class Broker:
             if executor.tasks:
                 executor.asked.append((session, None))
                 out.append((executor.peer, m.Retract(session.number, 0), []))
+                interrupts.ask_for_all(self, session, executor, now, out)
+        interrupts.forget(self, session)
         control.on_session_end(session, out)
         if session.actor:
             actors.on_end(self, session, now)
@@ -416,6 +430,8 @@ class Broker:
             out.append((session.client.peer, message, frames))
         if outputs is not None:
             needs.on_outputs(self, session, message, outputs, out)
+        if session.unwanted:
+            interrupts.on_results(session, message, out)
         self.huddle.on_results(peer, ended, message.seconds[0], out)
         self.took_from(executor, session)
 
@@ -504,12 +520,12 @@ class Broker:
         if dropped is not None:
             gone = [i for run in runs for i in range(run.start, run.end)]
             session.note_cancelled(gone)
-            refused = sorted(set(dropped).difference(gone))
-            if not session.closed:
+            refused = sorted(set(dropped).difference(gone, session.unwanted))
+            if (gone or refused) and not session.closed:
                 control.tell_cancelled(session, gone, refused, out)
                 needs.ended_badly(session, gone, out)
         elif not session.closed:
-            dispatch.requeue(session, runs)
+            dispatch.requeue(session, interrupts.sort_out(session, runs, out) if session.unwanted else runs)
         else:
             session.cancelled += sum(map(len, runs))
         if runs:

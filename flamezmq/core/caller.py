@@ -197,6 +197,10 @@ class Calls:
     def unfinished(self) -> int:
         return len(self.outbox) + len(self.pending)
 
+    def unended(self) -> list[Any]:
+        """The futures of those."""
+        return [*self.pending.values(), *(record[0] for record in self.outbox)]
+
     # --- towards the router
 
     def complete(self, link: Link) -> None:

@@ -28,6 +28,9 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
         assert len(indices) == len(set(indices)), "a task is in two places"
         alone = {run.start for run in runs if len(run) == 1}
         assert session.closed or session.retried.keys() <= alone, "retried, and in company"
+        held = {i for e in session.executors.values() for run in e.held for i in range(run.start, run.end)}
+        assert session.unwanted.keys() <= held, "unwanted, and held by nobody"
+        assert not session.unwanted or broker.unwanted.get(session.number) is session
     for peer, executor in broker.executors.items():
         assert executor.peer == peer and broker.by_name[executor.token, executor.number] == peer
         assert executor.tasks == sum(map(len, executor.held))

@@ -1,9 +1,8 @@
 """Control: closing sessions and cancelling tasks for somebody who is not their client.
 
 The client is told by whom, in the words that the controller has given.  What an
-executor holds has to be asked back first: the controller's answer waits for that.
-What still runs of a session that was closed is ended with its executor after a
-moment: nobody waits for it, and whoever gives such an order wants the executor.
+executor holds has to be asked back first, or interrupted: the controller's
+answer waits for that.
 
 Functions over the broker's state; same rules.
 """
@@ -13,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from flamezmq.core import needs
 from flamezmq.core.members import Effects, Session
 from flamezmq.wire import messages as m
 
@@ -57,15 +57,13 @@ def on_close_session(
     by = message.by[:MOST_CHARACTERS]
     out.append((session.client.peer, m.ClosedBy(session.alias, by), []))
     broker.close_session(session, f"closed by {by}", now, out)
-    for executor in session.executors:
-        broker.orphans[executor] = now + broker.limits.orphan_seconds
     waited = session.cancelled - before
     text = f"session {session.id} is closed; tasks that waited and are cancelled: {waited:,}"
     out.append((peer, m.Done(message.request, DONE, text), []))
 
 
 def on_cancel_task(
-    broker: Broker, peer: int, message: m.CancelTask, _frames: list[Any], _now: float, out: Effects
+    broker: Broker, peer: int, message: m.CancelTask, _frames: list[Any], now: float, out: Effects
 ) -> None:
     session, index = broker.records.find(message.session), message.index
     why, outcome = "", NOT_FOUND
@@ -84,8 +82,16 @@ def on_cancel_task(
     if older is not None:  # one each, so that nobody can pile them up
         text = f"task {session.id}/{index} was asked for again: the answer goes there"
         out.append((peer, m.Done(older, NOT_DONE, text), []))
-    if session.cancelling.add(index, message.by[:MOST_CHARACTERS], peer, message.request):
-        broker.cancel(session, {index}, out)
+    first = session.cancelling.add(index, message.by[:MOST_CHARACTERS], peer, message.request)
+    if first or message.running:
+        broker.cancel(session, {index}, now, out, message.running)
+
+
+def cancelled(session: Session, indices: list[int], out: Effects) -> None:
+    """These will never run, and have been taken from where they were: say so, and fail what needs them."""
+    session.note_cancelled(indices)
+    tell_cancelled(session, indices, [], out)
+    needs.ended_badly(session, indices, out)
 
 
 def tell_cancelled(session: Session, gone: list[int], refused: list[int], out: Effects) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from flamezmq.core import actors, dispatch, events, needs, printed, retries, spares
+from flamezmq.core import actors, control, dispatch, events, needs, printed, retries, spares
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Run, rejoin
 from flamezmq.wire import messages as m
@@ -36,7 +36,7 @@ def bury(broker: Broker, peer: int, died: m.Died | None, now: float, out: Effect
         broker.scheduler.expect_none()  # nobody comes in its place
     session, executor.session = executor.session, None
     if session is None:
-        _answer_for(broker, executor, out)
+        _answer_for(broker, executor, now, out)
         return
     session.executors.pop(peer, None)
     events.unbound(session, now)
@@ -55,7 +55,7 @@ def bury(broker: Broker, peer: int, died: m.Died | None, now: float, out: Effect
             session.cancelled += executor.tasks
     for index in [i for i, holder in session.begun.items() if holder == peer]:
         del session.begun[index]
-    _answer_for(broker, executor, out)
+    _answer_for(broker, executor, now, out)
     broker.fed.update(session.executors)
     if executor.aside:
         actors.on_death(broker, executor, session, died, now, out)
@@ -63,11 +63,11 @@ def bury(broker: Broker, peer: int, died: m.Died | None, now: float, out: Effect
     broker.forget_if_over(session)
 
 
-def _answer_for(broker: Broker, executor: Executor, out: Effects) -> None:
+def _answer_for(broker: Broker, executor: Executor, now: float, out: Effects) -> None:
     """It is dead, and took its answers with it; also those for a session that it had left already."""
     for asked, dropped in executor.asked:
         if dropped is not None and not asked.closed:
-            broker.cancel(asked, set(dropped), out)
+            broker.cancel(asked, set(dropped), now, out)
 
 
 def _end_within(broker: Broker, executor: Executor, now: float, out: Effects) -> None:
@@ -75,8 +75,6 @@ def _end_within(broker: Broker, executor: Executor, now: float, out: Effects) ->
     name = f"{executor.token}/{executor.number}"
     for session in [s for s in broker.sessions.values() if s.spec.within == name and not s.closed]:
         broker.end(session, "the executor of its task is gone", now, out)
-        for other in session.executors:
-            broker.orphans[other] = now + broker.limits.orphan_seconds
 
 
 def mourn(
@@ -88,17 +86,22 @@ def mourn(
     ran; those before it had finished, but their results died with it: they run
     again without a charge, and so do those that had not begun.  Without a report
     the oldest is taken for the one that ran.  A task for whose timeout it was
-    killed has failed by that; whether it runs again its options say.
+    killed has failed by that; whether it runs again its options say.  What is
+    unwanted never does.
     """
     running, executed = _last_moments(executor, session, died)
     overdue = died.running if died and died.overdue and died.session == session.number else -1
     again: list[Run] = []
     lost: list[int] = []
+    unwanted: list[int] = []
     position = 0
     for run in executor.held:
         for index in range(run.start, run.end):
             began = position <= executed
             position += 1
+            if index in session.unwanted:
+                unwanted.append(index)
+                continue
             piece = run.between(index, index + 1)
             if index == overdue and run.function.timeout:
                 if not retries.after_timeout(broker, session, piece, now):
@@ -120,6 +123,8 @@ def mourn(
     executor.held.clear()
     executor.tasks = 0
     dispatch.requeue(session, rejoin(again, session.retried))
+    if unwanted:
+        control.cancelled(session, unwanted, out)
     return lost
 
 
@@ -164,7 +169,7 @@ def unseen(executor: Executor, session: Session, index: int, reason: str) -> m.D
 
 
 def kill_orphans(broker: Broker, orphans: dict[int, float], now: float, out: Effects) -> None:
-    """End executors that still run a task whose client is gone."""
+    """End executors that still run a task of a session that has ended."""
     for peer, due in list(orphans.items()):
         executor = broker.executors.get(peer)
         if executor is None or not executor.tasks:

@@ -70,6 +70,7 @@ class Session:
     begun: dict[int, int] = field(default_factory=dict)  # index -> executor: those that said so
     charges: dict[int, int] = field(default_factory=dict)  # index -> executors it took down
     retried: dict[int, int] = field(default_factory=dict)  # index -> how often its options had it run again
+    unwanted: dict[int, float] = field(default_factory=dict)  # index, held -> when to kill if it runs
     succeed: int = 0
     failed: int = 0
     cancelled: int = 0
@@ -97,6 +98,9 @@ class Session:
     def note_cancelled(self, indices: list[int]) -> None:
         """These tasks will never run; they have been taken out already."""
         self.cancelled += len(indices)
+        if self.unwanted:
+            for index in indices:
+                self.unwanted.pop(index, None)
         if self.retried:
             for index in indices:
                 self.retried.pop(index, None)
@@ -198,8 +202,8 @@ class Limits:
     max_grant         tasks in one message
     drain_seconds     after a death, how long its last messages may still arrive
     overdue_seconds   an executor that was not heard for so long gives back what it holds
-    orphan_seconds    a task whose client is gone may run on for so long
-    grace_seconds     and one whose timeout is over, if it goes on in spite of having been interrupted
+    orphan_seconds    a task whose session has ended may run on for so long, after it was interrupted
+    grace_seconds     and one that was cancelled, or whose timeout is over
     actors_per_worker  that may live at a time, on average
     """
 

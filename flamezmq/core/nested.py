@@ -55,6 +55,9 @@ class NestedCalls(Calls):
     def unfinished(self) -> int:
         return len(self.aside) + super().unfinished
 
+    def unended(self) -> list[Any]:
+        return [*super().unended(), *self.aside]
+
     # --- what needs others
 
     def put_aside(self, record: Record) -> None:

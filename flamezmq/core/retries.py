@@ -15,9 +15,9 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import dispatch, events
+from flamezmq.core import control, dispatch, events
 from flamezmq.core.backoff import pause
-from flamezmq.core.members import Effects, Session
+from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Run
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def on_retry(
-    broker: Broker, peer: int, message: m.Retry, _frames: list[Any], now: float, _out: Effects
+    broker: Broker, peer: int, message: m.Retry, _frames: list[Any], now: float, out: Effects
 ) -> None:
     """Take the task out of what its executor holds; it runs again, unless its session is closed.
 
@@ -40,12 +40,23 @@ def on_retry(
         raise ProtocolError("one task at a time is sent back to be run again")
     if session is None or session.number != message.session:
         return  # it answers a session that it does not serve any more
-    index, held = part.first, executor.held
-    if not (
-        dispatch.is_first(held, index, 1, part.attempt)
-        or dispatch.bring_to_front(held, index, 1, part.attempt)
-    ):
+    run = take_running(executor, session, part.first, part.attempt, now)
+    if run is None:
         return
+    if session.closed:
+        session.cancelled += 1
+    elif part.first in session.unwanted:
+        control.cancelled(session, [part.first], out)
+    else:
+        _again(broker, session, run, message.seconds, now)
+    broker.took_from(executor, session)
+
+
+def take_running(executor: Executor, session: Session, index: int, attempt: int, now: float) -> Run | None:
+    """Take a task that has ended without a result from its executor; None if it does not hold it so."""
+    held = executor.held
+    if not (dispatch.is_first(held, index, 1, attempt) or dispatch.bring_to_front(held, index, 1, attempt)):
+        return None
     run = held[0].take(1)
     executor.load -= held[0].estimate
     if not len(held[0]):
@@ -56,11 +67,7 @@ def on_retry(
     executor.since = now
     executor.stalled = False
     session.begun.pop(index, None)
-    if session.closed:
-        session.cancelled += 1
-    else:
-        _again(broker, session, run, message.seconds, now)
-    broker.took_from(executor, session)
+    return run
 
 
 def after_timeout(broker: Broker, session: Session, run: Run, now: float) -> bool:

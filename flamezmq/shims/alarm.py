@@ -24,6 +24,7 @@ from typing import Any
 
 from flamezmq import page
 from flamezmq.errors import TaskTimeout
+from flamezmq.shims.interrupts import unbroken
 
 try:  # what `signal.signal` would do, without 10 us for making enums
     from _signal import signal as set_handler  # type: ignore[import-not-found]
@@ -83,12 +84,14 @@ class Alarm:
             finally:
                 self._clear(clock, before)
 
+    @unbroken
     def _clear(self, clock: _Clock, before: Any) -> None:
         if clock in self._clocks:
             self._clocks.remove(clock)
         self._set()
         set_handler(signal.SIGALRM, signal.SIG_DFL if before is None else before)
 
+    @unbroken
     def _set(self) -> None:
         """Ring when the first of them is due, and write that down."""
         dues = [clock.due for clock in self._clocks]

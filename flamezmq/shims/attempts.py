@@ -14,6 +14,7 @@ from typing import Any
 
 from flamezmq.optioned import Optioned, Options
 from flamezmq.shims.alarm import alarm
+from flamezmq.shims.interrupts import interrupts
 
 
 def prepare(function: Callable[..., Any]) -> tuple[Callable[..., Any], Options | None]:
@@ -58,7 +59,7 @@ class InPlace:
                     return alarm.call(options.seconds, retried + 1, self.fn, *args, **kwargs)
                 return self.fn(*args, **kwargs)
             except Exception as error:
-                if not options.again(error, retried):
+                if interrupts.has_hit() or not options.again(error, retried):
                     note_attempts(error, retried + 1)
                     raise
             sleep(options.pause(retried))

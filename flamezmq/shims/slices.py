@@ -14,6 +14,7 @@ from flamezmq.optioned import Configured, Optioned, Options
 from flamezmq.serialize.failures import dump_error
 from flamezmq.serialize.values import dump_value
 from flamezmq.shims.attempts import in_place
+from flamezmq.shims.interrupts import interrupts
 from flamezmq.wire import messages as m
 
 
@@ -72,6 +73,8 @@ class Slicer(Configured):
                 values.extend(calls)
                 break
             except BaseException as error:
+                if interrupts.has_hit():
+                    raise  # the slice as a whole is cancelled
                 # extend() keeps what it had, and the iterator goes on with the next item
                 errors[len(values)] = dump_error(error)
                 values.append(None)

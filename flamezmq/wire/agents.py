@@ -62,11 +62,14 @@ class Printed(msgspec.Struct, tag=82, array_like=True):
 class Kill(msgspec.Struct, tag=83, array_like=True):
     """End this executor now; it does not answer.
 
-    grace  if not negative: only if its task is over its timeout by so many seconds, as its page says
+    grace           if not negative: only if its task is over its timeout by so many seconds, as its page says
+    session, index  if `index` is not negative: only if this task runs there (the router's session number)
     """
 
     number: int
     grace: float = -1.0
+    session: int = 0
+    index: int = -1
 
 
 class Target(msgspec.Struct, tag=86, array_like=True):

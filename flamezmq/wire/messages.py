@@ -28,6 +28,8 @@ from flamezmq.wire.agents import Printed as Printed
 from flamezmq.wire.agents import Register as Register
 from flamezmq.wire.agents import Target as Target
 from flamezmq.wire.changes import ChangeSession as ChangeSession
+from flamezmq.wire.interrupts import Interrupt as Interrupt
+from flamezmq.wire.interrupts import Interrupted as Interrupted
 from flamezmq.wire.needs import Supply as Supply
 from flamezmq.wire.needs import Unmet as Unmet
 from flamezmq.wire.needs import Wanted as Wanted
@@ -146,7 +148,6 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     delay_release        seconds that an executor stays bound to it without anything to do
     preempt_after        seconds after which executors that are due to others leave their tasks; 0: never
     gang                 so many executors serve it, or none; 0: any number
-    task_timeout         seconds that a run of a task may take, unless its options say; 0: as long as it likes
     common_data          a pickle for its service; empty: none
     detached             it outlives its client
     restarts             how many more instances it may have, where the session is an actor; -1: it is none
@@ -170,7 +171,6 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     delay_release: Seconds = 0.0
     preempt_after: Seconds = 0.0
     gang: Limit = 0
-    task_timeout: Seconds = 0.0
     common_data: bytes = b""
     detached: bool = False
     restarts: int = -1
@@ -240,10 +240,14 @@ class Submit(msgspec.Struct, tag=2, array_like=True):
 
 
 class Cancel(msgspec.Struct, tag=3, array_like=True):
-    """Cancel these tasks if they have not begun; answered by `Cancelled` (one or several)."""
+    """Cancel these tasks if they have not begun; answered by `Cancelled` (one or several).
+
+    running  interrupt those that run; for these the answer is how they end
+    """
 
     session: int
     indices: list[int]
+    running: bool = False
 
 
 class Close(msgspec.Struct, tag=4, array_like=True):
@@ -535,8 +539,8 @@ ToClient = (
     | ClosedBy
     | Broken
 )
-FromExecutor = Ready | RoutedResults | Begun | Retracted | Retry | Waiting | Broken
-ToExecutor = Bind | Grant | Retract | Drop | Exit | Huddle
+FromExecutor = Ready | RoutedResults | Begun | Retracted | Retry | Interrupted | Waiting | Broken
+ToExecutor = Bind | Grant | Retract | Drop | Interrupt | Exit | Huddle
 FromWorker = Register | Died | Printed | Flushed | Leave
 ToWorker = Kill | Flush | Target | Exit
 Message = Any

@@ -49,16 +49,18 @@ class CloseSession(msgspec.Struct, tag=8, array_like=True):
 
 
 class CancelTask(msgspec.Struct, tag=9, array_like=True):
-    """Cancel another client's task if it has not begun; answered by `Done`.
+    """Cancel another client's task if it has not begun, or interrupt it; answered by `Done`.
 
     session, index  the session's id, the task's index in it
     by              as in `CloseSession`
+    running         interrupt it if it runs; the answer comes when it has ended
     """
 
     request: int
     session: str
     index: int
     by: str
+    running: bool = False
 
 
 class SessionRow(msgspec.Struct, array_like=True):

@@ -262,7 +262,8 @@ class Cluster:
         if sessions:
             session = random.choice(sessions)
             count = random.choice((1, 1, 3, 20))
-            session.user.cancel(session, [random.choice(session.futures) for _ in range(count)])
+            futures = [random.choice(session.futures) for _ in range(count)]
+            session.user.cancel(session, futures, running=random.random() < 0.5)
 
     def _close_early(self) -> None:
         sessions = [s for s in self.sessions if not s.closing]
@@ -455,6 +456,9 @@ class Cluster:
             attempts = [attempt for _, attempt in account.begins]
             assert all(a < b for a, b in zip(attempts, attempts[1:], strict=False)), f"{name}: {account}"  # noqa: RUF007
             assert account.took_down <= retries + 1, f"{name}: {account}"
+        if account.interrupted and not session.closing and session.calls.broken is None:
+            assert future.interrupt_asked or future._index in session.visited, f"{name} was interrupted"
+            assert future._state == caller.CANCELLED, f"{name} was interrupted: {account}"
         if future._state == caller.CANCELLED:
             asked = future.cancel_asked or future._index in session.visited
             assert asked or session.closing, f"{name} was cancelled by nobody"

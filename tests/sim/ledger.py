@@ -15,6 +15,7 @@ class Account:
     finished    how often it came to its end
     sent_back   how often it failed, and was to run again
     overdue     executors that were killed because it did not keep to its timeout
+    interrupted how often it ended because it was interrupted
     """
 
     begins: list[tuple[str, int]] = field(default_factory=list)
@@ -23,6 +24,7 @@ class Account:
     finished: int = 0
     sent_back: int = 0
     overdue: int = 0
+    interrupted: int = 0
 
 
 class Ledger:

@@ -6,6 +6,9 @@ when a task turns out to be long.  It reads its line when it flushes, and while
 a task runs for long (unless that task never lets go of the GIL).
 
 An initializer is the chance, as text, that it fails; it takes some milliseconds.
+
+A task that is interrupted ends a little later, or it does not want to: then it
+goes on for ever.
 """
 
 from __future__ import annotations
@@ -92,6 +95,8 @@ class SimExecutor:
         self.tasks: deque[Task] = deque()
         self.functions: dict[int, bytes] = {}
         self.retried: dict[int, int] = {}  # index -> how often it was sent back
+        self.unwanted: dict[int, None] = {}  # indices, of the session that it serves; -1: all
+        self.stuck: Task | None = None  # was interrupted, and goes on
         self.trust: dict[int, int] = {}
         self.initializers: dict[int, bytes] = {}  # session -> what is to be called before its first task
         self.initialized: dict[int, None] = {}
@@ -129,7 +134,7 @@ class SimExecutor:
             self.world.trace("executor", self.name, "lost the router:", reason)
             self.worker.on_exit(self, expected=False, code=70)
 
-    def _flush(self, more: m.Begun | m.Retry | None = None) -> None:
+    def _flush(self, more: m.Begun | m.Retry | m.Interrupted | None = None) -> None:
         """Send what has ended, then apply what came."""
         if self.ended:
             slices, seconds, outputs, failed = [], [], [], []  # type: ignore[var-annotated]
@@ -193,6 +198,7 @@ class SimExecutor:
             assert self.running < 0, "bound while it ran"
             self.session = message.session
             self.retried.clear()
+            self.unwanted.clear()
             if message.initializer:
                 assert message.session not in self.initialized, "an initializer is sent twice"
                 self.initializers[message.session] = message.initializer
@@ -204,6 +210,10 @@ class SimExecutor:
             wanted = set(message.indices)
             kept = [task for task in self.tasks if task[1] not in wanted]
             self._give_back(kept, [task for task in self.tasks if task[1] in wanted])
+        elif kind is m.Interrupt:
+            if message.session == self.session:
+                self.unwanted.update(dict.fromkeys(message.indices or [-1]))
+                self._ring()
         else:
             assert kind is m.Exit
             self.told_to_exit = True
@@ -214,6 +224,37 @@ class SimExecutor:
             self.retried.pop(index, None)
         slices = [m.Slice(function, index, 1, attempt) for function, index, attempt, _ in back]
         self.dialler.enqueue(m.Retracted(self.session, slices))
+
+    @property
+    def preparing(self) -> bool:
+        """Whether an initializer runs, and not yet the task."""
+        return self.running >= 0 and self.session in self.initializers
+
+    def _ring(self) -> None:
+        """The attendant: interrupt what runs if it is not wanted."""
+        task = self._task
+        if task is None or not self.attending or self.preparing:
+            return
+        if -1 in self.unwanted or task[1] in self.unwanted:
+            self.world.after(self.world.random.random() * 0.02, self._hit, task)
+
+    def _hit(self, task: Task) -> None:
+        if not self.alive or self._task is not task or self.stuck is task:
+            return
+        if self.world.random.random() < 0.2:
+            self.stuck = task
+            return
+        if self.paused:
+            self._pause(task, False)
+        self._task, self.attending = None, False
+        self.running, self.due = -1, 0.0
+        self.finished += 1
+        self.retried.pop(task[1], None)
+        if self.inner is not None:
+            self.inner.end(True)
+        self.ledger.of(head(task[3])).interrupted += 1
+        self._flush(m.Interrupted(self.session, task[1], task[2]))
+        self._next()
 
     # --- its work
 
@@ -309,6 +350,7 @@ class SimExecutor:
         if self.alive and self._task is task and self.running >= 0:
             self.attending = True
             self._flush(m.Begun(self.session, task[1], task[2]))
+            self._ring()
 
     def _pause(self, task: Task, waits: bool) -> None:
         """Its task waits for tasks of its own, or goes on."""
@@ -332,7 +374,7 @@ class SimExecutor:
             self.inner.ask_back()
 
     def _end(self, task: Task) -> None:
-        if not self.alive or self._task is not task:
+        if not self.alive or self._task is not task or self.stuck is task:
             return
         if self.paused:
             self.world.after(0.01, self._end, task)
@@ -418,6 +460,9 @@ class SimWorker:
                 return
             if message.grace >= 0 and not 0.0 < executor.due <= self.world.now - message.grace:
                 return  # its task has time left
+            runs = executor.session, executor.running
+            if message.index >= 0 and (runs != (message.session, message.index) or executor.preparing):
+                return  # another one runs
             self.world.trace("killed by order", executor.name)
             executor.killed_overdue = message.grace >= 0
             self.kill(executor, "SIGKILL", expected=True)

@@ -37,7 +37,7 @@ class Future:
         self._value: Any = None
         self._more = self  # somebody wants to be told
         self.name, self.payload, self.needs = name, payload, needs
-        self.cancel_asked = False
+        self.cancel_asked = self.interrupt_asked = False
         self.ends = 0
         self.expected = b""
 
@@ -203,16 +203,17 @@ class SimUser:
                     moved = True
         self.dialler.flush()
 
-    def cancel(self, session: SimSession, futures: list[Future]) -> None:
+    def cancel(self, session: SimSession, futures: list[Future], running: bool) -> None:
         wanted = []
         for future in futures:
             future.cancel_asked = True
+            future.interrupt_asked = future.interrupt_asked or running
             if session.calls.take_from_outbox(future):
                 session.tell(future, caller.CANCELLED)
             elif future._index >= 0:
                 wanted.append(future._index)
         if wanted:
-            self.dialler.send(m.Cancel(session.calls.alias, wanted))
+            self.dialler.send(m.Cancel(session.calls.alias, wanted, running))
 
     def close(self, session: SimSession) -> None:
         """As Session.close: what has not ended is cancelled here, whatever the router says later."""

@@ -52,7 +52,7 @@ class SimVisitor:
             index = random.randrange(len(futures) + 1)
             if session is not None:
                 session.visited[index] = None  # whichever task gets that index
-            message = m.CancelTask(self._last, name, index, "a visitor")
+            message = m.CancelTask(self._last, name, index, "a visitor", random.random() < 0.5)
         else:
             limit = random.choice((1, 10, 1000))
             message = m.Ask(self._last, kind, name, state=random.randrange(-1, 5), closed=True, limit=limit)
