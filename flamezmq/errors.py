@@ -135,8 +135,8 @@ class ServiceFailed(FlameError):
     """The program behind a shim died, did not answer, answered nonsense, or never became ready.
 
     Fields: `application`, its name; `what` happened to the program; `signal` that killed it ("" if none
-    did), or the `exit_code` that it ended with (None if it had to be ended); `stderr`, its last lines.
-    The next task gets a fresh program.
+    did), or the `exit_code` that it ended with (None if it had to be ended); `stderr`, its last lines;
+    `rss_bytes`, its largest resident size, if it ended by itself.  The next task gets a fresh program.
     """
 
     def __init__(
@@ -146,15 +146,16 @@ class ServiceFailed(FlameError):
         signal: str = "",
         exit_code: int | None = None,
         stderr: tuple[str, ...] = (),
+        rss_bytes: int = 0,
     ) -> None:
-        super().__init__(application, what, signal, exit_code, stderr)
+        super().__init__(application, what, signal, exit_code, stderr, rss_bytes)
         self.application, self.what, self.signal = application, what, signal
-        self.exit_code, self.stderr = exit_code, stderr
+        self.exit_code, self.stderr, self.rss_bytes = exit_code, stderr, rss_bytes
 
     def __str__(self) -> str:
         how = ""
         if self.signal:
-            how = f" (killed by {self.signal})"
+            how = f" (killed by {self.signal}, at most {self.rss_bytes / 2**20:.0f} MiB resident)"
         elif self.exit_code is not None:
             how = f" (exit code {self.exit_code})"
         said = "its last words: " + " | ".join(self.stderr[-5:]) if self.stderr else "it wrote no stderr"

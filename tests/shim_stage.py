@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from typing import Any
 import psutil
 
 from flamezmq import shims
+from flamezmq.errors import TaskTimeout
 from flamezmq.shims.base import Shim
 
 
@@ -107,3 +109,21 @@ def script(folder: Any, text: str, name: str = "service.sh") -> str:
     path.write_text(f"#!/bin/sh\n{text}")
     os.chmod(path, 0o755)
     return str(path)
+
+
+@contextmanager
+def interrupted(seconds: float) -> Iterator[None]:
+    """After so many seconds TaskTimeout is raised in the block, as an executor's alarm does."""
+    alarm_of_the_test = signal.getitimer(signal.ITIMER_REAL)
+
+    def ring(*_: object) -> None:
+        raise TaskTimeout("task", seconds, 1)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *alarm_of_the_test)

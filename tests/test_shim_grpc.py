@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flamezmq import shims
-from flamezmq.errors import BadPayload, ServiceError, ServiceFailed
+from flamezmq.errors import BadPayload, ServiceError, ServiceFailed, TaskTimeout
 from flamezmq.shims.protobuf import decode, encode
-from tests.shim_stage import App, Ctx, below, running, until
+from tests.shim_stage import App, Ctx, below, interrupted, running, until
 
 pytest.importorskip("grpc_tools", reason="needs grpcio-tools, to make a server from flame.proto")
 pytestmark = pytest.mark.processes
@@ -186,12 +186,21 @@ def test_a_server_that_fails_is_replaced_at_the_next_task(server: str, task: str
         assert other != pid
 
 
+def test_a_task_that_is_interrupted_ends_the_server_and_the_next_one_has_another(server: str) -> None:
+    ctx = Ctx()
+    with running(app(server), ctx) as shim:
+        pid = shim.invoke(ctx, 1)[1]
+        with pytest.raises(TaskTimeout), interrupted(0.2):
+            shim.invoke(ctx, "hang")
+        assert shim.invoke(ctx, 1)[1] != pid
+
+
 def test_a_server_that_dies_while_nobody_asks_it_is_replaced(server: str) -> None:
     ctx = Ctx()
     with running(app(server), ctx) as shim:
         pid = shim.invoke(ctx, 1)[1]
         os.kill(pid, signal.SIGKILL)
-        until(lambda: len(below()) == 1)
+        until(lambda: not shim._program.alive())  # type: ignore[attr-defined]
         assert shim.invoke(ctx, 1)[1] != pid
 
 

@@ -32,6 +32,9 @@ MODULES = (
     "test_serialize_failures",
     "test_serialize_functions",
     "test_serialize_values",
+    "test_shim_grpc",
+    "test_shim_http",
+    "test_shim_stdio",
     "test_testing",
     "test_zygote",
 )

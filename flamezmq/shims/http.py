@@ -23,7 +23,7 @@ import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.errors import ServiceError, ShimMissing
+from flamezmq.errors import FlameError, ServiceError, ShimMissing
 from flamezmq.shims.payloads import Payloads, from_json
 from flamezmq.shims.ports import HOST, free_port, is_free, listens
 from flamezmq.shims.roles import Application, Context
@@ -160,15 +160,22 @@ class Http(ServerShim):
                 body = self._body(response, deadline)
             finally:
                 response.close()
-        except httpx.TimeoutException:
-            raise TooLate from None
-        except (httpx.RemoteProtocolError, httpx.DecodingError) as error:
-            if "disconnected" in str(error):
-                raise CutOff(str(error)) from None
-            raise Nonsense(str(error)) from None
-        except httpx.TransportError as error:
-            raise CutOff(str(error) or type(error).__name__) from None
+        except httpx.HTTPError as error:
+            raise self._what_happened(error) from None
         return response.status_code, response.headers.get("Content-Type", ""), body
+
+    def _what_happened(self, error: httpx.HTTPError) -> BaseException:
+        httpx = self._httpx
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, FlameError):
+                return cause  # a TaskTimeout was raised amid a read, and taken for the socket's
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(error, httpx.TimeoutException):
+            return TooLate()
+        text = str(error) or type(error).__name__
+        nonsense = isinstance(error, httpx.RemoteProtocolError | httpx.DecodingError)
+        return Nonsense(text) if nonsense and "disconnected" not in text else CutOff(text)
 
     def _body(self, response: httpx.Response, deadline: float | None) -> bytes:
         body = bytearray()

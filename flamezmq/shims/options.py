@@ -19,11 +19,11 @@ class ShimOptions:
     """
 
     def __init__(self, application: Application, known: Mapping[str, Any]) -> None:
-        self._of = f"application {application.name!r} (shim {application.shim!r})"
         self._values = {**known, **application.options}
         for name in application.options:
             if name not in known:
-                raise ValueError(f"{self._of} has the option {name!r}; there are {', '.join(sorted(known))}")
+                names = ", ".join(sorted(known))
+                raise ValueError(f"the shim {application.shim} has no option {name!r}; there are {names}")
 
     def seconds(self, name: str) -> float | None:
         """A number above 0; None is no limit."""
@@ -31,32 +31,32 @@ class ShimOptions:
         if value is None:
             return None
         if type(value) not in (int, float) or not value > 0:
-            raise ValueError(f"{self._of}: {name} is a number of seconds above 0, not {value!r}")
+            raise ValueError(f"the option {name} is a number of seconds above 0, not {value!r}")
         return float(value)
 
     def flag(self, name: str) -> bool:
         value = self._values[name]
         if type(value) is not bool:
-            raise ValueError(f"{self._of}: {name} is true or false, not {value!r}")
+            raise ValueError(f"the option {name} is true or false, not {value!r}")
         return value
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
         value = self._values[name]
         if value not in choices:
-            raise ValueError(f"{self._of}: {name} is one of {', '.join(choices)}, not {value!r}")
+            raise ValueError(f"the option {name} is one of {', '.join(choices)}, not {value!r}")
         return str(value)
 
     def text(self, name: str) -> str:
         value = self._values[name]
         if type(value) is not str:
-            raise ValueError(f"{self._of}: {name} is a text, not {value!r}")
+            raise ValueError(f"the option {name} is a text, not {value!r}")
         return value
 
     def count(self, name: str) -> int:
         """An integer from 1."""
         value = self._values[name]
         if type(value) is not int or value < 1:
-            raise ValueError(f"{self._of}: {name} is an integer from 1, not {value!r}")
+            raise ValueError(f"the option {name} is an integer from 1, not {value!r}")
         return value
 
 
@@ -71,7 +71,4 @@ def check(shim: Callable[[Application], object], application: Application) -> No
 def check_command(application: Application) -> None:
     """Raises ValueError if there is none."""
     if not application.command:
-        raise ValueError(
-            f"application {application.name!r} (shim {application.shim!r}) has no command; "
-            "name the program to start"
-        )
+        raise ValueError(f"the shim {application.shim} needs a `command`, the program that it starts")

@@ -26,6 +26,10 @@ class Nonsense(ValueError):
     """A program has answered what is no message; the text shows it."""
 
 
+class Late(Exception):
+    """Its time is over.  (No TimeoutError: what interrupts a task is one.)"""
+
+
 class Reader(Protocol):
     """One answer, put together from what the pipe gives."""
 
@@ -111,7 +115,7 @@ class Talk:
             answer = self._exchange(message, reader, deadline)
         except Nonsense as error:
             raise program.failure(f"answered nonsense: {error}", dying=0.0) from None
-        except TimeoutError:
+        except Late:
             raise program.failure(f"has not answered within {seconds:g} s", dying=0.0) from None
         if answer is None:
             raise program.failure()
@@ -127,7 +131,7 @@ class Talk:
         while answer is None or rest:
             ready = {fd for fd, _ in self._poll.poll(_milliseconds(deadline))}
             if not ready:
-                raise TimeoutError
+                raise Late
             if stdin in ready and rest:
                 rest = _write(stdin, rest)
                 if not rest:
@@ -156,7 +160,7 @@ def run_once(program: Program, data: bytes, seconds: float | None, most: int) ->
             raise program.failure()
         program.end()
         return output
-    except TimeoutError:
+    except Late:
         raise program.failure(f"has not ended within {seconds:g} s", dying=0.0) from None
     except Nonsense as error:
         raise program.failure(str(error), dying=0.0) from None
@@ -178,7 +182,7 @@ def _serve_all(program: Program, data: bytes, deadline: float | None, most: int)
     while True:
         ready = {fd for fd, _ in poll.poll(_milliseconds(deadline))}
         if not ready:
-            raise TimeoutError
+            raise Late
         if program.murmur.fd in ready and not program.murmur.drain():
             poll.unregister(program.murmur.fd)
         if program.stdin in ready:

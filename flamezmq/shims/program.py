@@ -13,7 +13,7 @@ import socket
 from time import monotonic
 
 from flamezmq import processes
-from flamezmq.errors import ServiceFailed
+from flamezmq.errors import FlameError, ServiceFailed
 from flamezmq.folder import PrivateFolder
 from flamezmq.shims import warden
 from flamezmq.shims.murmur import Murmur
@@ -89,6 +89,7 @@ class Program:
             ended.signal if ended else "",
             ended.exit_code if ended and not ended.signal else None,
             self.murmur.last_words(),
+            ended.rss_bytes if ended else 0,
         )
 
 
@@ -152,7 +153,7 @@ class Keeper:
                 os.close(fd)
             if not isinstance(report, warden.Failed):
                 self.close()  # whatever it is doing, the next start has a warden of its own
-            if isinstance(error, OSError):
+            if isinstance(error, OSError) and not isinstance(error, FlameError):
                 raise ServiceFailed(app.name, f"can't be started: {error}") from error
             raise
         finally:
@@ -182,6 +183,8 @@ class Keeper:
         if self._end is not None:
             try:
                 warden.send(self._end, warden.End(grace))
+            except FlameError:
+                raise  # a TaskTimeout is an OSError, too
             except OSError:
                 pass  # it is gone, and its program with it; that is seen next
         self._await_end(program, grace + KILL_SECONDS)
@@ -217,6 +220,8 @@ class Keeper:
             report, _ = self._report(seconds)
             assert isinstance(report, warden.Ended), report
             program.ended = report
+        except FlameError:
+            raise  # as above
         except OSError:  # the warden was killed, or can't end it
             self.close()
             program.ended = warden.Ended("SIGKILL", 0, 0)

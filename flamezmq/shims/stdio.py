@@ -63,7 +63,7 @@ class Stdio(Shim):
             form = "json" if self.lines and not self.one_shot else "bytes"
         if form == "bytes" and self.lines and not self.one_shot:
             raise ValueError(
-                f"application {application.name!r}: bytes may hold newlines, so they need framing='frames'"
+                "the option payload is 'bytes'; they may hold newlines, so they need framing='frames'"
             )
         self.payloads = Payloads(application, form)
         self.takes_common_data = options.flag("common_data")
