@@ -137,3 +137,21 @@ def test_that_it_is_suspended_is_seen_from_outside_and_by_its_client() -> None:
     assert answer.sessions[0].state == SessionState.SUSPENDED
     stage.say(CLIENT, m.Query(1, 2))
     assert stage.heard(CLIENT, m.Counts) == [m.Counts(1, 2, 0, 0, 0, 0, 0, BOSS)]
+
+
+def test_a_suspended_actor_keeps_its_process_and_goes_on_in_order() -> None:
+    stage = Stage(executors=1)
+    actor = stage.open(initializer=b"make", restarts=0)
+    stage.submit(4)
+    stage.finish(1, 1.0, count=1)
+    before = [index for index, _ in stage.held()[0]]
+    change(stage, suspended=True)
+    function = stage.executor(1).held[0].function.number
+    back = before[1:]
+    stage.say(FIRST, m.Retracted(1, [m.Slice(function, back[0], len(back), 1)] if back else []))
+    stage.finish(1, 1.0)
+
+    assert list(actor.executors) == [FIRST]
+    assert stage.holds() == [0]
+    change(stage, suspended=False)
+    assert stage.held()[0][0] == (2, 1)

@@ -297,7 +297,9 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
         "kinds": kinds,
         "handshake": arrays(m.Hello, m.Welcome, m.Refuse),
         "structures": arrays(m.Slice, m.NewFunction, m.Options, m.Environment, m.Resource, m.SessionSpec),
-        "rows": arrays(m.SessionRow, m.ExecutorRow, m.NodeRow, m.TaskRow, m.LogRow, m.EventRow, m.RouterRow),
+        "rows": arrays(
+            m.SessionRow, m.ExecutorRow, m.NodeRow, m.TaskRow, m.LogRow, m.EventRow, m.Why, m.RouterRow
+        ),
         "client to router": direction(m.FromClient),
         "router to client": direction(m.ToClient),
         "executor to router": direction(m.FromExecutor),

@@ -25,6 +25,7 @@ from flamezmq.cli.ctl_base import (
 )
 from flamezmq.cli.ctl_change import cancel_command, close_command, resume_command, suspend_command
 from flamezmq.cli.ctl_events import events_command
+from flamezmq.cli.ctl_explain import explain_command
 from flamezmq.cli.ctl_list import list_command
 from flamezmq.cli.ctl_logs import logs_command
 from flamezmq.cli.ctl_ping import ping_command
@@ -41,6 +42,7 @@ Examples:
   flmctl view SESSION -t    one session, and its tasks
   flmctl logs SESSION       what its tasks have printed
   flmctl events SESSION     what has happened to it
+  flmctl explain TASK       why it waits, and since when
   flmctl top                all of it, anew each second
   flmctl cancel TASK        that has not begun
   flmctl close SESSION      and cancel what waits in it
@@ -83,6 +85,7 @@ for one in (
     resume_command,
     logs_command,
     events_command,
+    explain_command,
     top_command,
 ):
     command.add_command(one)
@@ -116,7 +119,8 @@ def main() -> NoReturn:
     except Refused as error:
         code, complaint = REFUSED, f"flmctl: the router refuses us: {error}"
     except RouterLost as error:
-        code, complaint = NO_ROUTER, f"flmctl: {error}"
+        # It is said to programs, who hold a client; a command is simply given again.
+        code, complaint = NO_ROUTER, f"flmctl: {error}".replace("open a new Client", "try again")
     except FlameError as error:
         code, complaint = FAILED, f"flmctl: {error}"
     except OSError as error:

@@ -22,7 +22,7 @@ GRACE_SECONDS = 0.5
 #: Rows that are asked for in one question; the router gives no more.
 PAGE_ROWS = 256
 
-SESSIONS, EXECUTORS, NODES, TASKS, LOGS, ROUTER, EVENTS = range(7)
+SESSIONS, EXECUTORS, NODES, TASKS, LOGS, ROUTER, EVENTS, WHY = range(8)
 _COLUMNS = ("sessions", "executors", "nodes", "tasks", "logs")
 
 
@@ -141,6 +141,15 @@ class Controller:
         """
         answer = self._ask(EVENTS, session=session, after=after)
         return answer.events, answer.more
+
+    def why(self, session: str, task: int = -1) -> m.Why:
+        """Where a task stands (by its index; -1: those of the session), and why it waits.
+
+        Raises:
+            NotFound: there is no such session, or task.
+        """
+        row: m.Why = self._only(self._ask(WHY, session=session, task=task).why, "answer to that")
+        return row
 
     def router(self) -> m.RouterRow:
         """The router itself: what it is, since when, and how many are with it."""

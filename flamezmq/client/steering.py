@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from flamezmq.client.happened import Event, event_of
 from flamezmq.client.inquiry import exchange
+from flamezmq.client.reasons import sentences
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
     from flamezmq.client.api import Client
+    from flamezmq.client.future import Future
     from flamezmq.core.caller import Calls
 
-#: The kind of question.
-EVENTS = 6
+#: The kinds of question.
+EVENTS, WHY = 6, 7
 #: Who does it, as others read it.
 BY = "its client"
 
@@ -54,6 +56,38 @@ class Steering:
         """
         answer = exchange(self._client, lambda request: m.Ask(request, EVENTS, self._calls.id))
         return [event_of(row) for row in answer.events]
+
+    def explain(self, future: Future | None = None) -> str:
+        """Why a task waits, and since when, in a sentence or two; of one that runs or has ended, that.
+
+        Args:
+            future: one of this session's; None asks about the session as a whole.
+
+        As `flmctl explain` says it.  One round trip.
+
+        Raises:
+            ValueError: the future is of another session.
+            NotFound: the router has forgotten the session.
+            ClientClosed, RouterLost: there is nobody to ask.
+        """
+        index = -1
+        if future is not None:
+            if future._session is not self:
+                raise ValueError(f"{future!r} is not of session {self._calls.id}; ask its own")
+            self._client._pump.push()
+            index = future._index
+            if index < 0:
+                return self._of_unsent(future)
+        answer = exchange(self._client, lambda request: m.Ask(request, WHY, self._calls.id, index))
+        return sentences(answer.why[0])
+
+    def _of_unsent(self, future: Future) -> str:
+        if future.done():
+            return "the task has ended, and was never sent to the router."
+        return (
+            "the task was not sent yet: the router has as many tasks, or bytes, of this client as it may "
+            "have, or the task waits for others of this program."
+        )
 
     def _change(self, **what: Any) -> bool:
         id = self._calls.id

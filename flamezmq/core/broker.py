@@ -172,7 +172,7 @@ class Broker:
         """A client takes its results too slowly (or again fast enough): stop (start) running for it."""
         client = self.clients.get(peer)
         if client is not None and client.held_back != held_back:
-            client.held_back = held_back
+            client.held_back, client.held_since = held_back, self.now
             for session in client.sessions.values():
                 events.note(session, events.HELD_BACK if held_back else events.GOES_ON, self.now)
                 self.demand(session)

@@ -101,20 +101,44 @@ def tell_cancelled(session: Session, gone: list[int], refused: list[int], out: E
     refused  these have begun or ended, or nobody knows them
     """
     if session.cancelling is None or not session.cancelling.waiting:
+        _remember(session, gone, "its client")
         out.append((session.client.peer, m.Cancelled(session.alias, gone, refused), []))
         return
     waiting = session.cancelling.waiting
     ours = [index for index in gone if index in waiting]
     for index in ours:
         reason = f"cancelled by {waiting[index][0]}"
+        _remember(session, [index], waiting[index][0])
         out.append((session.client.peer, m.Cancelled(session.alias, [index], [], reason), []))
         _answer(session, [index], DONE, "is cancelled", out)
     ended = [index for index in refused if index in waiting]
-    _answer(session, ended, NOT_DONE, "has begun or ended: it is not cancelled", out)
+    for index in ended:
+        by = cancelled_by(session, index)
+        words = f"was cancelled before, by {by}" if by else "has begun or ended: it is not cancelled"
+        _answer(session, [index], NOT_DONE, words, out)
     gone = [index for index in gone if index not in ours]
+    _remember(session, gone, "its client")
     refused = [index for index in refused if index not in ended]
     if gone or refused:
         out.append((session.client.peer, m.Cancelled(session.alias, gone, refused), []))
+
+
+def _remember(session: Session, indices: list[int], by: str) -> None:
+    """These were cancelled, for those who ask later; the last ranges of them."""
+    first = last = -1
+    for index in sorted(indices):
+        if index != last + 1 or first < 0:
+            if first >= 0:
+                session.gone.append((first, last, by))
+            first = index
+        last = index
+    if first >= 0:
+        session.gone.append((first, last, by))
+
+
+def cancelled_by(session: Session, index: int) -> str:
+    """Who has cancelled this task; empty: nobody, or that was long ago."""
+    return next((by for first, last, by in reversed(session.gone) if first <= index <= last), "")
 
 
 def on_session_end(session: Session, out: Effects) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: Of a session: messages with results that are remembered, and of each so many slices.
 RECENT_MESSAGES = 32
 RECENT_SLICES = 16
+#: And ranges of tasks that were cancelled.
+GONE_RANGES = 64
 #: Of an id or a name that a peer has chosen, so many characters are kept for people.
 NAME_CHARACTERS = 200
 
@@ -31,6 +33,7 @@ class Client:
     """A user's process.
 
     held_back   it has not taken its results, so it gets no more run
+    held_since  and since when
     inner       it is a task, and submits tasks of its own
     awaited     session -> index -> the blocked tasks that wait for this one
     later       blocked tasks that lack only values that were let go; oldest first
@@ -41,6 +44,7 @@ class Client:
     peer: int
     sessions: dict[int, Session] = field(default_factory=dict)
     held_back: bool = False
+    held_since: float = 0.0
     inner: bool = False
     awaited: dict[int, dict[int, dict[Blocked, None]]] = field(default_factory=dict)
     later: deque[Blocked] = field(default_factory=deque)
@@ -85,6 +89,9 @@ class Session:
     closed_at: float = -1.0
     ending: str = ""
     cancelling: Cancelling | None = None
+    gone: deque[tuple[int, int, str]] = field(
+        default_factory=lambda: deque(maxlen=GONE_RANGES)
+    )  # see control
     suspended: str = ""  # by whom; nothing is handed out (core/changes.py)
     suspended_at: float = 0.0
     events: Events | None = None  # what has happened (core/events.py)
@@ -174,6 +181,7 @@ class Worker:
     executors  so many it was started with
     since      when it came
     leaving    its executors are to end, and it gets no new ones
+    last_death, died_at  how an executor of it died last that was not to end, and when
     """
 
     peer: int
@@ -189,6 +197,8 @@ class Worker:
     actors: int = 0  # executors that stand aside for actors: it has been asked for as many more
     idle_since: float | None = None  # since when it has had one too many
     leaving: bool = False
+    last_death: str = ""
+    died_at: float = 0.0
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import actors, deaths, departures, dispatch, printed
+from flamezmq.core import actors, deaths, departures, dispatch, events, printed
 from flamezmq.core.members import Effects, Worker
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
@@ -53,6 +53,7 @@ def on_died(broker: Broker, peer: int, message: m.Died, _frames: list[Any], now:
     if worker is None:
         raise ProtocolError("this is a worker's message")
     if not message.expected:
+        worker.last_death, worker.died_at = events.in_a_line(message), now
         how = {"signal": message.signal} if message.signal else {"exit_code": message.exit_code}
         broker.events.append(("executor-lost", {"executor": f"{worker.node}/{message.number}", **how}))
     name = (worker.token, message.number)

@@ -15,7 +15,7 @@ from heapq import merge
 from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flamezmq.core import departures, events
+from flamezmq.core import departures, events, explain
 from flamezmq.core.logs import Piece
 from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session, Worker
 from flamezmq.core.records import Ended
@@ -114,6 +114,10 @@ def _session_row(s: Session, now: float) -> m.SessionRow:
         now - s.closed_at if s.closed else -1.0,
         s.ending,
     )
+
+
+def _no_task(session: Session, index: int) -> str:
+    return f"session {session.id} has no task {index}"
 
 
 # --- executors and nodes
@@ -293,7 +297,7 @@ def _logs(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
     if ask.session and session is None:
         return m.Answer(ask.request, _no_session(ask.session))
     if session is not None and ask.task >= session.next_index:
-        return m.Answer(ask.request, f"session {session.id} has no task {ask.task}")
+        return m.Answer(ask.request, _no_task(session, ask.task))
     if ask.executor and ask.executor not in records.logs:
         if not any(executor.name == ask.executor for executor in broker.executors.values()):
             return m.Answer(ask.request, _no_executor(ask.executor))
@@ -323,6 +327,17 @@ def _events(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
     return m.Answer(ask.request, events=page, more=more)
 
 
+def _why(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
+    session = broker.records.find(ask.session)
+    if session is None:
+        return m.Answer(ask.request, _no_session(ask.session))
+    if ask.task >= session.next_index:
+        return m.Answer(ask.request, _no_task(session, ask.task))
+    if ask.task < 0:
+        return m.Answer(ask.request, why=[explain.of_session(broker, session, now)])
+    return m.Answer(ask.request, why=[explain.of_task(broker, session, ask.task, now)])
+
+
 # --- the router
 
 
@@ -343,4 +358,4 @@ def _router(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
     return m.Answer(ask.request, router=[row])
 
 
-_ANSWERS = (_sessions, _executors, _nodes, _tasks, _logs, _router, _events)
+_ANSWERS = (_sessions, _executors, _nodes, _tasks, _logs, _router, _events, _why)

@@ -52,6 +52,7 @@ from flamezmq.wire.views import NodeRow as NodeRow
 from flamezmq.wire.views import RouterRow as RouterRow
 from flamezmq.wire.views import SessionRow as SessionRow
 from flamezmq.wire.views import TaskRow as TaskRow
+from flamezmq.wire.views import Why as Why
 
 #: Bumped when a message changes its meaning; both sides must agree on it.
 PROTOCOL = 1

@@ -16,9 +16,9 @@ class Ask(msgspec.Struct, tag=7, array_like=True):
     """Show me; answered by `Answer`.  For those who look from outside: they need no session.
 
     kind      0: sessions, 1: executors, 2: nodes, 3: tasks, 4: logs, 5: the router itself,
-              6: events of a session
-    session   only this one, by its id; "" for all (sessions, tasks, logs, events)
-    task      only what this task has printed, by its index; -1 for all (logs)
+              6: events of a session, 7: why a session, or a task, waits
+    session   only this one, by its id; "" for all (sessions, tasks, logs, events, why)
+    task      only this one, by its index; -1 for all (logs: what it has printed), for the session (why)
     executor  only this one, by its name; "" for all (executors, logs)
     state     only those in this state, a number of flamezmq/states.py; -1 for all (tasks)
     closed    also sessions that have ended of late (sessions)
@@ -27,7 +27,7 @@ class Ask(msgspec.Struct, tag=7, array_like=True):
     """
 
     request: int
-    kind: Annotated[int, msgspec.Meta(ge=0, le=6)]
+    kind: Annotated[int, msgspec.Meta(ge=0, le=7)]
     session: str = ""
     task: int = -1
     executor: str = ""
@@ -214,6 +214,76 @@ class EventRow(msgspec.Struct, array_like=True):
     left: int = 0
 
 
+class Why(msgspec.Struct, array_like=True):
+    """Where a task stands, or those of a session, and why nothing of that is handed out.
+
+    task         its index, -1: it is about the session
+    where        "runs"; "held" (by an executor, behind others); "queue"; "retry" (it waits for its time);
+                 "needs" (values of others); "ended"; or "session"
+    state        of the task; -1: it has ended, nobody remembers how
+    since        seconds since it was submitted, or has ended; of a session: of the next one that is queued;
+                 -1: unknown
+    attempt      the one that runs, or is to; 0: unknown
+    executor     its name, where the task is or was; of "executors die" the node
+    ahead        tasks before it, in the queue or there
+    current      index of the task that runs there, -1: none
+    runs_for     seconds for which it has been running
+    seconds      that it took; -1: unknown
+    delay        seconds until it may run again
+    lacking      so many values are not here
+    needs        the names of some of the tasks whose values those are, and
+    need_states  their states
+    fetching     all that is lacking has been here, and comes from the client again
+    queued, running, held, delayed, blocked  tasks of the session, by where they are
+    cause        why nothing is handed out of the queue: "" (that is not the reason), "closed", "suspended",
+                 "held back" (the client does not take its results), "router stops", "no workers",
+                 "no executors", "executors die", "limit" (it has as many as it may), "all" (it has all),
+                 "share" (others have the rest), "unsuitable" (the free ones have served other programs, and
+                 are being replaced), "now" (an executor is about to get it), "actor is busy", "actor starts"
+    by           who has suspended, cancelled or closed it; how executors die
+    cause_since  seconds since that is so, -1: unknown
+    have         executors that serve the session
+    limit        that may; 0: any number
+    executors    that there are
+    free         of them, those that serve nobody
+    workers      that there are
+    rivals       other sessions that have executors
+    waiting_rivals  other sessions in which tasks wait for executors
+    """
+
+    session: str
+    task: int
+    where: str = ""
+    state: int = -1
+    since: float = -1.0
+    attempt: int = 0
+    executor: str = ""
+    ahead: int = 0
+    current: int = -1
+    runs_for: float = -1.0
+    seconds: float = -1.0
+    delay: float = 0.0
+    lacking: int = 0
+    needs: list[str] = []
+    need_states: list[int] = []
+    fetching: bool = False
+    queued: int = 0
+    running: int = 0
+    held: int = 0
+    delayed: int = 0
+    blocked: int = 0
+    cause: str = ""
+    by: str = ""
+    cause_since: float = -1.0
+    have: int = 0
+    limit: int = 0
+    executors: int = 0
+    free: int = 0
+    workers: int = 0
+    rivals: int = 0
+    waiting_rivals: int = 0
+
+
 class RouterRow(msgspec.Struct, array_like=True):
     """The router itself.
 
@@ -254,6 +324,7 @@ class Answer(msgspec.Struct, tag=30, array_like=True):
     more: int = 0
     router: list[RouterRow] = []
     events: list[EventRow] = []
+    why: list[Why] = []
 
 
 class Done(msgspec.Struct, tag=31, array_like=True):

@@ -413,7 +413,7 @@ class Cluster:
         for session in self.broker.sessions.values():
             if session.suspended and not session.closed:
                 for executor in session.executors.values():
-                    assert executor.asked or executor.tasks == 1, f"{executor.name} keeps what has not begun"
+                    assert executor.asked or executor.tasks <= 1, f"{executor.name} keeps what has not begun"
         for _, message, _ in effects:
             if type(message) is m.Grant:
                 assert not self.broker.sessions[message.session].suspended, "a grant of a suspended session"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.client.controller import EVENTS, EXECUTORS, LOGS, NODES, SESSIONS, TASKS
+from flamezmq.client.controller import EVENTS, EXECUTORS, LOGS, NODES, SESSIONS, TASKS, WHY
+from flamezmq.client.reasons import sentences
 from flamezmq.core.link import ACK_AFTER_BYTES
 from flamezmq.core.overview import MOST_ROWS
 from flamezmq.wire import codec
@@ -40,7 +41,7 @@ class SimVisitor:
         self._last += 1
         session = random.choice(sessions) if sessions else None
         name = session.id if session is not None else "nobody"
-        looks = (SESSIONS, EXECUTORS, NODES, TASKS, TASKS, LOGS, EVENTS)
+        looks = (SESSIONS, EXECUTORS, NODES, TASKS, TASKS, LOGS, EVENTS, WHY, WHY)
         kind = random.choice((*looks, "cancel", "cancel", "close", "suspend", "suspend", "resume"))
         message: Any
         if kind == "close" and random.random() < 0.3:
@@ -56,6 +57,8 @@ class SimVisitor:
         else:
             limit = random.choice((1, 10, 1000))
             message = m.Ask(self._last, kind, name, state=random.randrange(-1, 5), closed=True, limit=limit)
+            if kind == WHY:
+                message.task = random.randrange(-1, len(session.futures)) if session is not None else -1
         self.waiting[self._last] = message
         self.dialler.send(message)
 
@@ -89,5 +92,6 @@ class SimVisitor:
             )
             assert max(len(some) for some in rows) <= min(said.limit, MOST_ROWS)
             assert message.more >= 0
+            assert all(sentences(why).endswith((".", ")")) for why in message.why)
             assert all(row.count > 0 and row.first >= 0 for row in message.tasks)
             assert len(codec.encode(message)) < MOST_BYTES

@@ -1,0 +1,163 @@
+"""Why a task waits, in words: for `flmctl explain`, and for `Session.explain`."""
+
+from __future__ import annotations
+
+from flamezmq.states import TaskState
+from flamezmq.wire import messages as m
+
+
+def sentences(why: m.Why) -> str:
+    """One to three plain sentences."""
+    if why.where == "session":
+        return f"{_of_session(why)} {_cause(why)}".rstrip()
+    name = f"task {why.session}/{why.task}"
+    said = _PLACES.get(why.where, _somewhere)(why)
+    return f"{name} {said} {_cause(why) if why.where in ('queue', 'retry') else ''}".rstrip()
+
+
+def span(seconds: float) -> str:
+    """A time as people say it: 0.31 s, 12 s, 3 min, 5 h, 2 days."""
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.2g} s" if seconds >= 0.01 else "an instant"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 172_800:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+# --- where it stands
+
+
+def _runs(why: m.Why) -> str:
+    again = f", attempt {why.attempt}" if why.attempt > 1 else ""
+    return f"runs on executor {why.executor}, since {span(why.runs_for)}{again}."
+
+
+def _held(why: m.Why) -> str:
+    return (
+        f"was given to executor {why.executor}, where it waits behind {_many(why.ahead, 'other')}; "
+        f"task {why.current} runs there, since {span(why.runs_for)}."
+    )
+
+
+def _queue(why: m.Why) -> str:
+    ahead = (
+        f"behind {_many(why.ahead, 'other')} of its session" if why.ahead else "as the next of its session"
+    )
+    since = f", since {span(why.since)}" if why.since >= 0 else ""
+    again = f" for attempt {why.attempt}" if why.attempt > 1 else ""
+    return f"is queued{again} {ahead}{since}."
+
+
+def _retry(why: m.Why) -> str:
+    when = f"in {span(why.delay)}" if why.delay > 0.01 else "now"
+    return f"has failed and is to run again {when}, as attempt {why.attempt}."
+
+
+def _needs(why: m.Why) -> str:
+    if why.fetching:
+        return "has all that it needs, and waits for values that come from its client again."
+    states = [f"{name} ({_state(state)})" for name, state in zip(why.needs, why.need_states, strict=False)]
+    values = _many(why.lacking, "other task")
+    named = f": {', '.join(states)}{', ...' if why.lacking > len(states) else ''}" if states else ""
+    return (
+        f"waits for the value{'' if why.lacking == 1 else 's'} of {values}{named}, since {span(why.since)}."
+    )
+
+
+def _state(state: int) -> str:
+    return "it runs" if state == TaskState.RUNNING else "it waits"
+
+
+def _ended(why: m.Why) -> str:
+    ago = f", {span(why.since)} ago" if why.since >= 0 else ""
+    where = f" on executor {why.executor}" if why.executor else ""
+    if why.state == TaskState.CANCELLED:
+        return f"is cancelled, by {why.by}."
+    if why.state == TaskState.SUCCEED:
+        return f"has ended with a value{where}{ago}."
+    if why.state == TaskState.FAILED:
+        return f"has failed{where}{ago}."
+    if why.cause == "closed":
+        return f"has ended, or was cancelled when its session was closed{ago} ({why.by})."
+    return "has ended; how, the router does not remember: it does for the last ones only."
+
+
+def _somewhere(why: m.Why) -> str:
+    return f"is in state {why.where!r}, of which this version of flamezmq knows nothing."
+
+
+_PLACES = {
+    "runs": _runs,
+    "held": _held,
+    "queue": _queue,
+    "retry": _retry,
+    "needs": _needs,
+    "ended": _ended,
+}
+
+
+def _of_session(why: m.Why) -> str:
+    name = f"session {why.session}"
+    if why.cause == "closed":
+        return f"{name} is closed, since {span(why.since)}: {why.by}."
+    places = (
+        (why.running, "runs", "run"),
+        (why.held, "waits on executors behind others", "wait on executors behind others"),
+        (why.queued, "is queued", "are queued"),
+        (why.delayed, "waits to run again", "wait to run again"),
+        (why.blocked, "waits for values of others", "wait for values of others"),
+    )
+    said = [f"{count:,} {one if count == 1 else many}" for count, one, many in places if count]
+    if not said:
+        return f"{name} has no task that has not ended."
+    since = f" The next one was submitted {span(why.since)} ago." if why.since >= 0 else ""
+    return f"Of the tasks of {name}, {', '.join(said)}.{since}"
+
+
+# --- why nothing is handed out
+
+
+def _cause(why: m.Why) -> str:
+    since = f", since {span(why.cause_since)}" if why.cause_since >= 0 else ""
+    if why.cause == "suspended":
+        return f"The session is suspended{since}, by {why.by}; flmctl resume {why.session} lets it go on."
+    if why.cause == "held back":
+        return f"Nothing is handed out{since}: its client does not take the results that wait for it."
+    if why.cause == "router stops":
+        return "Nothing is handed out: the router is stopping."
+    if why.cause == "no workers":
+        return "There are no executors: no worker is with the router."
+    if why.cause == "no executors":
+        return (
+            f"There are no executors: {_many(why.workers, 'worker')} with the router, and none has one yet."
+        )
+    if why.cause == "executors die":
+        ago = f" {span(why.cause_since)} ago" if why.cause_since >= 0 else ""
+        return f"There are no executors: they die, the last one on node {why.executor}{ago}: {why.by}."
+    if why.cause == "limit":
+        has = "the one executor that it may have" if why.limit == 1 else f"the {why.limit} that it may have"
+        return f"The session has {has} at a time (max_executors)."
+    if why.cause == "all":
+        return f"All executors serve its session, {why.have} of {why.executors}, and are busy."
+    if why.cause == "share":
+        rivals = f"{_many(why.rivals, 'other session')} {'has' if why.rivals == 1 else 'have'} the others"
+        more = f", and tasks wait in {why.waiting_rivals:,} of the others" if why.waiting_rivals else ""
+        return f"The session has {why.have} of {_many(why.executors, 'executor')}; {rivals}{more}."
+    if why.cause == "unsuitable":
+        are = "executor is" if why.free == 1 else "executors are"
+        return f"{why.free} {are} free, but had other programs' modules loaded; fresh ones are on their way."
+    if why.cause == "actor is busy":
+        return "Its actor does one call after the other, and is busy."
+    if why.cause == "actor starts":
+        return "Its actor has no process: it gets the next one that is free."
+    if why.cause == "now":
+        return "An executor is free, and about to get it."
+    return ""

@@ -1,0 +1,213 @@
+"""Explanations: why a task waits, or the tasks of a session do; facts, of which others make sentences.
+
+It is asked by people, now and then: so it may look through a queue, but through no
+more than `MOST_RUNS` runs.  Ages go out, not times.
+
+Functions over the broker's state; same rules.  Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from flamezmq.core.blocked import Blocked, Key
+from flamezmq.core.control import cancelled_by
+from flamezmq.core.dispatch import may_have, suits
+from flamezmq.core.members import NAME_CHARACTERS, Executor, Session
+from flamezmq.core.records import Ended
+from flamezmq.states import TaskState
+from flamezmq.wire import messages as m
+
+if TYPE_CHECKING:
+    from flamezmq.core.broker import Broker
+
+#: Runs of a queue that are looked at.
+MOST_RUNS = 4096
+#: Needed tasks that are named.
+MOST_NAMES = 3
+#: An executor's death is worth telling, of a worker that has none, for so long.
+RECENT_SECONDS = 30.0
+
+
+def of_task(broker: Broker, session: Session, index: int, now: float) -> m.Why:
+    """Where the task stands.  It must have been submitted: 0 <= `index` < `session.next_index`."""
+    why = m.Why(session.id, index)
+    why.state = TaskState.PENDING
+    found = (
+        _on_executor(session, index, why, now)
+        or _delayed(session, index, why, now)
+        or _blocked(session, index, why, now)
+        or _queued(session, index, why, now)
+    )
+    if not found:
+        _ended(session, index, why, now)
+    elif why.where == "queue" or (why.where == "retry" and not may_have(session)):
+        _cause(broker, session, why, now)
+    return why
+
+
+def of_session(broker: Broker, session: Session, now: float) -> m.Why:
+    """How many of its tasks are where, and why the next one is not handed out."""
+    why = m.Why(session.id, -1)
+    why.where, why.by = "session", session.ending
+    if session.closed:
+        why.cause, why.since = "closed", now - session.closed_at
+        return why
+    running = sum(1 for executor in session.executors.values() if executor.tasks)
+    why.queued, why.running, why.held = session.queued, running, session.held - running
+    why.delayed, why.blocked = len(session.delayed), len(session.blocked)
+    if session.queue:
+        why.since = now - session.queue[0].came
+    if session.queued or session.suspended:
+        _cause(broker, session, why, now)
+    return why
+
+
+# --- where a task stands; whether it does
+
+
+def _on_executor(session: Session, index: int, why: m.Why, now: float) -> bool:
+    for executor in session.executors.values():
+        before = 0
+        for run in executor.held:
+            if run.start <= index < run.end:
+                before += index - run.start
+                why.where = "held" if before else "runs"
+                why.state = TaskState.PENDING if before else TaskState.RUNNING
+                why.executor, why.ahead, why.attempt = executor.name, before, run.attempt
+                why.current = executor.held[0].start
+                why.since, why.runs_for = now - run.came, now - executor.since
+                return True
+            before += len(run)
+    return False
+
+
+def _delayed(session: Session, index: int, why: m.Why, now: float) -> bool:
+    for when, number, run in session.delayed:
+        if number == index:
+            why.where, why.delay, why.attempt = "retry", max(when - now, 0.0), run.attempt
+            why.since = now - run.came
+            return True
+    return False
+
+
+def _blocked(session: Session, index: int, why: m.Why, now: float) -> bool:
+    blocked = session.blocked.get(index)
+    if blocked is None:
+        return False
+    why.where, why.attempt, why.since = "needs", 1, now - blocked.came
+    lacking = [key for key in blocked.needs if blocked.awaits(key)]
+    why.lacking = len(lacking)
+    why.fetching = blocked.fetching or not blocked.lacks
+    for key in lacking[:MOST_NAMES]:
+        _name_need(blocked, key, why)
+    return True
+
+
+def _name_need(blocked: Blocked, key: Key, why: m.Why) -> None:
+    """The name of a needed task, and in which state it is."""
+    other = blocked.session.client.sessions.get(key[0])
+    if other is None:
+        return  # its session is closed: its client supplies the value
+    executors = other.executors.values()
+    runs = any(executor.held[0].start == key[1] for executor in executors if executor.tasks)
+    why.needs.append(f"{other.id}/{key[1]}")
+    why.need_states.append(TaskState.RUNNING if runs else TaskState.PENDING)
+
+
+def _queued(session: Session, index: int, why: m.Why, now: float) -> bool:
+    ahead = 0
+    for run in islice(session.queue, MOST_RUNS):
+        if run.start <= index < run.end:
+            why.ahead, why.attempt, why.since = ahead + index - run.start, run.attempt, now - run.came
+            why.where = "queue"
+            return True
+        ahead += len(run)
+    if len(session.queue) <= MOST_RUNS:
+        return False
+    why.where, why.ahead = "queue", ahead  # or it has ended; the queue is too long to tell
+    return True
+
+
+def _ended(session: Session, index: int, why: m.Why, now: float) -> None:
+    why.where, why.state = "ended", -1
+    by = cancelled_by(session, index)
+    if by:
+        why.state, why.by = TaskState.CANCELLED, by
+        return
+    for ended in map(Ended._make, reversed(session.recent)):
+        position = 0
+        for part, seconds in zip(ended.slices, ended.seconds, strict=True):
+            if part.attempt and part.first <= index < part.first + part.count:
+                failed = position + index - part.first in ended.failed
+                why.state = TaskState.FAILED if failed else TaskState.SUCCEED
+                why.executor, why.attempt, why.since = ended.executor, part.attempt, now - ended.when
+                why.seconds = max(seconds / part.count, -1.0)
+                return
+            position += part.count
+    if session.closed:
+        why.since, why.cause, why.by = now - session.closed_at, "closed", session.ending
+
+
+# --- why nothing is handed out
+
+
+def _cause(broker: Broker, session: Session, why: m.Why, now: float) -> None:
+    """The first thing that keeps tasks of this session from executors."""
+    why.executors = sum(_counts(executor) for executor in broker.executors.values())
+    why.have, why.limit = len(session.executors), session.spec.max_executors
+    why.workers = sum(not worker.leaving for worker in broker.workers.values())
+    why.cause_since = -1.0
+    if session.suspended:
+        why.cause, why.by, why.cause_since = "suspended", session.suspended, now - session.suspended_at
+    elif session.client.held_back:
+        why.cause, why.cause_since = "held back", now - session.client.held_since
+    elif broker.draining:
+        why.cause = "router stops"
+    elif session.actor:
+        why.cause = "actor is busy" if session.executors else "actor starts"
+    elif not why.executors:
+        _no_executors(broker, why, now)
+    elif why.limit and why.have >= why.limit:
+        why.cause = "limit"
+    else:
+        _share(broker, session, why)
+
+
+def _no_executors(broker: Broker, why: m.Why, now: float) -> None:
+    why.cause = "no executors" if why.workers else "no workers"
+    for worker in broker.workers.values():
+        if worker.last_death and now - worker.died_at < RECENT_SECONDS:
+            why.cause, why.executor, why.by = (
+                "executors die",
+                worker.node[:NAME_CHARACTERS],
+                worker.last_death,
+            )
+            why.cause_since = now - worker.died_at
+
+
+def _share(broker: Broker, session: Session, why: m.Why) -> None:
+    """Others have what it does not have, or all serve it."""
+    why.rivals = sum(1 for other in broker.sessions.values() if other.executors) - bool(session.executors)
+    why.waiting_rivals = sum(
+        1
+        for other in broker.sessions.values()
+        if other is not session and other.queued and not other.suspended
+    )
+    free = [e for e in broker.executors.values() if _is_free(e)]
+    if any(suits(executor, session) for executor in free):
+        why.cause = "now"
+    elif free:
+        why.cause, why.free = "unsuitable", len(free)
+    else:
+        why.cause = "share" if why.rivals else "all"
+
+
+def _counts(executor: Executor) -> bool:
+    """Whether tasks of any session could come to it, now or later."""
+    return not (executor.exiting or executor.departing or executor.aside)
+
+
+def _is_free(executor: Executor) -> bool:
+    return executor.session is None and _counts(executor)
