@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flamezmq.version import __version__
 
 if TYPE_CHECKING:
-    from flamezmq import aio, testing
+    from flamezmq import aio, scripts, testing
     from flamezmq.client.actor import Actor
     from flamezmq.client.api import Client
     from flamezmq.client.broken import BrokenActor, BrokenSession
@@ -139,13 +139,14 @@ __all__ = [
     "current",
     "options",
     "progress",
+    "scripts",
     "testing",
     "wait",
 ]
 
 
 #: Modules that need no import of their own.
-_MODULES = ("aio", "testing")
+_MODULES = ("aio", "scripts", "testing")
 
 
 def __getattr__(name: str) -> Any:

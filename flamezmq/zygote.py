@@ -107,6 +107,8 @@ def _receive(end: socket.socket) -> tuple[bytes, list[int]]:
         data, fds, _, _ = socket.recv_fds(end, _PACKET, 3, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return b"", []
+    for fd in fds:  # not all Pythons pass that flag on; no program of a task shall have our page
+        os.set_inheritable(fd, False)
     return data, fds
 
 

@@ -4,13 +4,14 @@ The ```console blocks of a page, from top to bottom, are run in one folder as on
 would: a line behind `$` is a command, what follows is its output.  A block of Python that has a
 file's name as its title is that file.  Figures before a unit, times and the letters at the end of a
 session's name are those of another run, and any others will do; so will anything where the
-page has `...`.  A command with `&` behind it is a daemon: it is waited for until it is ready, has a port of
-its own, and is stopped at the end of the page.
+page has `...`.  A command with a pipe is the shell's.  One with `&` behind it is a daemon: it is
+waited for until it is ready, has a port of its own, and is stopped at the end of the page.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shlex
 import subprocess
@@ -77,20 +78,26 @@ class Console:
             name, _, value = command.removeprefix("export ").partition("=")
             self.exported[name] = value
             return []
+        if " | " in command:
+            return self.output_of(["sh", "-c", command])
         words = shlex.split(command)
         if words[-1] == "&":
             self.start(*words[:-1])
             return []
         if words[0] == "flmctl" and not self.exported:  # it looks at the usual port
             words[1:1] = ["--address", f"tcp://127.0.0.1:{self.port}"]
+        return self.output_of([self.program(words[0]), *words[1:]])
+
+    def output_of(self, words: list[str]) -> list[str]:
+        ours = Path(sys.executable).parent
         done = subprocess.run(
-            [self.program(words[0]), *words[1:]],
+            words,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=LIMIT_SECONDS,
             cwd=self.folder,
-            env=environment(**self.exported),
+            env=environment(PATH=f"{ours}:{os.environ['PATH']}", **self.exported),
             check=False,
         )
         return done.stdout.replace(self.port, USUAL_PORT).rstrip("\n").split("\n")

@@ -21,7 +21,8 @@ import pytest
 
 import flamezmq
 from flamezmq import config, states
-from flamezmq.cli import ctl, ctl_list, ctl_view, ping
+from flamezmq.cli import ctl, ctl_list, ctl_view, exec_output, ping
+from flamezmq.cli import exec as flmexec
 from flamezmq.cli.ctl_output import Column
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.progress import Progress
@@ -271,6 +272,15 @@ def commands(group: click.Group) -> str:
     return table(("command", "flag", "meaning"), rows)
 
 
+def flags(command: click.Command) -> str:
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    rows = [
+        (", ".join(f"`{flag}`" for flag in (*one.opts, *one.secondary_opts)), one.help or "")
+        for one in options
+    ]
+    return table(("flag", "meaning"), rows)
+
+
 def arguments(command: click.Command) -> list[click.Parameter]:
     return [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
 
@@ -315,6 +325,11 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
         "columns of nodes": lambda: columns(ctl_list.NODES),
         "columns of tasks": lambda: columns(ctl_view.TASKS),
         "exit codes": lambda: exit_codes(ctl.EPILOG),
+    },
+    "docs/flmexec.md": {
+        "flags": lambda: flags(flmexec.command),
+        "columns": lambda: columns(exec_output.COLUMNS),
+        "exit codes": lambda: exit_codes(flmexec.EPILOG.partition("Exit codes:")[2]),
     },
     "docs/daemons.md": {
         f"settings of the {name}": settings_table(name) for name in ("router", "worker", "client")

@@ -2,7 +2,8 @@
 
 They are taken from the click objects of all commands: the lines under `Examples:`, up to
 two spaces, behind which stands what they are for.  SESSION, TASK, EXECUTOR, NODE and HOST in
-them stand for what is really there; a daemon is started, and stopped when it is ready.
+them stand for what is really there, and there is a script.py; a daemon is started, and
+stopped when it is ready.
 """
 
 from __future__ import annotations
@@ -132,9 +133,10 @@ def test_an_example_of_a_help_text_runs(example: str, small: Small, tmp_path: Pa
         check_daemon(words, small, tmp_path)
         return
 
+    (tmp_path / "script.py").write_text("import sys\nprint(sys.argv)\n", encoding="utf-8")
     if words[:2] == ["flmctl", "top"]:  # on a terminal it goes on
         words += ["--count", "1"]
-    done = run(words, "" if script == "flmping" else small.address, cwd=tmp_path)
+    done = run(words, "" if script in ("flmping", "flmexec") else small.address, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
