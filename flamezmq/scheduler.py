@@ -1,23 +1,26 @@
 """Which session gets which executors.
 
-Executors are shared evenly between the sessions that can use them (by weight),
-and none idles while a session could use it.  A session that has less than its
-share gets an executor as soon as one is free, or as soon as a session with more
-has finished what one of its executors holds (a *reclaim*).  Where there are
-more sessions than executors they take turns of `QUANTUM_SECONDS`, the one that
-has used least coming first; what was used while nobody had to wait does not count.
+Executors are shared between tenants evenly, between the priorities of a tenant, and
+between the sessions of a priority by their weights (see `fairness.py`); none idles
+while a session could use it.  A session that has less than its share gets an
+executor as soon as one is free, or as soon as a session with more has finished what
+one of its executors holds (a *reclaim*: that executor is *promised* to the one that
+waits).  What can't be divided evenly goes round: where there are more sessions than
+executors they take turns of `QUANTUM_SECONDS`, the one that has used least coming
+first; what was used while nobody had to wait does not count.
 
 An executor that is to be given back no longer counts for the session that it
 still serves: what that session has queued waits for another one.  One that does
 not suit any session that waits is to be replaced by a fresh one.
 
 A session may have a limit: it never serves more executors at a time, and there
-those that it is to give back do count.  Its share of a crowded cluster is that
-of any other.
+those that it is to give back do count.  Its minimum is served before anything else
+and never taken away while it is open, whether it has work or not.  Where the minima
+are more than there is, those who came first have theirs.
 
 Pure and event-driven: the broker reports demand and idle executors, `decide`
-answers with moves.  Its cost grows with the number of sessions that wait, not
-with the number of tasks.  The same calls give the same moves.
+answers with moves.  Its cost depends neither on the number of tasks nor, but for
+logarithms, on that of sessions.  The same calls give the same moves.
 """
 
 from __future__ import annotations
@@ -25,52 +28,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-#: Of a session without one.
-NO_LIMIT = 1 << 62
-#: How long a session keeps an executor for itself while others have none.
-#: One that comes back has a lead of one quantum, however little it has used.
-QUANTUM_SECONDS = 0.005
+from flamezmq.fairness import QUANTUM_SECONDS as QUANTUM_SECONDS
+from flamezmq.fairness import Group, fair_at, reweigh
+from flamezmq.shares import NO_LIMIT, Share, Tree
 
-
-@dataclass(slots=True)
-class Share:
-    """A session, as the scheduler sees it.
-
-    asked    executors that it could use now; those in `leaving` are not among them
-    limit    executors that it may have at a time, those in `leaving` among them
-    wanted   of those that it asked for, as many as its limit allows
-    have     executors that serve it, in the order in which it got them; value: since when
-    leaving  those of them that are to be given back; value: whether they are free soon, for others
-    warm     free executors that served it last, latest last
-    coming   executors that did not suit it and end (or have ended), so that fresh ones come
-    used     executor-seconds it has had since sessions have had to wait for each other,
-             over its weight, counted up to `counted`
-    """
-
-    weight: float
-    limit: int = NO_LIMIT
-    asked: int = 0
-    wanted: int = 0
-    have: dict[int, float] = field(default_factory=dict)
-    leaving: dict[int, bool] = field(default_factory=dict)
-    warm: dict[int, None] = field(default_factory=dict)
-    coming: dict[int, None] = field(default_factory=dict)
-    used: float = 0.0
-    counted: float = 0.0
-
-    @property
-    def staying(self) -> int:
-        return len(self.have) - len(self.leaving)
-
-    @property
-    def level(self) -> float:
-        """How well it is served; the lowest is served next."""
-        return (len(self.have) - len(self.leaving) + len(self.coming)) / self.weight
-
-    @property
-    def lacking(self) -> bool:
-        """It could use more than it has and will have."""
-        return self.wanted > len(self.have) - len(self.leaving) + len(self.coming)
+#: When nobody has waited for so long, it is forgotten who has used how much.
+FORGET_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -92,7 +55,7 @@ def _always(_executor: int, _session: int) -> bool:
 
 
 class Scheduler:
-    """Sessions and executors are integers; nodes, gangs and localities will be arguments of `add_*`.
+    """Sessions and executors are integers.
 
     suits: whether an executor can serve a session as it is.
     """
@@ -105,38 +68,98 @@ class Scheduler:
         self._ending: dict[int, int] = {}  # executor that is replaced -> the session that waits (0: none)
         self._ended: dict[int, int] = {}  # the same, of those whose successors have not come yet
         self._early = 0  # of those that end, so many may have a successor here already
-        self._hungry: dict[int, None] = {}  # sessions with fewer executors than they want
+        self._hungry: dict[int, Share] = {}  # sessions with fewer executors than they want
+        self._over: dict[int, Share] = {}  # sessions with more executors than they may have
+        self._promises: dict[int, Share] = {}  # executor that is given back -> the session that waits for it
+        self._kept: dict[int, None] = {}  # free executors that are promised
+        self._unclaimed: dict[int, None] = {}  # executors that are given back, and nobody waits for them yet
         self._active = 0  # sessions that ask for any
+        self._tree = Tree()
+        self._stale: dict[Share, None] = {}  # sessions that have changed since they were last ranked
         self._contended = False  # sessions wait for each other: what they use is counted
-        self._reached = 0.0  # the most that a session had used when it was given an executor
-        self._next_turn: float | None = None
+        self._seen = 0.0  # the latest time that was said
+        self._calm = 0.0  # since when nobody waits
 
     # --- what the broker reports
 
-    def add_session(self, session: int, now: float, weight: float = 1.0, limit: int = 0) -> None:
-        """A new session starts level with those that are served, not ahead of everybody.
+    def add_session(
+        self,
+        session: int,
+        now: float,
+        weight: float = 1.0,
+        limit: int = 0,
+        minimum: int = 0,
+        tenant: str = "",
+        priority: int = 0,
+    ) -> None:
+        """A new session.
 
+        weight: of its share, among the sessions of its tenant with the same priority
         limit: of executors that serve it at a time; 0: none
+        minimum: executors that it has as long as it is open; no more than the limit counts
         """
-        self._shares[session] = Share(weight, limit or NO_LIMIT, used=self._reached, counted=now)
+        share = Share(session, weight, limit=limit or NO_LIMIT)
+        share.minimum = min(minimum, share.limit)
+        self._shares[session] = share
+        self._tree.join(share, tenant, priority)
+        self._note(share)
 
     def remove_session(self, session: int) -> None:
         """Forget it; its executors must have been released."""
-        share = self._shares.pop(session)
+        share = self._shares[session]
         assert not share.have
-        self._active -= share.asked > 0
-        self._hungry.pop(session, None)
+        share.suspended = True  # it wants nothing more
+        self._note(share)
+        del self._shares[session]
         for executor in share.warm:
             self._free[executor] = 0
         for executor in share.coming:
             (self._ending if executor in self._ending else self._ended)[executor] = 0
+        share.coming.clear()
+        self._tree.leave(share)
+        self._stale.pop(share, None)
 
     def want(self, session: int, executors: int) -> None:
         """The session could use so many executors now, not counting those that are to be given back."""
         share = self._shares[session]
-        self._active += (executors > 0) - (share.asked > 0)
-        share.asked = executors
-        self._note(session, share)
+        if share.asked != executors:
+            share.asked = executors
+            self._note(share)
+
+    def set(
+        self,
+        session: int,
+        *,
+        weight: float | None = None,
+        priority: int | None = None,
+        minimum: int | None = None,
+        limit: int | None = None,
+    ) -> None:
+        """Change what was said when the session was added; what it has above a new limit is reclaimed."""
+        share = self._shares[session]
+        if limit is not None:
+            share.limit = limit or NO_LIMIT
+        if minimum is not None:
+            share.minimum = minimum
+        share.minimum = min(share.minimum, share.limit)
+        if weight is not None:
+            reweigh(share, weight, self._tree.clock)
+        if priority is not None:
+            tenant = self._tree.leave(share)
+            self._tree.join(share, tenant, priority)
+        self._note(share)
+        self._stale[share] = None
+
+    def suspend(self, session: int) -> None:
+        """It gets nothing until `unsuspend`; what it has is reclaimed."""
+        self._shares[session].suspended = True
+        self._note(self._shares[session])
+        self._stale[self._shares[session]] = None
+
+    def unsuspend(self, session: int) -> None:
+        self._shares[session].suspended = False
+        self._note(self._shares[session])
+        self._stale[self._shares[session]] = None
 
     def add_executor(self, executor: int) -> None:
         self._free[executor] = 0
@@ -154,7 +177,9 @@ class Scheduler:
         """The successor of this one is here; or nobody waits for it any more."""
         session = self._ended.pop(ended)
         if session:
-            del self._shares[session].coming[ended]
+            share = self._shares[session]
+            del share.coming[ended]
+            self._changed(share)
 
     def remove_executor(self, executor: int, now: float) -> None:
         """The executor is gone, whatever it did."""
@@ -170,14 +195,18 @@ class Scheduler:
 
     def release(self, executor: int, now: float) -> None:
         """The executor holds nothing and its session has nothing for it."""
+        self._tick(now)
         session = self._serves.pop(executor)
         share = self._shares[session]
-        self._count(share, now)
+        self._unclaimed.pop(executor, None)
+        if executor in self._promises:
+            self._kept[executor] = None
         del share.have[executor]
         share.leaving.pop(executor, None)
+        share.resting.pop(executor, None)
         self._free[executor] = session
         share.warm[executor] = None
-        self._note(session, share)
+        self._changed(share)
 
     def wear_out(self, executor: int, now: float) -> None:
         """The executor, which holds nothing, ends, and a fresh one comes: for its session, if that waits."""
@@ -189,6 +218,7 @@ class Scheduler:
         self._ending[executor] = session if waits else 0
         if waits:
             share.coming[executor] = None
+            self._changed(share)
 
     def retire(self, executor: int, soon: bool = True) -> None:
         """The executor takes no more: its session needs another one as soon as it can be had.
@@ -197,17 +227,29 @@ class Scheduler:
         """
         session = self._serves.get(executor)
         if session is not None:
+            self._unpromise(executor)
             share = self._shares[session]
             share.leaving[executor] = soon
-            self._note(session, share)
+            if soon:
+                self._unclaimed[executor] = None
+            self._changed(share)
 
     def resume(self, executor: int) -> None:
         """The executor takes tasks again, after `retire`."""
         session = self._serves.get(executor)
         if session is not None:
+            self._unpromise(executor)
             share = self._shares[session]
             share.leaving.pop(executor, None)
-            self._note(session, share)
+            self._changed(share)
+
+    def rest(self, executor: int) -> None:
+        """The executor holds nothing, and stays with its session; it is the first to be given back."""
+        self._shares[self._serves[executor]].resting[executor] = None
+
+    def wake(self, executor: int) -> None:
+        """It holds something again."""
+        self._shares[self._serves[executor]].resting.pop(executor, None)
 
     # --- what it answers
 
@@ -228,153 +270,283 @@ class Scheduler:
 
     @property
     def waiting(self) -> bool:
-        """Some session could use more executors than it has."""
-        return bool(self._hungry)
+        """Some session could use more executors than it has, or is to have fewer."""
+        return bool(self._hungry or self._over)
+
+    def stays(self, session: int, executor: int) -> bool:
+        """Whether the session's minimum keeps this executor, even if there is nothing for it to do."""
+        share = self._shares[session]
+        return share.minimum >= share.staying and executor not in share.leaving and not share.suspended
 
     def decide(self, now: float) -> Moves:
         """Hand out what is free, then ask those above their share to give back."""
         moves = Moves()
-        self._next_turn = None
+        self._tick(now)
+        if self._over:
+            self._cut(moves)
         if self._free and self._hungry:
             self._hand_out(moves, now)
-        if self._hungry and self._serves and not self._free and self._active > 1:
+        if self._hungry and not self._free and self._is_contended():
+            if not self._contended:
+                self._contend(now)
             self._reclaim(moves, now)
-        else:
-            self._contended = False
+        elif self._contended:
+            self._relax()
         return moves
 
     def next_turn(self) -> float | None:
         """When a session's turn ends that another waits for; None if nobody waits for time to pass."""
-        return self._next_turn if self._hungry else None
+        group = self._tree.dues.first() if self._contended else None
+        return None if group is None else group.due
+
+    def _settle(self) -> None:
+        """Rank those that have changed."""
+        while self._stale:
+            self._tree.rank(self._stale.popitem()[0])
 
     # --- how
 
-    def _note(self, session: int, share: Share) -> None:
-        """What it asks for or has is another number now."""
-        share.wanted = share.asked
-        if share.limit < NO_LIMIT:
-            share.wanted = min(share.asked, share.limit - len(share.leaving))
-        if share.wanted > len(share.have) - len(share.leaving):
-            if session not in self._hungry:
-                self._hungry[session] = None
-                share.used = max(share.used, self._reached - QUANTUM_SECONDS)
-        elif session in self._hungry:
-            del self._hungry[session]
-            if not self._hungry:
-                self._contended = False
+    def _changed(self, share: Share) -> None:
+        """It has other executors now, or others are promised to it."""
+        self._note(share)
+        self._stale[share] = None
 
-    def _count(self, share: Share, now: float) -> None:
-        used = share.used + len(share.have) * (now - share.counted) / share.weight
-        share.used = max(used, self._reached - QUANTUM_SECONDS)
-        share.counted = now
+    def _note(self, share: Share) -> None:
+        """What it asks for or has is another number now."""
+        demand = share.asked if share.asked > share.minimum else share.minimum
+        if share.suspended:
+            demand = 0
+        if (demand > 0) != share.active:
+            share.active = demand > 0
+            self._active += 1 if share.active else -1
+        share.wanted = demand
+        if share.limit < NO_LIMIT:
+            share.wanted = min(demand, share.limit - len(share.leaving))
+        staying = len(share.have) - len(share.leaving)
+        if share.wanted > staying:
+            self._hungry[share.number] = share
+        elif share.number in self._hungry:
+            del self._hungry[share.number]
+            if not self._hungry:
+                self._relax()
+        while share.promised and share.wanted < share.expected:
+            self._renounce(share)
+        if share.lacking != share.hungry:
+            self._stale[share] = None
+        if staying > share.most:
+            self._over[share.number] = share
+        elif self._over:
+            self._over.pop(share.number, None)
+
+    def _tick(self, now: float) -> None:
+        if self._contended:
+            self._tree.clock += now - self._seen
+        self._seen = now
+
+    def _is_contended(self) -> bool:
+        """Whether somebody who waits could get what another one has."""
+        return len(self._hungry) > 1 or len(next(iter(self._hungry.values())).have) < len(self._serves)
+
+    def _contend(self, now: float) -> None:
+        """From now on sessions wait for each other."""
+        self._contended = True
+        if now - self._calm > FORGET_SECONDS:
+            for share in self._shares.values():
+                self._tree.forgive(share)
+                self._stale[share] = None
+
+    def _relax(self) -> None:
+        if self._contended:
+            self._contended = False
+            self._calm = self._seen
 
     def _hand_out(self, moves: Moves, now: float) -> None:
         """One by one, each to the session that is served worst."""
-        waiting = dict(self._hungry)
-        while self._free and waiting:
-            session = self._neediest(waiting)
-            share = self._shares[session]
-            executor = self._pick(session, share)
+        passed: list[Share] = []
+        while self._free:
+            share = self._next_served()
+            if share is None:
+                break
+            executor = self._pick(share)
             if executor is not None:
-                self._give(executor, session, share, now)
-                moves.assign.append((executor, session))
-                if session not in self._hungry:
-                    del waiting[session]
-            elif share.lacking:
+                self._give(executor, share, now)
+                moves.assign.append((executor, share.number))
+            elif share.lacking or share.promised:
                 executor = next(iter(self._free))  # the one that nobody has used for the longest
+                if share.promised:
+                    self._renounce(share)  # a fresh one comes sooner
                 self._unwarm(executor)
-                self._ending[executor] = session
+                self._ending[executor] = share.number
                 share.coming[executor] = None
-                moves.replace.append((executor, session))
+                moves.replace.append((executor, share.number))
+                self._changed(share)
             else:
-                del waiting[session]
+                share.passed = True
+                passed.append(share)
+                self._stale[share] = None
+        for share in passed:
+            share.passed = False
+            self._stale[share] = None
 
-    def _neediest(self, waiting: dict[int, None]) -> int:
-        shares = self._shares
-        if len(waiting) == 1:
-            return next(iter(waiting))
-        return min(waiting, key=lambda s: (shares[s].level, shares[s].used))
+    def _next_served(self) -> Share | None:
+        """Who lacks some of its minimum, then who was promised one, then who is served worst."""
+        if len(self._hungry) == 1:
+            share = next(iter(self._hungry.values()))
+            return None if share.passed else share
+        self._settle()
+        if self._tree.below:
+            return next(iter(self._tree.below))
+        if self._kept:
+            return self._promises[next(iter(self._kept))]
+        for share in self._promises.values():
+            if not share.passed:
+                return share
+        found = self._tree.neediest()
+        return found or next((share for share in self._hungry.values() if not share.passed), None)
 
-    def _pick(self, session: int, share: Share) -> int | None:
-        """A free executor: one that served this session before (it is warm), else the latest freed."""
+    def _pick(self, share: Share) -> int | None:
+        """A free executor: a warm one (it served this session last), a promised one, or the latest freed."""
         if share.warm:
             return next(reversed(share.warm))
+        session = share.number
+        for executor in share.promised:
+            if executor in self._kept and self._suits(executor, session):
+                return executor
         return next((executor for executor in reversed(self._free) if self._suits(executor, session)), None)
 
-    def _give(self, executor: int, session: int, share: Share, now: float) -> None:
+    def _give(self, executor: int, share: Share, now: float) -> None:
+        its_own = self._promises.get(executor) is share
         self._unwarm(executor)
-        self._count(share, now)
         share.have[executor] = now
-        if share.used > self._reached:
-            self._reached = share.used
-        self._serves[executor] = session
-        self._note(session, share)
+        self._serves[executor] = share.number
+        if share.promised and not its_own:
+            self._renounce(share)  # it has got this one instead
+        self._changed(share)
 
     def _unwarm(self, executor: int) -> None:
         """It is not free any more."""
+        self._unpromise(executor)
         last = self._free.pop(executor)
         if last:
             del self._shares[last].warm[executor]
 
+    def _cut(self, moves: Moves) -> None:
+        """Reclaim what sessions have above what they may have."""
+        for share in list(self._over.values()):
+            while share.staying > share.most:
+                executor = share.first_to_go
+                self.retire(executor)
+                moves.reclaim.append(executor)
+
     def _reclaim(self, moves: Moves, now: float) -> None:
-        """Ask for executors back, one for each session that would be better off with it."""
-        shares = self._shares
-        if not self._contended:
-            self._contended, self._reached = True, 0.0
-            for share in shares.values():
-                share.used, share.counted = 0.0, now
-        promised = 0
-        for share in shares.values():
-            if share.have:
-                promised += sum(share.leaving.values())
-                self._count(share, now)
-        needy = [session for session in self._hungry if shares[session].lacking]
-        needy.sort(key=lambda s: (shares[s].level, shares[s].used))
-        donors = [session for session, share in shares.items() if share.have]
-        for session in needy[promised:]:  # the first ones get what is on its way already
-            share = shares[session]
-            donor = max(donors, key=lambda s: (shares[s].level, shares[s].used))
-            when = self._fair_at(share, shares[donor], now) if donor != session else None
-            if when is None or when > now:
-                self._next_turn = when
+        """Ask for executors back, for those who would be better off with them."""
+        self._settle()
+        while self._unclaimed:  # the first ones get what is on its way already
+            share = self._tree.neediest()
+            if share is None:
                 break
-            executor = next(e for e in reversed(shares[donor].have) if e not in shares[donor].leaving)
-            self.retire(executor)
-            moves.reclaim.append(executor)
+            self._promise(next(iter(self._unclaimed)), share)
+        while self._tree.below:
+            share = next(iter(self._tree.below))
+            donor = self._tree.wealthiest()
+            if donor is None:
+                break
+            self._move(donor, share, moves)
+        while True:
+            group = self._tree.dues.first()
+            if group is None or group.due > now:
+                break
+            self._tree.dues.drop(group)
+            self._tree.uneven[group] = None
+        while self._tree.uneven:
+            self._level_out(self._tree.uneven.popitem()[0], moves, now)
 
-    @staticmethod
-    def _fair_at(share: Share, donor: Share, now: float) -> float | None:
-        """When it is fair to move one executor from donor to share; None: not before something changes.
+    def _level_out(self, group: Group, moves: Moves, now: float) -> None:
+        """Move from the one that is served best to the one that is served worst, as long as that is fair."""
+        self._tree.dues.drop(group)
+        while True:
+            needy, wealthy = group.needy.first(), group.wealthy.first()
+            if needy is None or wealthy is None or needy is wealthy:
+                return
+            share, donor = self._tree.neediest(needy), self._tree.wealthiest(wealthy)
+            assert share is not None and donor is not None
+            latest = donor.have[donor.first_to_go]
+            when = fair_at(needy, wealthy, share.unit, donor.unit, latest, self._tree.clock, now)
+            if when is None:
+                return
+            if when > now:
+                group.due = when
+                self._tree.dues.put(group, (when, 0.0, group.number))
+                return
+            self._move(donor, share, moves)
 
-        At once if that brings them closer.  Else, if the one has none at all,
-        when the other's turn is over and it has used at least as much.
-        """
-        if not donor.staying:
-            return None
-        if donor.level - 1 / donor.weight >= share.level + 1 / share.weight:
-            return now
-        if share.level > 0:
-            return None
-        oldest = min(since for e, since in donor.have.items() if e not in donor.leaving)
-        evened = now + (share.used - donor.used) * donor.weight / len(donor.have)
-        return max(oldest + QUANTUM_SECONDS, evened)
+    def _move(self, donor: Share, share: Share, moves: Moves) -> None:
+        executor = donor.first_to_go
+        moves.reclaim.append(executor)
+        donor.leaving[executor] = True
+        self._unclaimed[executor] = None
+        self._note(donor)
+        self._tree.rank(donor)
+        self._promise(executor, share)
+
+    def _promise(self, executor: int, share: Share) -> None:
+        """It will be free soon, and this session waits for it."""
+        del self._unclaimed[executor]
+        self._promises[executor] = share
+        share.promised[executor] = None
+        self._tree.rank(share)
+
+    def _renounce(self, share: Share) -> None:
+        """One that was promised to it may go to another session."""
+        executor = next(iter(share.promised))
+        del share.promised[executor], self._promises[executor]
+        if executor in self._kept:
+            del self._kept[executor]
+        else:
+            self._unclaimed[executor] = None
+        self._stale[share] = None
+
+    def _unpromise(self, executor: int) -> None:
+        """The executor serves somebody else, or will not be free soon."""
+        self._unclaimed.pop(executor, None)
+        self._kept.pop(executor, None)
+        share = self._promises.pop(executor, None)
+        if share is not None:
+            del share.promised[executor]
+            self._stale[share] = None
+
+    # --- for those who look on
 
     def statistics(self) -> dict[str, int]:
-        return {"sessions": len(self._shares), "free": len(self._free), "serving": len(self._serves)}
+        return {
+            "sessions": len(self._shares),
+            "free": len(self._free),
+            "serving": len(self._serves),
+            "promised": len(self._promises),
+        }
 
     def check(self) -> None:
         """Compare every index with every other."""
         serves = {e: s for s, share in self._shares.items() for e in share.have}
         assert serves == self._serves
         assert not set(serves) & set(self._free)
-        assert self._active == sum(1 for share in self._shares.values() if share.asked)
+        assert self._active == sum(1 for share in self._shares.values() if share.active)
         assert not set(self._ending) & (set(serves) | set(self._free))
         warm = {e: s for s, share in self._shares.items() for e in share.warm}
         assert warm == {e: s for e, s in self._free.items() if s}
         coming = {e: s for s, share in self._shares.items() for e in share.coming}
         assert coming == {e: s for e, s in (self._ending | self._ended).items() if s}
+        promised = {e: share for share in self._shares.values() for e in share.promised}
+        assert promised == self._promises
+        soon = {e for share in self._shares.values() for e, free in share.leaving.items() if free}
+        assert soon == set(promised) - set(self._kept) | set(self._unclaimed)
+        assert set(self._kept) <= set(promised) and set(self._kept) <= set(self._free)
         for session, share in self._shares.items():
-            assert set(share.leaving) <= set(share.have)
-            assert len(share.have) <= share.limit, f"session {session} has more than it may"
-            assert share.wanted == min(share.asked, share.limit - len(share.leaving))
+            assert set(share.leaving) <= set(share.have) and set(share.resting) <= set(share.have)
+            assert (session in self._over) == (share.staying > share.most), "more than it may have"
             assert (session in self._hungry) == (share.wanted > share.staying), session
+            assert not share.promised or share.expected <= share.wanted
+            demand = 0 if share.suspended else max(share.asked, share.minimum)
+            assert share.wanted == min(demand, share.limit - len(share.leaving))
+        self._settle()
+        self._tree.check(self._shares.values())

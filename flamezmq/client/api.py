@@ -188,7 +188,12 @@ class Client:
         name: str = "session",
         *,
         max_retries: int = 3,
+        tenant: str | None = None,
+        priority: int = 0,
+        weight: float = 1.0,
+        min_executors: int = 0,
         max_executors: int | None = None,
+        delay_release: float = 0.0,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         max_tasks_per_child: int | None = None,
@@ -202,7 +207,16 @@ class Client:
             max_retries: how often a task is started again after it took its executor down, before
                 it fails with TaskLost; 0 means that no task is ever started twice (unless its options
                 let it run again after an exception).
+            tenant: who it is for; tenants share the executors evenly, whatever their sessions are.
+                All that name none are one.
+            priority: of the sessions of a tenant those with a higher one get nearly all that they
+                can use, ten times as much as all of the next lower one, which so never starve.
+            weight: its part of what is left to the sessions of its tenant with its priority.
+            min_executors: so many are bound to it as soon as they can be had, also while it has
+                nothing for them, and none of them is taken away before it is closed.
             max_executors: how many executors may serve it at a time; None means no limit.
+            delay_release: seconds that an executor without anything to do stays bound to it, while
+                the session has no more than its share; `math.inf`: until it is closed.
             initializer: called as `initializer(*initargs)` once in each executor process, before its
                 first task of this session.  The globals that it assigns are there for the tasks,
                 those of `__main__`, too.  If it raises, the session is broken: what has not ended, and
@@ -221,13 +235,18 @@ class Client:
             ValueError, TypeError: an argument is none that it can be.
             Unpicklable: the initializer, or what it is to be called with.
 
-        Sessions share the executors evenly; what one does not use the others get.  The idea, and
-        the word, are those of Flame and IBM Symphony.  One round trip.
+        What one session does not use the others get.  The idea, and the words, are those of Flame
+        and IBM Symphony.  One round trip.
         """
         limits = terms.of_session(
             name=name,
             max_retries=max_retries,
+            tenant=tenant,
+            priority=priority,
+            weight=weight,
+            min_executors=min_executors,
             max_executors=max_executors,
+            delay_release=delay_release,
             initializer=initializer,
             initargs=initargs,
             max_tasks_per_child=max_tasks_per_child,

@@ -53,6 +53,8 @@ MOST_DEPTH = 20_000
 MOST_LOADED_BYTES = 1 << 20
 #: The stack of such a thread.
 STACK_BYTES = 64 << 20
+#: What sessions of nested tasks can't ask for, with what they have.
+_OF_THE_OUTER = {"tenant": "", "priority": 0, "weight": 1.0, "min_executors": 0, "delay_release": 0.0}
 
 _depth: ContextVar[int] = ContextVar("flamezmq_depth", default=0)
 
@@ -121,6 +123,9 @@ class NestedClient(Client):
         for what in ("initializer", "max_tasks_per_child"):
             if asked.get(what) and asked.get("restarts", -1) < 0:
                 raise ValueError(f"{what} is not for nested tasks: who waits for them runs them in place")
+        for what, usual in _OF_THE_OUTER.items():
+            if asked.get(what, usual) != usual:
+                raise ValueError(f"{what} is not for nested tasks: they count for the session of their task")
         spec = super()._spec(**asked)
         return structs.replace(spec, outer=self._executor.session)
 

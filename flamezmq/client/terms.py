@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Any
 
 from flamezmq.address import check
 from flamezmq.optioned import Options
 from flamezmq.optioned import options as make_options
 from flamezmq.serialize.initializer import dump_initializer
+
+#: What "for ever" is on the wire.
+MOST_SECONDS = 1e12
+#: Priorities are from -HIGHEST to HIGHEST.
+HIGHEST = 1 << 31
 
 
 def check_client(address: str | None, executors: int | None, connect_timeout: float | None = None) -> None:
@@ -44,7 +50,12 @@ def of_session(
     *,
     name: str,
     max_retries: int,
+    tenant: str | None,
+    priority: int,
+    weight: float,
+    min_executors: int,
     max_executors: int | None,
+    delay_release: float,
     initializer: Callable[..., object] | None,
     initargs: Iterable[Any],
     max_tasks_per_child: int | None,
@@ -57,12 +68,34 @@ def of_session(
     for what, limit in (("max_executors", max_executors), ("max_tasks_per_child", max_tasks_per_child)):
         if limit is not None and (not isinstance(limit, int) or limit < 1):
             raise ValueError(f"{what} is {limit!r}; it must be an integer from 1, or None for no limit")
+    check_share(tenant, priority, weight)
+    if type(min_executors) is not int or min_executors < 0:
+        raise ValueError(f"min_executors is {min_executors!r}; it must be an integer from 0")
+    if max_executors is not None and min_executors > max_executors:
+        raise ValueError(f"min_executors={min_executors} is more than max_executors={max_executors}")
+    if type(delay_release) not in (int, float) or not delay_release >= 0:
+        raise ValueError(f"delay_release is {delay_release!r}; it must be a number of seconds from 0")
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     return {
         "name": name,
         "max_retries": max_retries,
+        "tenant": tenant or "",
+        "priority": priority,
+        "weight": float(weight),
+        "min_executors": min_executors,
         "max_executors": max_executors or 0,
+        "delay_release": min(float(delay_release), MOST_SECONDS),
         "initializer": b"" if initializer is None else dump_initializer(initializer, tuple(initargs)),
         "max_tasks_per_child": max_tasks_per_child or 0,
     }
+
+
+def check_share(tenant: str | None, priority: int, weight: float) -> None:
+    """Raises ValueError as `flm.Client.session` says."""
+    if tenant is not None and (not isinstance(tenant, str) or not tenant or not tenant.isprintable()):
+        raise ValueError(f"a tenant is a text that is not empty and can be printed, or None, not {tenant!r}")
+    if type(priority) is not int or abs(priority) > HIGHEST:
+        raise ValueError(f"priority is {priority!r}; it must be an integer, from -{HIGHEST} to {HIGHEST}")
+    if type(weight) not in (int, float) or not 0 < weight < inf:
+        raise ValueError(f"weight is {weight!r}; it must be a number above 0")

@@ -32,6 +32,7 @@ from flamezmq.core import (
     nodes,
     overview,
     printed,
+    rests,
     retries,
     spares,
     wear,
@@ -68,6 +69,7 @@ class Broker:
         self.unplaced: dict[int, float] = {}  # actors that wait for an executor: since when
         self.gated: dict[int, int] = {}  # actors with a call that waits for others -> its index
         self.delaying: dict[int, Session] = {}  # sessions with tasks that wait for their time
+        self.rests: list[tuple[float, int]] = []  # a heap: when to look at an executor that rests
         self.look_at = math.inf  # when to look whether some task is over its timeout
         self.owing: dict[int, Client] = {}  # clients of whose values some were let go
         self._functions: WeakValueDictionary[Any, Function] = WeakValueDictionary()  # by pickle and options
@@ -142,13 +144,15 @@ class Broker:
             needs.fetch(self, out)
         if self.gated:
             actors.open_gates(self)
+        if self.rests:
+            rests.release_due(self)
         dispatch.balance(self, now, out)
         if (self.paused or self.spare or self.unplaced) and not self.draining:
             spares.balance(self, now, out)
 
     def next_deadline(self, now: float) -> float | None:
         """When `on_turn_end` must be called even if nothing comes in."""
-        watched = self.delaying or self.look_at < math.inf
+        watched = self.delaying or self.look_at < math.inf or self.rests
         busy = self.laden or self.scheduler.waiting or watched
         if not (busy or self.mourned or self.orphans or self.spare or self.unwanted):
             return None
@@ -156,6 +160,7 @@ class Broker:
         due += self.orphans.values()
         due += interrupts.deadlines(self)
         if watched:
+            due += [when for when, _ in self.rests[:1]]
             due += [self.look_at, *(session.delayed[0][0] for session in self.delaying.values())]
         if self.draining:
             return min(due, default=None)  # nothing is handed out
@@ -215,6 +220,7 @@ class Broker:
         if open_already is not None:
             raise ProtocolError(f"session {message.session} is open already")
         actors.check_spec(message.spec)
+        dispatch.check_share(message.spec)
         client.inner = bool(message.spec.within)
         if self.draining and not client.inner:
             out.append((peer, m.Opened(message.session, "this router is stopping; try again later"), []))
@@ -224,7 +230,7 @@ class Broker:
         session.root = printed.root(self, message.spec)
         self.sessions[session.number] = client.sessions[session.alias] = session
         self.records.opened(session, now)
-        self.scheduler.add_session(session.number, now, limit=message.spec.max_executors)
+        dispatch.enlist(self, session, now)
         out.append((peer, m.Opened(session.alias), []))
 
     def _on_submit(self, peer: int, message: m.Submit, frames: list[Any], now: float, out: Effects) -> None:
@@ -354,6 +360,8 @@ class Broker:
                 executor.asked.append((session, None))
                 out.append((executor.peer, m.Retract(session.number, 0), []))
                 interrupts.ask_for_all(self, session, executor, now, out)
+            else:
+                self.fed[executor.peer] = executor
         interrupts.forget(self, session)
         control.on_session_end(session, out)
         if session.actor:

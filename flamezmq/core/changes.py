@@ -59,6 +59,7 @@ def suspend(broker: Broker, session: Session, by: str, now: float, out: Effects)
     for executor in session.executors.values():
         if executor.tasks:
             dispatch.ask(executor, session, 0, out)
+    broker.scheduler.suspend(session.number)
     broker.demand(session)
 
 
@@ -67,4 +68,5 @@ def resume(broker: Broker, session: Session, by: str, now: float) -> None:
     session.suspended = ""
     events.note(session, events.RESUMED, now, f"by {by or 'somebody'}")
     broker.fed.update(session.executors)
+    broker.scheduler.unsuspend(session.number)
     broker.demand(session)

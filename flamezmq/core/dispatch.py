@@ -12,14 +12,16 @@ Functions over the broker's state; same rules.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from flamezmq.core import actors, events, wear
+from flamezmq.core import actors, events, rests, wear
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Function, Run, merge
+from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads
 
@@ -70,7 +72,7 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
             wear.replace(broker, executor, session, now, out)
         elif session.queued and not executor.leaving and may_have(session):
             staying.append(executor)
-        elif not executor.tasks:
+        elif not executor.tasks and not (session.keeps and rests.keep(broker, executor, session, out)):
             _unbind(broker, executor, session, now)
             if executor.departing:
                 dismiss(broker, executor, now, out)
@@ -95,6 +97,30 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
     if scheduler.idle and broker.laden:
         _retract_for_idle(broker, now, out)
     return given
+
+
+# --- sessions
+
+
+def check_share(spec: m.SessionSpec) -> None:
+    """Raises ProtocolError if it asks for a share as there can be none."""
+    if not 0 < spec.weight < math.inf:
+        raise ProtocolError(f"a session's weight is a number above 0, not {spec.weight}")
+
+
+def enlist(broker: Broker, session: Session, now: float) -> None:
+    """Tell the scheduler of a new session.  The tasks of a task count for the session that it is from."""
+    spec = session.spec
+    outer = session.root.spec if session.root else spec
+    broker.scheduler.add_session(
+        session.number,
+        now,
+        weight=outer.weight,
+        limit=spec.max_executors,
+        minimum=spec.min_executors,
+        tenant=outer.tenant,
+        priority=outer.priority,
+    )
 
 
 # --- giving
@@ -143,6 +169,7 @@ def _bind(executor: Executor, session: Session, now: float) -> None:
 
 def _unbind(broker: Broker, executor: Executor, session: Session, now: float) -> None:
     executor.session, executor.leaving = None, False
+    executor.rests_since, executor.rests_until = None, math.inf
     del session.executors[executor.peer]
     events.unbound(session, now)
     broker.scheduler.release(executor.peer, now)
@@ -207,11 +234,7 @@ def _feed(
             break  # a message of its own: it has to fit into a frame
     if count:
         if executor.bound_to != session.number:
-            environment = session.spec.environment
-            executor.environment, executor.owner = environment, session.client.peer
-            executor.bound_to, executor.served = session.number, session
-            executor.past.append((session.number, session.id))
-            out.append((executor.peer, wear.bind(executor, session), []))
+            wear.bind(executor, session, out)
         if session.counted:
             wear.take(executor, session, count)
         _grant(broker, executor, session, runs, count, out)
@@ -221,6 +244,8 @@ def _feed(
         if not before:
             session.busy += 1
             executor.since = broker.now
+            if executor.rests_since is not None:
+                rests.end(broker, executor)
         session.held += count
         if executor.tasks > 1 and not session.actor:  # nothing of an actor's goes elsewhere
             broker.laden[executor.peer] = executor

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.core.blocked import Blocked, Value
@@ -84,6 +85,7 @@ class Session:
     counted: bool = False  # it matters how many of its tasks an executor was given (core/wear.py)
     actor: bool = False  # one process runs its tasks, in order, and nothing else (core/actors.py)
     deaths: int = 0  # of an actor: how many instances it has lost
+    keeps: bool = False  # executors may stay with it without anything to do (core/rests.py)
     # For those who look from outside (core/records.py), and give orders (core/control.py):
     opened_at: float = 0.0
     closed_at: float = -1.0
@@ -101,6 +103,7 @@ class Session:
     def __post_init__(self) -> None:
         self.counted = bool(self.spec.initializer or self.spec.max_tasks_per_child)
         self.actor = self.spec.restarts >= 0
+        self.keeps = bool(self.spec.min_executors or self.spec.delay_release) and not self.actor
 
     def note_cancelled(self, indices: list[int]) -> None:
         """These tasks will never run; they have been taken out already."""
@@ -138,6 +141,8 @@ class Executor:
     since     when the oldest task that it holds came, or was the next: it runs since then
     past      numbers of the sessions that it was bound to of late, for what their tasks still print
     paused    since when its task has waited for its own tasks; None while it does not
+    rests_since  when it ran dry, and stayed with its session all the same; None while it does not
+    rests_until  when that is to be looked at again
     """
 
     peer: int
@@ -159,6 +164,8 @@ class Executor:
     departing: bool = False  # its worker leaves: to be told to exit once it holds nothing
     stalled: bool = False
     paused: float | None = None
+    rests_since: float | None = None
+    rests_until: float = inf
     reclaimed: bool = False  # it was to leave before it was paused
     taken: dict[int, int] = field(default_factory=dict)
     worn: bool = False

@@ -40,10 +40,14 @@ def take(executor: Executor, session: Session, count: int) -> None:
     executor.taken[session.number] = executor.taken.get(session.number, 0) + count
 
 
-def bind(executor: Executor, session: Session) -> m.Bind:
-    """What an executor is told that is about to be given tasks of a session."""
+def bind(executor: Executor, session: Session, out: Effects) -> None:
+    """Tell an executor that it serves this session from now on."""
+    environment = session.spec.environment
+    executor.environment, executor.owner = environment, session.client.peer
+    executor.bound_to, executor.served = session.number, session
+    executor.past.append((session.number, session.id))
     initializer = b"" if session.number in executor.taken else session.spec.initializer
-    return m.Bind(session.number, session.spec.environment, session.id, initializer)
+    out.append((executor.peer, m.Bind(session.number, environment, session.id, initializer), []))
 
 
 def is_spent(executor: Executor, session: Session) -> bool:

@@ -136,15 +136,17 @@ class Resource(msgspec.Struct, array_like=True, frozen=True):
 class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     """What a session asks for.
 
-    Not read yet: `application`, `tenant`, `priority`, `weight`, and those from `min_executors` on,
-    but for `restarts`.
+    Not read yet: `application`, and those from `resources` on but for `delay_release` and `restarts`.
 
+    tenant               for whom it is; tenants share evenly
+    priority             among the sessions of its tenant; higher ones are served first
+    weight               of its share among those of the same tenant and priority, above 0
     within               "token/number" of the executor whose task has opened it (nested tasks), or ""
     max_executors        that serve it at a time; 0: no limit
     initializer          a pickled (function, arguments), called once in each process; empty: none
     max_tasks_per_child  of the session, for one executor process, which is then replaced; 0: no limit
     outer                the router's number of the session whose task has opened it, or 0
-    min_executors        that it has, whatever others want, as long as it can use them
+    min_executors        that it has as long as it is open, whatever others want
     resources            that each of its executors needs
     delay_release        seconds that an executor stays bound to it without anything to do
     preempt_after        seconds after which executors that are due to others leave their tasks; 0: never

@@ -61,6 +61,7 @@ class Plan:
     drains: float = 0.0
     max_bytes: int = 256 << 20  # of values that the router keeps for those that need them
     visits: float = 0.0  # of somebody who looks from outside, and gives orders
+    shares: bool = False  # sessions have weights, priorities, tenants, minima, and keep executors that rest
 
 
 def draw(seed: int) -> Plan:
@@ -104,6 +105,7 @@ def draw(seed: int) -> Plan:
         needy=maybe(0.4, 0.02, 0.9),
         max_bytes=r.choice((256 << 20, 256 << 20, 100)),
         visits=maybe(0.3, 5, 60),
+        shares=r.random() < 0.4,
     )
 
 
@@ -171,6 +173,13 @@ class Cluster:
             limits["max_tasks_per_child"] = random.choice((0, 1, 3, 20))
         if plan.initializers and random.random() < 0.7:
             limits["initializer"] = b"%g" % (plan.failing if random.random() < 0.5 else 0.0)
+        if plan.shares:
+            limits["weight"] = random.choice((0.5, 1.0, 1.0, 3.0))
+            limits["priority"] = random.choice((-1, 0, 0, 5))
+            limits["tenant"] = random.choice(("", "", "other"))
+            limits["delay_release"] = random.choice((0.0, 0.003, 0.05, 1e12))
+            if plan.executors * plan.workers > plan.users * plan.sessions:  # else some wait till others close
+                limits["min_executors"] = min(random.choice((0, 1)), limits.get("max_executors") or 1)
         return limits
 
     def _submit(self, session: SimSession) -> None:
@@ -384,7 +393,8 @@ class Cluster:
         idle = [e for e in broker.executors.values() if e.session is None and not e.exiting]
         for session in broker.sessions.values():
             for executor in session.executors.values():
-                assert executor.tasks, f"executor {executor.name} is bound and has nothing to do"
+                rests = session.keeps and executor.rests_since is not None
+                assert executor.tasks or rests, f"executor {executor.name} is bound and has nothing to do"
             most = session.spec.max_executors
             may_have_more = not most or len(session.executors) < most
             if session.queued and may_have_more and may_have(session):

@@ -1,0 +1,188 @@
+"""Fair shares in a tree: tenants, their priorities, their sessions.
+
+Each `Party` has a weight and holds some units (of executors).  Its *level* is what
+it holds over its weight: among brothers the one with the lowest level is served
+next, the one with the highest gives back.  Among equals it is the one that has
+*used* least (or most) while parties had to wait for each other: units times
+seconds, over its weight.
+
+Used time grows evenly between two changes, and that of equal levels equally fast.
+So an order once found stays true until something changes, and who is first is
+looked up in heaps; what a change costs does not depend on how many parties there are.
+
+Weighted fair queueing, with the levels of dominant resource fairness (Ghodsi and
+others, 2011) in front.  Pure: `clock` is given, and is the scheduler's, not the wall's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from typing import Generic, TypeVar
+
+#: How long a party keeps what it has for itself while its brother has nothing.
+#: One that comes back has a lead of one quantum, however little it has used.
+QUANTUM_SECONDS = 0.005
+#: And while its brother only has less than its share, of what can't be divided.
+ROUND_SECONDS = 0.1
+#: Levels are sums of floats: a difference below it is none.
+EPSILON = 1e-6
+
+Key = tuple[float, float, int]
+Who = TypeVar("Who")
+
+
+class Ranking(Generic[Who]):
+    """Who is first, where everybody's key may change: a heap whose old entries are passed over."""
+
+    __slots__ = ("_heap", "_keys")
+
+    def __init__(self) -> None:
+        self._keys: dict[Who, Key] = {}
+        self._heap: list[tuple[Key, Who]] = []
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def put(self, who: Who, key: Key) -> None:
+        """It has this key from now on.  Keys of different ones must differ."""
+        if self._keys.get(who) == key:
+            return
+        self._keys[who] = key
+        heappush(self._heap, (key, who))
+        if len(self._heap) > 2 * len(self._keys) + 64:
+            self._heap = [(key, who) for who, key in self._keys.items()]
+            heapify(self._heap)
+
+    def drop(self, who: Who) -> None:
+        self._keys.pop(who, None)
+
+    def first(self) -> Who | None:
+        heap = self._heap
+        while heap:
+            key, who = heap[0]
+            if self._keys.get(who) == key:
+                return who
+            heappop(heap)
+        return None
+
+
+@dataclass(slots=True, eq=False)
+class Party:
+    """One that gets a share.
+
+    number   tells it from its brothers; the lowest comes first among equals
+    units    that it has or will have, without what it is to give back
+    pending  of them, those that it does not have yet
+    rate     units that serve it now, also those that it is to give back
+    used     seconds that it has had, times units, over its weight, counted up to `counted`
+    hungry   it could use more
+    giving   it has something that can be taken away
+    """
+
+    number: int
+    weight: float
+    above: Group | None = None
+    units: float = 0.0
+    pending: float = 0.0
+    rate: float = 0.0
+    used: float = 0.0
+    counted: float = 0.0
+    hungry: bool = False
+    giving: bool = False
+
+    @property
+    def level(self) -> float:
+        """How well it is served; the lowest is served next."""
+        return self.units / self.weight
+
+    def used_at(self, clock: float) -> float:
+        return self.used + self.rate / self.weight * (clock - self.counted)
+
+
+@dataclass(slots=True, eq=False)
+class Group(Party):
+    """A party that is made of others.
+
+    needy    of them, those that are hungry, the one that is served worst first
+    wealthy  those that have something to give, the one that is served best first
+    reached  the most that one of them had used when it was given something
+    due      when something is to be moved from one of them to another
+    """
+
+    needy: Ranking[Party] = field(default_factory=Ranking)
+    wealthy: Ranking[Party] = field(default_factory=Ranking)
+    reached: float = 0.0
+    due: float = 0.0
+
+    def adopt(self, party: Party, clock: float) -> None:
+        """A new one starts level with those that are served, not ahead of everybody."""
+        party.above, party.used, party.counted = self, self.reached, clock
+
+    def rank(self, party: Party, clock: float) -> None:
+        """One of its parties has changed: find its new places."""
+        slope = party.rate / party.weight
+        used = party.used - slope * party.counted  # where it would be at clock 0: the same until it changes
+        level = party.units / party.weight
+        if party.hungry:
+            self.needy.put(party, (level, used, party.number))
+        else:
+            self.needy.drop(party)
+        if party.giving:
+            self.wealthy.put(party, (-level, -used, party.number))
+        else:
+            self.wealthy.drop(party)
+
+
+def update(
+    party: Party, units: float, pending: float, rate: float, hungry: bool, giving: bool, clock: float
+) -> None:
+    """A session has changed; so have its priority and its tenant."""
+    more, later, faster = units - party.units, pending - party.pending, rate - party.rate
+    while True:
+        party.used, party.counted = party.used_at(clock), clock
+        party.units += more
+        party.pending += later
+        party.rate += faster
+        above = party.above
+        if above is None:
+            return
+        if hungry and not party.hungry:
+            party.used = max(party.used, above.reached - QUANTUM_SECONDS)
+        if faster > 0:
+            above.reached = max(above.reached, party.used)
+        party.hungry, party.giving = hungry, giving
+        above.rank(party, clock)
+        hungry, giving = len(above.needy) > 0, len(above.wealthy) > 0
+        party = above
+
+
+def reweigh(party: Party, weight: float, clock: float) -> None:
+    """It has another weight from now on."""
+    party.used, party.counted = party.used_at(clock), clock
+    party.weight = weight
+    if party.above is not None:
+        party.above.rank(party, clock)
+
+
+def fair_at(
+    needy: Party, wealthy: Party, gain: float, loss: float, latest: float, clock: float, now: float
+) -> float | None:
+    """When it is fair to move something from one of two brothers to the other; None: not before one changes.
+
+    At once if that brings them closer.  Else, if the one has less, when the
+    other's turn is over and it has used at least as much.
+
+    gain, loss: units of what is to be moved, for either
+    latest: since when the other has had it
+    """
+    if wealthy.level - loss / wealthy.weight >= needy.level + gain / needy.weight - EPSILON:
+        return now
+    if wealthy.level <= needy.level + EPSILON or wealthy.pending > EPSILON:
+        return None
+    faster = wealthy.rate / wealthy.weight - needy.rate / needy.weight
+    if faster <= EPSILON:
+        return None
+    turn = QUANTUM_SECONDS if needy.units < EPSILON else ROUND_SECONDS
+    ahead = needy.used_at(clock) - wealthy.used_at(clock)
+    return max(latest + turn, now + max(ahead, 0.0) / faster)

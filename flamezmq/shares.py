@@ -1,0 +1,255 @@
+"""The sessions as the scheduler sees them, in their tree: tenants, priorities, sessions.
+
+A tenant has the same share as any other, however many sessions it has.  Of its
+priorities the highest that has any work counts for ten times the next one, and
+that for ten times all that are lower: so priority decides, and nobody starves.
+Within a priority the weights of the sessions decide.
+
+Pure; `clock` is the scheduler's.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from flamezmq.fairness import EPSILON, Group, Party, Ranking, reweigh, update
+
+#: Of a session without one.
+NO_LIMIT = 1 << 62
+#: Weights of the priorities of a tenant that have any work: the highest, the next one, all others.
+PRIORITY_WEIGHTS = (1.0, 0.1, 0.01)
+
+
+@dataclass(slots=True, eq=False)
+class Share(Party):
+    """A session, as the scheduler sees it.
+
+    minimum    executors that it has as long as it is open
+    limit      executors that it may have at a time, those in `leaving` among them
+    unit       what one executor of it counts
+    asked      executors that it could use now; those in `leaving` are not among them
+    wanted     of what it asked for, or its minimum, as many as its limit allows
+    active     it wants any
+    suspended  it is to have none
+    passed     no free executor is of use to it
+    have       executors that serve it, in the order in which it got them; value: since when
+    leaving    those of them that are to be given back; value: whether they are free soon, for others
+    resting    those of them that hold nothing
+    warm       free executors that served it last, latest last
+    coming     executors that did not suit it and end (or have ended), so that fresh ones come
+    promised   executors that others are to give back for it
+    """
+
+    minimum: int = 0
+    limit: int = NO_LIMIT
+    unit: float = 1.0
+    asked: int = 0
+    wanted: int = 0
+    active: bool = False
+    suspended: bool = False
+    passed: bool = False
+    have: dict[int, float] = field(default_factory=dict)
+    leaving: dict[int, bool] = field(default_factory=dict)
+    resting: dict[int, None] = field(default_factory=dict)
+    warm: dict[int, None] = field(default_factory=dict)
+    coming: dict[int, None] = field(default_factory=dict)
+    promised: dict[int, None] = field(default_factory=dict)
+
+    @property
+    def staying(self) -> int:
+        return len(self.have) - len(self.leaving)
+
+    @property
+    def expected(self) -> int:
+        """Executors that it has and will have, without what it is to give back."""
+        return len(self.have) - len(self.leaving) + len(self.coming) + len(self.promised)
+
+    @property
+    def lacking(self) -> bool:
+        """It could use more than it has and will have."""
+        return self.wanted > self.expected
+
+    @property
+    def most(self) -> int:
+        """Executors that may stay with it."""
+        return 0 if self.suspended else self.limit
+
+    @property
+    def first_to_go(self) -> int:
+        """Of those that stay, the one that it is to give back first: one at rest, else the latest it got."""
+        for executor in self.resting:
+            if executor not in self.leaving:
+                return executor
+        return next(executor for executor in reversed(self.have) if executor not in self.leaving)
+
+
+@dataclass(slots=True, eq=False)
+class Tenant(Group):
+    """Its sessions by priority.
+
+    present  negative priorities that have or want anything, the highest priority first
+    """
+
+    name: str = ""
+    priorities: dict[int, Priority] = field(default_factory=dict)
+    present: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Priority(Group):
+    """The sessions of a tenant that have the same priority."""
+
+    priority: int = 0
+    sessions: int = 0
+    present: bool = False
+
+
+class Tree:
+    """All that have a share.
+
+    clock   seconds for which sessions have waited for each other
+    below   sessions that lack some of their minimum
+    uneven  groups in which something may be due to be moved
+    dues    groups in which something is to be moved later
+    """
+
+    def __init__(self) -> None:
+        self.clock = 0.0
+        self.root = Group(0, 1.0)
+        self.below: dict[Share, None] = {}
+        self.uneven: dict[Group, None] = {}
+        self.dues: Ranking[Group] = Ranking()
+        self._tenants: dict[str, Tenant] = {}
+        self._groups = 0
+
+    def join(self, share: Share, name: str, priority: int) -> None:
+        """It is a session of this tenant from now on."""
+        tenant = self._tenants.get(name)
+        if tenant is None:
+            self._groups += 1
+            tenant = self._tenants[name] = Tenant(self._groups, 1.0, name=name)
+            self.root.adopt(tenant, self.clock)
+        group = tenant.priorities.get(priority)
+        if group is None:
+            self._groups += 1
+            group = Priority(self._groups, PRIORITY_WEIGHTS[-1], priority=priority)
+            tenant.priorities[priority] = group
+            tenant.adopt(group, self.clock)
+        group.adopt(share, self.clock)
+        group.sessions += 1
+
+    def leave(self, share: Share) -> str:
+        """Take it out of its groups, and forget those that have become empty; returns its tenant's name."""
+        update(share, 0.0, 0.0, 0.0, False, False, self.clock)
+        self.below.pop(share, None)
+        group, tenant = _groups_of(share)
+        group.sessions -= 1
+        self._see_presence(tenant, group)
+        if not group.sessions:
+            del tenant.priorities[group.priority]
+            self._forget(group)
+        if not tenant.priorities:
+            del self._tenants[tenant.name]
+            self._forget(tenant)
+        return tenant.name
+
+    def rank(self, share: Share) -> None:
+        """It has changed: find its new places."""
+        later = (len(share.coming) + len(share.promised)) * share.unit
+        staying = share.staying
+        hungry = share.lacking and not share.passed
+        update(
+            share,
+            staying * share.unit + later,
+            later,
+            len(share.have) * share.unit,
+            hungry,
+            staying > share.minimum,
+            self.clock,
+        )
+        group, tenant = _groups_of(share)
+        self._see_presence(tenant, group)
+        if hungry and share.expected < share.minimum:
+            self.below[share] = None
+        else:
+            self.below.pop(share, None)
+        self.uneven[group] = self.uneven[tenant] = self.uneven[self.root] = None
+
+    def neediest(self, party: Party | None = None) -> Share | None:
+        """The session that is to be served next, of all or of this party."""
+        party = party or self.root
+        while isinstance(party, Group):
+            party = party.needy.first()
+        assert party is None or isinstance(party, Share)
+        return party
+
+    def wealthiest(self, party: Party | None = None) -> Share | None:
+        """The session that is to give back next, of all or of this party."""
+        party = party or self.root
+        while isinstance(party, Group):
+            party = party.wealthy.first()
+        assert party is None or isinstance(party, Share)
+        return party
+
+    def forgive(self, share: Share) -> None:
+        """What it, and those that it is a part of, have used is forgotten."""
+        party: Party | None = share
+        while party is not None:
+            party.used, party.counted = 0.0, self.clock
+            if isinstance(party, Group):
+                party.reached = 0.0
+            party = party.above
+
+    def _forget(self, group: Group) -> None:
+        self.uneven.pop(group, None)
+        self.dues.drop(group)
+        assert group.above is not None
+        group.above.needy.drop(group)
+        group.above.wealthy.drop(group)
+
+    def _see_presence(self, tenant: Tenant, group: Priority) -> None:
+        """Where a priority has come to have or want anything, or ceased to, others count for less or more."""
+        present = group.hungry or group.units > EPSILON
+        if present == group.present:
+            return
+        group.present = present
+        if present:
+            insort(tenant.present, -group.priority)
+        else:
+            tenant.present.remove(-group.priority)
+        last = len(PRIORITY_WEIGHTS) - 1
+        for rank, negative in enumerate(tenant.present[: last + 2]):
+            other, weight = tenant.priorities[-negative], PRIORITY_WEIGHTS[min(rank, last)]
+            if other.weight != weight:
+                reweigh(other, weight, self.clock)
+
+    def check(self, shares: Iterable[Share]) -> None:
+        """Compare every index with every other."""
+        inner: list[Group] = list(self._tenants.values())
+        for tenant in self._tenants.values():
+            inner += tenant.priorities.values()
+            for priority in tenant.priorities.values():
+                assert priority.above is tenant
+                assert (-priority.priority in tenant.present) == priority.present
+        below: dict[Group, list[Party]] = {group: [] for group in [self.root, *inner]}
+        for party in [*shares, *inner]:
+            assert party.above is not None
+            below[party.above].append(party)
+        for group, parties in below.items():
+            assert abs(group.units - sum(party.units for party in parties)) < EPSILON
+            assert abs(group.rate - sum(party.rate for party in parties)) < EPSILON
+            assert len(group.needy) == sum(party.hungry for party in parties)
+            assert len(group.wealthy) == sum(party.giving for party in parties)
+        for share in shares:
+            assert share.hungry == share.lacking and share.giving == (share.staying > share.minimum)
+            assert (share in self.below) == (share.hungry and share.expected < share.minimum)
+
+
+def _groups_of(share: Share) -> tuple[Priority, Tenant]:
+    group = share.above
+    assert isinstance(group, Priority)
+    tenant = group.above
+    assert isinstance(tenant, Tenant)
+    return group, tenant

@@ -1,0 +1,176 @@
+"""A farm: the scheduler alone, with executors and tasks that are nothing but fake time.
+
+Each executor of a session runs its tasks one after the other; what is reclaimed is
+given back at the end of a task.  `Farm` looks after every event whether the rules are
+kept that hold always: no executor idles while a session could use it, none has too many.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from math import inf
+from typing import Any
+
+from flamezmq.scheduler import Scheduler
+
+
+@dataclass(eq=False)
+class Job:
+    """A session with `tasks` that wait, each of `seconds`.
+
+    running   executors that serve it; the second: of these, those that are to be given back
+    resting   those without anything to do
+    held      executor-seconds that it has had
+    served    when it began a task last
+    longest   the longest time between two beginnings while it had tasks
+    complete  when it first had its minimum
+    """
+
+    number: int
+    seconds: float
+    tasks: float
+    limit: int
+    minimum: int
+    opened: float
+    served: float
+    running: int = 0
+    leaving: int = 0
+    resting: dict[int, None] = field(default_factory=dict)
+    held: float = 0.0
+    longest: float = 0.0
+    complete: float = inf
+
+
+class Farm:
+    """`executors` are 10001, 10002, ..., and jobs 1, 2, ...
+
+    check: compare the indices of the scheduler after every event, which takes long where there are many
+    """
+
+    def __init__(self, executors: int, check: bool = True) -> None:
+        self.scheduler = Scheduler()
+        self.now = 0.0
+        self.jobs: dict[int, Job] = {}
+        self._serves: dict[int, Job] = {}
+        self._since: dict[int, float] = {}
+        self._leaving: set[int] = set()
+        self._ends: list[tuple[float, int]] = []
+        self._check = check
+        self._released = False  # since the last decision
+        for number in range(1, executors + 1):
+            self.scheduler.add_executor(10_000 + number)
+
+    def open(self, seconds: float = 0.1, tasks: float = inf, **terms: Any) -> Job:
+        """A session with these tasks; `terms` are those of `Scheduler.add_session`."""
+        number, limit, minimum = len(self.jobs) + 1, terms.get("limit", 0), terms.get("minimum", 0)
+        job = self.jobs[number] = Job(number, seconds, tasks, limit, minimum, self.now, self.now)
+        self.scheduler.add_session(number, self.now, **terms)
+        self._ask(job)
+        self._decide()
+        return job
+
+    def add(self, job: Job, tasks: float) -> None:
+        """It has so many more to do."""
+        if not job.tasks:
+            job.served = self.now
+        job.tasks += tasks
+        for executor in list(job.resting):
+            if job.tasks:
+                del job.resting[executor]
+                self.scheduler.wake(executor)
+                self._begin(executor, job)
+        self._ask(job)
+        self._decide()
+
+    def run(self, seconds: float) -> None:
+        """Let so much time pass."""
+        until = self.now + seconds
+        while True:
+            turn = self.scheduler.next_turn()
+            due = min(self._ends[0][0] if self._ends else inf, inf if turn is None else turn + 1e-9)
+            if due > until:
+                break
+            self.now = max(self.now, due)
+            while self._ends and self._ends[0][0] <= self.now:
+                executor = heappop(self._ends)[1]
+                self._go_on(executor, self._serves[executor])
+            self._decide()
+        self.now = until
+        for executor in self._serves:
+            self._count(executor)
+        for job in self.jobs.values():
+            if job.tasks:
+                job.longest = max(job.longest, self.now - job.served)
+
+    def count_from_now(self) -> None:
+        for executor in self._serves:
+            self._count(executor)
+        for job in self.jobs.values():
+            job.held = job.longest = 0.0
+
+    def shares(self) -> list[float]:
+        """The part of all executor-seconds that each job has had, in the order in which they came."""
+        total = sum(job.held for job in self.jobs.values())
+        return [job.held / total for job in self.jobs.values()]
+
+    def _count(self, executor: int) -> None:
+        self._serves[executor].held += self.now - self._since[executor]
+        self._since[executor] = self.now
+
+    def _ask(self, job: Job) -> None:
+        busy = job.running - job.leaving - len(job.resting)
+        self.scheduler.want(job.number, busy + int(min(job.tasks, 1 << 30)))
+
+    def _begin(self, executor: int, job: Job) -> None:
+        job.tasks -= 1
+        job.longest = max(job.longest, self.now - job.served)
+        job.served = self.now
+        heappush(self._ends, (self.now + job.seconds, executor))
+
+    def _go_on(self, executor: int, job: Job) -> None:
+        """It holds nothing: it gets the next task, or rests, or is free."""
+        if executor in self._leaving or not (job.tasks or self.scheduler.stays(job.number, executor)):
+            self._release(executor, job)
+        elif job.tasks:
+            self._begin(executor, job)
+        else:
+            job.resting[executor] = None
+            self.scheduler.rest(executor)
+        self._ask(job)
+
+    def _release(self, executor: int, job: Job) -> None:
+        self._count(executor)
+        del self._serves[executor]
+        job.running -= 1
+        job.resting.pop(executor, None)
+        if executor in self._leaving:
+            self._leaving.remove(executor)
+            job.leaving -= 1
+        self.scheduler.release(executor, self.now)
+        self._released = True
+
+    def _decide(self) -> None:
+        self._released = True
+        while self._released:
+            self._released = False
+            moves = self.scheduler.decide(self.now)
+            for executor, number in moves.assign:
+                job = self.jobs[number]
+                self._serves[executor], self._since[executor] = job, self.now
+                job.running += 1
+                assert not job.limit or job.running <= job.limit, f"job {number} has more than its limit"
+                self._go_on(executor, job)
+            for executor in moves.reclaim:
+                job = self._serves[executor]
+                assert executor not in self._leaving
+                self._leaving.add(executor)
+                job.leaving += 1
+                if executor in job.resting:
+                    self._release(executor, job)
+        for job in self.jobs.values():
+            if job.running - job.leaving >= job.minimum:
+                job.complete = min(job.complete, self.now)
+        assert not (self.scheduler.idle and self.scheduler.waiting), "an executor idles, a session waits"
+        if self._check:
+            self.scheduler.check()

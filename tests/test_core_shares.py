@@ -1,0 +1,282 @@
+"""Weights, minima, priorities, tenants: the scheduler alone, on farms of fake time.
+
+`Farm` itself fails when an executor idles that a session could use, or when a session
+has more than its limit.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from flamezmq.scheduler import Scheduler
+from tests.farm import Farm
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sessions_get_what_their_weights_say_within_two_percent(seed: int) -> None:
+    chance = Random(seed)
+    farm = Farm(executors=3000, check=False)
+    weights = [chance.choice((0.5, 1.0, 2.0, 3.0, 7.0)) for _ in range(chance.randint(2, 12))]
+    for weight in weights:
+        farm.open(seconds=chance.uniform(0.05, 0.5), weight=weight)
+    farm.run(2.0)
+    farm.count_from_now()
+
+    farm.run(1.0)
+
+    for share, weight in zip(farm.shares(), weights, strict=True):
+        assert share == pytest.approx(weight / sum(weights), rel=0.02)
+    farm.scheduler.check()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_few_executors_are_shared_by_weight_as_well_in_the_course_of_time(seed: int) -> None:
+    chance = Random(seed)
+    farm = Farm(executors=chance.randint(1, 7), check=False)
+    weights = [chance.choice((1.0, 2.0, 3.0, 5.0)) for _ in range(chance.randint(2, 5))]
+    for weight in weights:
+        farm.open(seconds=chance.uniform(0.001, 0.02), weight=weight)
+    farm.run(5.0)
+    farm.count_from_now()
+
+    farm.run(60.0)
+
+    precision = 0.02 if len(weights) == 2 else 0.25  # of several only the best and the worst served even out
+    for share, weight in zip(farm.shares(), weights, strict=True):
+        assert share == pytest.approx(weight / sum(weights), rel=precision)
+
+
+def test_weights_of_one_two_and_four_share_seven_executors_as_these() -> None:
+    farm = Farm(executors=7)
+    jobs = [farm.open(weight=weight) for weight in (1.0, 2.0, 4.0)]
+
+    farm.run(1.0)
+
+    assert [job.running for job in jobs] == [1, 2, 4]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tenants_have_equal_shares_however_many_sessions_they_have(seed: int) -> None:
+    chance = Random(seed)
+    farm = Farm(executors=1200, check=False)
+    tenants = [chance.choice("abc") for _ in range(8)]
+    for tenant in tenants:
+        farm.open(seconds=chance.uniform(0.05, 0.5), tenant=tenant)
+    farm.run(2.0)
+    farm.count_from_now()
+
+    farm.run(1.0)
+
+    for share, tenant in zip(farm.shares(), tenants, strict=True):
+        ideal = 1 / len(set(tenants)) / tenants.count(tenant)
+        assert share == pytest.approx(ideal, rel=0.02)
+
+
+def test_what_one_cannot_use_the_others_of_its_tenant_get_first() -> None:
+    farm = Farm(executors=12)
+    modest = farm.open(seconds=1.0, tasks=1, tenant="a")
+    greedy = farm.open(tenant="a")
+    other = farm.open(tenant="b")
+
+    farm.run(0.5)
+
+    assert (modest.running, greedy.running, other.running) == (1, 5, 6)
+
+
+# --- priorities
+
+
+def test_a_higher_priority_gets_ten_times_what_the_next_lower_one_gets() -> None:
+    farm = Farm(executors=110, check=False)
+    low = [farm.open(seconds=0.01) for _ in range(5)]
+    farm.run(1.0)
+
+    high = farm.open(seconds=0.01, priority=1)
+    farm.run(1.0)
+
+    assert high.running == 100
+    assert [job.running for job in low] == [2] * 5
+
+
+def test_where_a_higher_priority_wants_nothing_the_lower_one_gets_all() -> None:
+    farm = Farm(executors=10)
+    high = farm.open(seconds=0.1, tasks=5, priority=5)
+    low = farm.open(seconds=0.1)
+
+    farm.run(1.0)
+
+    assert (high.running, low.running) == (0, 10)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nobody_starves_whatever_the_priorities_are(seed: int) -> None:
+    chance = Random(seed)
+    farm = Farm(executors=chance.choice((1, 2, 5, 20)), check=False)
+    jobs = [
+        farm.open(
+            seconds=chance.uniform(0.001, 0.01),
+            priority=chance.choice((-100, -1, 0, 1, 5, 1000)),
+            weight=chance.choice((0.5, 1.0, 4.0)),
+            tenant=chance.choice("ab"),
+        )
+        for _ in range(chance.randint(2, 8))
+    ]
+
+    farm.run(100.0)
+
+    for job in jobs:
+        assert job.held > 0
+        assert job.longest < 50.0, f"job {job.number} has waited for {job.longest:.1f} s"
+
+
+# --- minima and limits
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_minimum_is_there_within_the_length_of_a_task(seed: int) -> None:
+    chance = Random(seed)
+    farm = Farm(executors=64)
+    longest = 0.0
+    for _ in range(3):
+        seconds = chance.uniform(0.05, 0.3)
+        longest = max(longest, seconds)
+        farm.open(seconds, weight=chance.choice((1.0, 100.0)), priority=chance.choice((0, 9)))
+    farm.run(chance.random())
+
+    claims = [farm.open(0.01, minimum=chance.randint(1, 15), weight=0.01) for _ in range(4)]
+    farm.run(1.0)
+
+    for job in claims:
+        assert job.complete - job.opened <= longest + 1e-6
+        assert job.running >= job.minimum
+
+
+def test_a_minimum_stays_while_its_session_has_nothing_to_do_and_others_wait() -> None:
+    farm = Farm(executors=4)
+    quiet = farm.open(tasks=0, minimum=2)
+    farm.open(weight=50.0)
+    farm.open(weight=50.0, priority=9)
+
+    farm.run(5.0)
+
+    assert (quiet.running, len(quiet.resting)) == (2, 2)
+    farm.add(quiet, 2)
+    assert quiet.tasks == 0, "they begin at once"
+
+
+def test_minima_that_are_more_than_there_is_are_met_in_the_order_of_their_coming() -> None:
+    farm = Farm(executors=3)
+    jobs = [farm.open(minimum=2) for _ in range(3)]
+
+    farm.run(2.0)
+
+    assert [job.running for job in jobs[:1]] == [2]
+    assert sum(job.running for job in jobs) == 3
+
+
+def test_a_minimum_above_the_limit_is_the_limit() -> None:
+    farm = Farm(executors=4)
+    job = farm.open(tasks=0, minimum=3, limit=2)
+    farm.run(1.0)
+    assert job.running == 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_executor_idles_and_no_limit_is_passed_whatever_comes(seed: int) -> None:
+    """The farm looks after every event."""
+    chance = Random(seed)
+    farm = Farm(executors=chance.randint(1, 12))
+    minima = farm.scheduler.idle - 1
+    for _ in range(60):
+        farm.run(chance.random() * 0.2)
+        if farm.jobs and chance.random() < 0.6:
+            farm.add(chance.choice(list(farm.jobs.values())), chance.choice((1, 3, 40)))
+        elif len(farm.jobs) < 9:
+            minimum = chance.choice((0, 0, 0, 1)) if minima else 0
+            minima -= minimum
+            farm.open(
+                seconds=chance.choice((0.001, 0.02, 0.3)),
+                tasks=chance.choice((0, 5, 100)),
+                weight=chance.choice((0.5, 1.0, 3.0)),
+                limit=chance.choice((0, 0, 1, 3)),
+                minimum=minimum,
+                tenant=chance.choice(("", "b")),
+                priority=chance.choice((0, 0, 2, -3)),
+            )
+    farm.run(200.0)
+    assert all(not job.tasks for job in farm.jobs.values()), "all is done in the end"
+
+
+# --- changes
+
+
+def test_a_change_of_weight_is_followed_at_the_ends_of_tasks() -> None:
+    farm = Farm(executors=30)
+    first, second = farm.open(), farm.open()
+    farm.run(1.0)
+    assert (first.running, second.running) == (15, 15)
+
+    farm.scheduler.set(1, weight=2.0)
+    farm.run(1.0)
+
+    assert (first.running, second.running) == (20, 10)
+
+
+def test_a_change_of_priority_takes_the_session_to_its_new_brothers() -> None:
+    farm = Farm(executors=11, check=False)
+    first, second = farm.open(seconds=0.01), farm.open(seconds=0.01)
+    farm.run(1.0)
+
+    farm.scheduler.set(2, priority=3)
+    farm.run(1.0)
+
+    assert (first.running, second.running) == (1, 10)
+    farm.scheduler.check()
+
+
+def test_a_limit_that_is_lowered_takes_back_what_is_above_it() -> None:
+    farm = Farm(executors=8)
+    job = farm.open()
+    farm.run(0.05)
+    assert job.running == 8
+
+    job.limit = 3
+    farm.scheduler.set(1, limit=3)
+    farm.scheduler.decide(farm.now)
+    assert farm.scheduler.statistics()["serving"] == 8, "not before its tasks have ended"
+
+
+def test_a_suspended_session_gives_back_all_and_gets_nothing_until_it_goes_on() -> None:
+    farm = Farm(executors=6)
+    job, other = farm.open(minimum=2), farm.open()
+    farm.run(1.0)
+    assert job.running == 3
+
+    farm.scheduler.suspend(1)
+    farm.run(1.0)
+    assert (job.running, other.running) == (0, 6)
+
+    farm.scheduler.unsuspend(1)
+    farm.run(1.0)
+    assert (job.running, other.running) == (3, 3)
+
+
+# --- what rests
+
+
+def test_what_rests_is_given_back_before_what_works() -> None:
+    scheduler = Scheduler()
+    for executor in (101, 102, 103):
+        scheduler.add_executor(executor)
+    scheduler.add_session(1, 0.0)
+    scheduler.want(1, 3)
+    assert len(scheduler.decide(0.0).assign) == 3
+    scheduler.want(1, 2)
+    scheduler.rest(102)
+
+    scheduler.add_session(2, 1.0)
+    scheduler.want(2, 1)
+
+    assert scheduler.decide(1.0).reclaim == [102]
