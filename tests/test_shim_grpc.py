@@ -143,7 +143,7 @@ def test_a_server_is_ready_when_its_health_service_says_so(server: str) -> None:
     ("environment", "timeout", "said"),
     [
         ({"CRASH": "1"}, 20.0, r"has ended before it was ready, and ended \(exit code 1\); .*no model here"),
-        ({"SLOW": "100"}, 2.0, r"was not ready 2 s after its start \(start_timeout\), so it was ended"),
+        ({"SLOW": "100"}, 1.0, r"was not ready 1 s after its start \(start_timeout\), so it was ended"),
     ],
 )
 def test_a_server_that_never_becomes_ready_fails_the_bind(
@@ -170,14 +170,14 @@ def test_an_error_is_the_tasks_and_the_server_goes_on(server: str) -> None:
     ("task", "said"),
     [
         ("die", r"has ended \(exit code 5\); its last words: .*that hurts"),
-        ("hang", r"has not answered within 2 s, so it was ended"),
+        ("hang", r"has not answered within 1 s, so it was ended"),
         ("not json", "answered nonsense: '{' is not JSON"),
         ("gone", r"has cut us off \(.*\), so it was ended"),
     ],
 )
 def test_a_server_that_fails_is_replaced_at_the_next_task(server: str, task: str, said: str) -> None:
     ctx = Ctx(common_data="again")
-    with running(app(server, task_timeout=2.0), ctx) as shim:
+    with running(app(server, task_timeout=1.0), ctx) as shim:
         pid = shim.invoke(ctx, 1)[1]
         with pytest.raises(ServiceFailed, match=said):
             shim.invoke(ctx, task)

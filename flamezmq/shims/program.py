@@ -16,6 +16,7 @@ from flamezmq import processes
 from flamezmq.errors import FlameError, ServiceFailed
 from flamezmq.folder import PrivateFolder
 from flamezmq.shims import warden
+from flamezmq.shims.interrupts import unbroken
 from flamezmq.shims.murmur import Murmur
 from flamezmq.shims.roles import Application, Context
 
@@ -52,6 +53,7 @@ class Program:
             self._keeper.reap(self)
         return self.ended is not None
 
+    @unbroken
     def end(self, grace: float = 0.0) -> None:
         """End it and all below it: by SIGTERM, and by SIGKILL after `grace` seconds.  Closes everything."""
         self.close_stdin()
@@ -106,6 +108,7 @@ class Keeper:
         self._end: socket.socket | None = None
         self._pid = 0
 
+    @unbroken
     def start(
         self,
         ctx: Context,
@@ -189,6 +192,7 @@ class Keeper:
                 pass  # it is gone, and its program with it; that is seen next
         self._await_end(program, grace + KILL_SECONDS)
 
+    @unbroken
     def close(self) -> None:
         """End the warden, and with it whatever it runs."""
         end, self._end = self._end, None

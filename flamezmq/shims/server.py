@@ -195,7 +195,7 @@ class ServerShim(Shim):
             raise self._failure(program, f"has not answered within {seconds:g} s", dying=0.0) from None
         except CutOff as error:
             what = "" if program.wait(DYING_SECONDS) else f"has cut us off ({error})"
-            raise self._failure(program, what) from None
+            raise self._failure(program, what, dying=0.0) from None
         except (Nonsense, NotJson) as error:
             raise self._failure(program, f"answered nonsense: {error}", dying=0.0) from None
         except BaseException:
