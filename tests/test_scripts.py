@@ -194,6 +194,16 @@ def test_a_script_ends_when_its_tasks_time_is_over(client: flm.Client, tmp_path:
     until(gone(pid_in(tmp_path / "pid")), "the task's script is killed")
 
 
+def test_a_script_ends_when_its_task_is_cancelled(client: flm.Client, tmp_path: Path) -> None:
+    future = client.submit(run_script, "shell", f"echo $$ > {tmp_path}/pid; sleep 1000")
+    child = pid_in(tmp_path / "pid")
+    before = client.processes()["executors"]
+
+    assert future.cancel(running=True)
+    until(gone(child), "the task's script is killed")
+    assert client.processes()["executors"] == before, "the executor need not be"
+
+
 def test_a_script_ends_with_the_client(tmp_path: Path) -> None:
     with flm.Client("", executors=1) as client:
         client.submit(run_script, "shell", f"echo $$ > {tmp_path}/pid; sleep 1000")

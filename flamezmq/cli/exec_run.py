@@ -209,7 +209,7 @@ class Run:
         self._halted = self._plan.halt
         note(f"flmexec: {self._report.failed:,} failed: no more tasks are begun")
         if self._halted == "soon":
-            self._session._abandon(list(self._on_way.values()))  # what runs goes on
+            self._session.cancel(list(self._on_way.values()))  # what runs goes on
 
     # --- shown
 
