@@ -61,19 +61,28 @@ class TaskError(FlameError):
 
 
 class TaskLost(FlameError):
-    """Every attempt of a task took its executor down.
+    """Every attempt of a task took its executor down, or the one of which a stream had come in part.
 
     Fields: `task_id`; `attempts`, how many were started; `certificate`, how the
-    last executor died; `name`, that of its function.  Not retryable: the input
-    may be what kills executors.
+    last executor died; `name`, that of its function; `values`, how many of a
+    stream's values had come.  Not retryable: the input may be what kills executors.
     """
 
-    def __init__(self, task_id: str, attempts: int, certificate: Certificate, name: str = "") -> None:
-        super().__init__(task_id, attempts, certificate, name)
+    def __init__(
+        self, task_id: str, attempts: int, certificate: Certificate, name: str = "", values: int = 0
+    ) -> None:
+        super().__init__(task_id, attempts, certificate, name, values)
         self.task_id, self.attempts, self.certificate, self.name = task_id, attempts, certificate, name
+        self.values = values
 
     def __str__(self) -> str:
         what = f"task {self.task_id} ({self.name})" if self.name else f"task {self.task_id}"
+        if self.values:
+            came = "1 value" if self.values == 1 else f"{self.values} values"
+            return (
+                f"{what} lost its executor when {came} of its stream had come: {self.certificate}; "
+                "if a second run gives the same values again, let it have one: stream(..., replay=True)"
+            )
         times = "an executor" if self.attempts == 1 else f"{self.attempts} executors"
         return (
             f"{what} took down {times}: {self.certificate}; "

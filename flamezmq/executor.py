@@ -22,6 +22,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from flamezmq import page, running, streams
+from flamezmq.attendant import Attendant
 from flamezmq.errors import FlameError, NoTask, ProtocolError, Unpicklable
 from flamezmq.executor_config import ExecutorConfig
 from flamezmq.home import Home
@@ -32,8 +33,9 @@ from flamezmq.serialize.initializer import Assigned
 from flamezmq.serialize.values import dump_value, load_call
 from flamezmq.shims.alarm import alarm
 from flamezmq.shims.attempts import note_attempts, prepare
-from flamezmq.shims.interrupts import AGAIN_MILLISECONDS, interrupts, unbroken
+from flamezmq.shims.interrupts import interrupts, unbroken
 from flamezmq.shims.slices import SliceResult
+from flamezmq.shims.streaming import Outlet
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
 
@@ -56,8 +58,6 @@ ANNOUNCED_TRUST = -10
 FLUSH_BYTES = 1 << 16
 #: So many tasks that were sent back are remembered without asking whether they are still here.
 MOST_RETRIED = 1000
-#: How often the attendant looks whether the same task is still running.
-ATTEND_SECONDS = 0.02
 
 
 class Function:
@@ -127,14 +127,13 @@ class Executor:
         self._last_end = 0.0
         self._exit = False
         self._to_say: deque[m.Waiting] = deque()
-        self._attending = False
-        self._parked = False
-        self._unpark = threading.Lock()
         self.session_id = ""
         self.nested: NestedClient | None = None  # made by a task that asks for it
         self._nesting = threading.Lock()
         self.home = Home()
         self.instance: Any = None  # of the actor that lives here, if one does
+        self.outlet = Outlet(self)
+        self.attendant = Attendant(self)
 
     # --- main thread
 
@@ -142,8 +141,7 @@ class Executor:
         """Introduce itself, then run tasks until told to exit."""
         self.line.open()
         self.line.enqueue(m.Ready(self.config.node, self.config.token, self.config.number, os.getpid()))
-        self._unpark.acquire()
-        threading.Thread(target=self._attend, name="flm-attendant", daemon=True).start()
+        self.attendant.start()
         while True:
             if self.tasks:
                 self._work()
@@ -155,9 +153,8 @@ class Executor:
         """Run what is held.  The hot loop: about 3 us a task beside the user's function."""
         words, tasks = self.words, self.tasks
         popleft = tasks.popleft
-        if self._parked:
-            self._parked = False
-            self._unpark.release()
+        if self.attendant.parked:
+            self.attendant.rouse()
         session = words[page.SESSION] = self.session
         if session in self.initializers:
             self._initialize(session)
@@ -256,11 +253,10 @@ class Executor:
 
     def _break(self, session: int, error: BaseException) -> None:
         """Say that the session is broken, and drop what is held of it."""
-        if self._attending:
-            self.line.wake()
         text, trace = words_of(error)
         name = f"{self.config.node}/{self.config.number}"
-        with self.line.lock:
+        with self.attendant.claim():
+            self.attendant.claims = False
             self.broken[session] = None
             self.tasks.clear()
             self.line.enqueue(m.Broken(session, name, text, trace))
@@ -286,7 +282,7 @@ class Executor:
         more: m.Interrupted | m.Retry
         if hit or options is None:
             more = m.Interrupted(self.session, index, attempt)
-        elif options.again(error, retried):
+        elif options.again(error, retried) and self.outlet.may_run_again(index, attempt):
             part = m.Slice(function.number, index, 1, attempt)
             more = m.Retry(self.session, part, options.pause(retried))
         else:
@@ -310,9 +306,8 @@ class Executor:
         """Send what has ended, and `more`; `wait` for the next message."""
         if streams.printed:  # what has no newline yet is shown before its task has ended
             streams.flush_printed()
-        if self._attending:
-            self.line.wake()
-        with self.line.lock:
+        with self.attendant.claim():
+            self.attendant.claims = False
             self._commit(keep_open=self.words[page.RUNNING] != 0)
             if more is not None:
                 self.line.enqueue(more)
@@ -352,10 +347,8 @@ class Executor:
     def pause(self, waits: bool) -> None:
         """Tell the router that the running task waits for its own tasks, or that it goes on."""
         self._to_say.append(m.Waiting(self.session, waits))
-        if self._attending:
-            self.line.wake()  # the attendant says it: it would not let us have the line
-            return
-        with self.line.lock:
+        with self.attendant.claim():
+            self.attendant.claims = False
             self._commit(keep_open=True)
             self.line.turn(0)
 
@@ -380,6 +373,8 @@ class Executor:
         """
         while self._to_say:
             self.line.enqueue(self._to_say.popleft())
+        if self.outlet.streams or self.outlet.published:
+            self.outlet.commit()
         runs = self.ended
         if not runs:
             return
@@ -423,6 +418,8 @@ class Executor:
             self._give_back(0, set(message.indices))
         elif kind is m.Interrupt:
             interrupts.note(message.session, message.indices)
+        elif kind is m.Pull:
+            self.outlet.on_pull(message)
         elif kind is m.Huddle:
             self.line.huddle(message.cpu)
         elif kind is m.Exit:
@@ -487,55 +484,6 @@ class Executor:
         slices = [m.Slice(function.number, index, 1, attempt) for function, index, attempt, _ in back]
         self.line.enqueue(m.Retracted(self.session, slices))
 
-    # --- the attendant
-
-    def _attend(self) -> None:
-        """Look now and then whether a task runs for long; if so, serve the line until it ends."""
-        words = self.words
-        idle = 0
-        while True:
-            before = words[page.RUNNING], words[page.FINISHED]
-            if self._unpark.acquire(timeout=ATTEND_SECONDS):
-                idle = 0
-                continue
-            if not words[page.RUNNING]:
-                idle += 1
-                if idle > 4:
-                    self._parked = True
-                    if not words[page.RUNNING] and not self.tasks:
-                        self._unpark.acquire(timeout=1.0)  # a task that began right now waits no longer
-                    self._parked = False
-                    idle = 0
-                continue
-            idle = 0
-            if (words[page.RUNNING], words[page.FINISHED]) == before:
-                try:
-                    self._stand_in(before)
-                except FlameError as error:
-                    os.write(2, f"flamezmq: {error}\n".encode())
-                    os._exit(70)
-
-    def _stand_in(self, task: tuple[int, int]) -> None:
-        """Hold the line for the main thread while this task runs."""
-        words = self.words
-        announced = False
-        self._attending = True
-        try:
-            while (words[page.RUNNING], words[page.FINISHED]) == task:
-                with self.line.lock:
-                    if (words[page.RUNNING], words[page.FINISHED]) != task:
-                        return
-                    self._commit(keep_open=True)
-                    if not announced and self.ended:
-                        self.line.enqueue(m.Begun(self.session, task[0] - 1, self.ended[-1].attempt))
-                        announced = True
-                    self.line.turn(0)
-                    if (words[page.RUNNING], words[page.FINISHED]) == task:
-                        again = interrupts.ring(self.session, task)
-                        self.line.turn(AGAIN_MILLISECONDS if again else 1000)
-        finally:
-            self._attending = False
-
 
 def run_task(function: Function, payload: Any) -> Any:
     """Make a call, and its value a payload; all in which a task may be interrupted.
@@ -563,6 +511,7 @@ def leave_fork() -> None:
 def main(config: ExecutorConfig) -> None:
     """Serve until told to exit, or until the router or the worker is gone."""
     executor = running.executor = Executor(config)
+    Outlet.of_process = executor.outlet
     streams.mark_streams(executor.words)
     alarm.serve(executor.words, executor.who)
     interrupts.serve(executor.words, executor.task_id, run_task)

@@ -7,9 +7,10 @@ without being given anything.  The idea is Dask's `get_client` and Ray's
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from flamezmq.errors import NoTask
 
@@ -39,6 +40,29 @@ class Current:
     task_id: str
     session_id: str
     attempt: int
+    _publish: Callable[[Any], None] | None = field(default=None, repr=False, compare=False)
+
+    def publish(self, value: object) -> None:
+        """Show `value` to whoever waits for this task: progress, or a part of its result.
+
+        It comes out of the task's Future: `on_publish`, `published` and `last_published`.  Never waits:
+        of values that come faster than they can be sent (a few thousand a second), or than they are
+        looked at, the newest 64 are kept, and those from a megabyte on only as long as none follows.
+        What must not be lost belongs into a stream (`Session.stream`), which holds its task back.
+
+        Raises:
+            NoTask: the task has ended.
+            Unpicklable: the value can't travel.
+
+        Some microseconds; a message leaves every 10 ms at most.  For any thread of the task.
+        """
+        if self._publish is not None:
+            self._publish(value)
+            return
+        here = executor.running() if executor is not None else None
+        if executor is None or here is None or self.task_id != f"{here[0]}/{here[1]}":
+            raise NoTask
+        executor.outlet.publish(here[1], here[2], value)
 
     @property
     def client(self) -> Client:

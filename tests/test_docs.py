@@ -27,6 +27,7 @@ from flamezmq.cli.ctl_output import Column
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.progress import Progress
 from flamezmq.client.status import Status
+from flamezmq.client.stream import Stream
 from flamezmq.client.waiting import DoneAndNotDone
 from flamezmq.core import caller, link
 from flamezmq.core.members import Limits
@@ -186,7 +187,7 @@ def messages_table(classes: Sequence[type[msgspec.Struct]]) -> str:
     rows = []
     for cls in classes:
         columns = ", ".join(column(field) for field in msgspec.structs.fields(cls)) or "none"
-        name = "Results" if cls is m.RoutedResults else cls.__name__
+        name = cls.__name__.removeprefix("Routed")  # what the router leaves unread
         row = (f"`{name}`", columns, meaning(cls))
         rows.append((str(cls.__struct_config__.tag), *row) if tagged else row)
     return table(
@@ -370,6 +371,7 @@ def test_every_message_and_every_column_is_in_the_protocol() -> None:
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and value is not msgspec.Struct
     ]
     structs.remove(m.RoutedResults)  # Results, as the router reads it
+    structs.remove(m.RoutedPart)  # and Part
 
     missing = [
         f"{cls.__name__}.{field.name}"
@@ -432,7 +434,9 @@ def public_things() -> Iterator[tuple[str, Any]]:
     exported = {name: getattr(flamezmq, name) for name in flamezmq.__all__ if name != "__version__"}
     for module in [thing for thing in exported.values() if inspect.ismodule(thing)]:
         exported |= {f"{module.__name__}.{name}": getattr(module, name) for name in module.__all__}
-    given = {cls.__name__: cls for cls in (Status, Mapped, DoneAndNotDone, Progress)}  # by what is exported
+    given = {
+        cls.__name__: cls for cls in (Status, Mapped, Stream, DoneAndNotDone, Progress)
+    }  # by what is exported
     for name, thing in (exported | given).items():
         yield name, thing
         if isinstance(thing, type):

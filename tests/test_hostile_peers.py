@@ -33,9 +33,11 @@ ROOT = Path(__file__).parents[1]
 WAIT_SECONDS = 20.0
 FROM = {
     "client": messages(
-        m.Open, m.Submit, m.Cancel, m.Close, m.Query, m.Supply, m.Ask, m.CloseSession, m.CancelTask
+        m.Open, m.Submit, m.Cancel, m.Close, m.Query, m.Supply, m.Ask, m.CloseSession, m.CancelTask, m.Pull
     ),
-    "executor": messages(m.RoutedResults, m.Begun, m.Retracted, m.Retry),  # Ready: see the tests of executors
+    "executor": messages(  # Ready: see the tests of executors
+        m.RoutedResults, m.RoutedPart, m.Begun, m.Retracted, m.Retry
+    ),
     "worker": messages(m.Register, m.Died, m.Printed),
 }
 ROUTER = """

@@ -19,5 +19,6 @@ from flamezmq.aio.actor import Actor
 from flamezmq.aio.client import Client, Session
 from flamezmq.aio.hub import Answer
 from flamezmq.aio.mapping import Mapped
+from flamezmq.aio.stream import Stream
 
-__all__ = ["Actor", "Answer", "Client", "Mapped", "Session"]
+__all__ = ["Actor", "Answer", "Client", "Mapped", "Session", "Stream"]

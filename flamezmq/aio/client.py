@@ -12,6 +12,7 @@ from flamezmq.aio.actor import Actor, close_actor, make_actor
 from flamezmq.aio.behind import ClientBehind
 from flamezmq.aio.hub import Answer, answer_of
 from flamezmq.aio.mapping import Mapped, WatchedSlices
+from flamezmq.aio.stream import Stream
 from flamezmq.aio.threads import in_thread
 from flamezmq.client import session as sync
 from flamezmq.client import terms
@@ -107,6 +108,16 @@ class Session:
             session.actor, cls, *args, max_restarts=max_restarts, max_retries=max_retries, **kwargs
         )
         return await make_actor(self._behind, make)
+
+    def stream(self, fn: Callable[..., Any], /, *args: Any, replay: bool = False, **kwargs: Any) -> Stream:
+        """The values of the generator `fn(*args, **kwargs)`, which runs on an executor, as they come.
+
+        Returns an asynchronous iterator.  `fn` is an ordinary generator function; `replay`, how far it
+        is ahead, and its errors are as `flm.Session.stream` explains.
+        """
+        session = self._opened()
+        assert self._behind is not None
+        return Stream(self._behind, session.stream(fn, *args, replay=replay, **kwargs))
 
     async def status(self) -> Status:
         """How many of its tasks are pending, running, succeed, failed, cancelled.  One round trip.
@@ -231,6 +242,13 @@ class Client:
         """
         return self._own.map(fn, *iterables, ordered=ordered, chunksize=chunksize)
 
+    def stream(self, fn: Callable[..., Any], /, *args: Any, replay: bool = False, **kwargs: Any) -> Stream:
+        """The values of the generator `fn(*args, **kwargs)`, which runs on an executor, as they come.
+
+        As `Session.stream`, which explains `replay`, in the client's own session.
+        """
+        return self._own.stream(fn, *args, replay=replay, **kwargs)
+
     def session(self, name: str = "session", **options: Any) -> Session:
         """A session, to be opened by `async with`; `name` and `options` are those of `flm.Client.session`."""
         return Session(self, name, options)
@@ -301,6 +319,7 @@ def _hasten(hurry: threading.Event, client: Any) -> None:
 
 
 def _close_session(hurry: threading.Event, session: sync.Session) -> None:
+    session._stop_streams()
     session._drive(lambda: not session._calls.unfinished or hurry.is_set(), None)
     for actor in list(session._actors.values()):
         close_actor(hurry, actor)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flamezmq.client.future import DONE, Future, More
@@ -143,6 +143,20 @@ class Answer(asyncio.Future):  # type: ignore[type-arg]
         client: ClientBehind = light._session._client  # type: ignore[assignment]
         client.cancel_soon((light,))
         return True
+
+    def published(self) -> AsyncIterator[Any]:
+        """Iterate over what the task publishes (`flm.current().publish`), until the task has ended.
+
+        As `flm.Future.published`: a slow reader misses older values.  The task's error is not raised here.
+        """
+        from flamezmq.aio.stream import read
+
+        return read(self)
+
+    @property
+    def last_published(self) -> Any:
+        """The newest value that the task has published, as far as it has come; None if there is none."""
+        return self._light.last_published
 
     def _on_end(self, light: Future) -> None:
         if self.done():

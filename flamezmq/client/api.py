@@ -7,7 +7,6 @@ what comes back goes to the calls of its session (core/caller.py).
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 import weakref
@@ -17,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flamezmq import config
-from flamezmq.client import arguments, inquiry, surroundings, terms
+from flamezmq.client import arguments, inquiry, roll, stream, surroundings, terms
 from flamezmq.client.defaults import Defaults
 from flamezmq.client.errands import Errands
 from flamezmq.client.future import Future
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 #: Messages that are not for one session alone.
 _OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done, m.Wanted, m.Unmet))
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class Client:
@@ -82,6 +80,7 @@ class Client:
 
     #: A task that nothing else is on its way with leaves at once.
     _eager = True
+    _may_stream = True
 
     def __init__(
         self,
@@ -133,7 +132,7 @@ class Client:
             self._line.guard(self._cluster.pidfd, self._how_the_cluster_ended)
         self._pump = self._Pump(self._line, self._stage, self._unsent, self._fail)
         self._errands = Errands()
-        _clients.add(self)
+        roll.clients.add(self)
         try:
             self._connect()
         except BaseException:
@@ -182,6 +181,15 @@ class Client:
         return self._own().map(
             fn, *iterables, ordered=ordered, chunksize=chunksize, timeout=timeout, progress=progress
         )
+
+    def stream(
+        self, fn: Callable[..., Any], /, *args: Any, replay: bool = False, **kwargs: Any
+    ) -> stream.Stream:
+        """The values of the generator `fn(*args, **kwargs)`, which runs on an executor, as they come.
+
+        As `Session.stream`, which explains `replay`, in the client's own session.
+        """
+        return self._own().stream(fn, *args, replay=replay, **kwargs)
 
     def session(
         self,
@@ -289,7 +297,7 @@ class Client:
         if self._ended:
             return
         self._closed = self._closed or "this client was closed"
-        _clients.discard(self)
+        roll.clients.discard(self)
         pump = getattr(self, "_pump", None)
         if pump is not None:
             self._cancel_everything()
@@ -512,6 +520,8 @@ class Client:
                 future = calls.pending.get(message.index)
                 if future is not None and future._state is PENDING:
                     future._state = RUNNING
+            elif kind is m.Part:
+                stream.on_part(self, calls, message, frames)
             elif kind is m.Lost:
                 calls.on_lost(message, self._on_end)
             elif kind is m.Counts:
@@ -582,18 +592,3 @@ class Client:
 
 for _kind in (Client, Session):
     add_reducer(_kind, arguments.reduce_client)
-
-
-@atexit.register
-def _close_all() -> None:
-    """The interpreter ends: pending tasks are cancelled, clusters of ours end."""
-    for client in list(_clients):
-        client.close()
-
-
-def _after_fork() -> None:
-    for client in list(_clients):
-        client._forked()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from flamezmq.client import published
 from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, PENDING, RAW, RAW_ERROR, RUNNING, UNMET, VALUE
 from flamezmq.errors import DependencyFailed, Unpicklable
 from flamezmq.serialize.failures import load_error
@@ -20,6 +21,7 @@ from flamezmq.serialize.values import load_value
 
 if TYPE_CHECKING:
     from flamezmq.client.session import Session
+    from flamezmq.client.stream import Inflow
 
 #: What a future's `_form` may be when its task has failed.
 FAILED = (RAW_ERROR, ERROR, UNMET)
@@ -59,6 +61,9 @@ class Future(cf.Future):  # type: ignore[type-arg]
 
     #: Whether it has waited for the values of others (an instance that has says so in its dict).
     needy = False
+    #: What its task has published, if it has; what has come of its stream, if it streams.
+    _shown: published.Shown | None = None
+    _inflow: Inflow | None = None
 
     _session: Session
     _index: int
@@ -166,6 +171,32 @@ class Future(cf.Future):  # type: ignore[type-arg]
                 more.callbacks.append(fn)
                 return
         self._call(fn)
+
+    # --- what the task publishes
+
+    def on_publish(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn(value)` for each value that the task publishes (`flm.current().publish`).
+
+        Those that are kept already come first.  It is called on the client's background thread, as
+        done-callbacks are; if it is slower than the task, older values pass it by and the newest 64
+        stay.  What it raises is logged.
+        """
+        published.shown(self).on_publish(fn, self._session._client._errands.add)
+
+    def published(self) -> Iterator[Any]:
+        """Iterate over what the task publishes, until the task has ended; then over what is kept of it.
+
+        Waits for each next value and drives the client's I/O meanwhile.  A slow reader misses older
+        values: the newest 64, or a megabyte, are kept.  If the task runs again, those of the new run
+        follow.  The task's error is not raised here: `result()` does that.
+        """
+        return published.read(self)
+
+    @property
+    def last_published(self) -> Any:
+        """The newest value that the task has published, as far as it has come; None if there is none."""
+        kept = self._shown.kept if self._shown is not None else None
+        return load_value(kept[-1][1]) if kept else None
 
     # --- how
 

@@ -65,6 +65,13 @@ class Mapped:
     def __next__(self) -> Any:
         return next(self._items)
 
+    def on_publish(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn(value)` for each value that an item publishes, as `Future.on_publish` does.
+
+        The newest 64 of each slice are kept for it, should it be slow.
+        """
+        self._slices.on_publish(fn)
+
     def close(self) -> None:
         """Stop: what has not ended is cancelled, nothing more is pulled from the inputs.
 
@@ -105,6 +112,7 @@ class Slices:
         self._seconds = -1.0  # per item
         self._workers = max(session._client._executors, 1)
         self.label: str | None = None  # of the bar that is drawn while results are taken
+        self._listeners: list[Callable[[Any], object]] = []  # for what the items publish
 
     def fill(self) -> None:
         """Keep enough slices on their way."""
@@ -139,6 +147,14 @@ class Slices:
     def _sent(self, future: Future, count: int) -> None:
         self.on_way.append(future)
         self._sizes[future] = count
+        for fn in self._listeners:
+            future.on_publish(fn)
+
+    def on_publish(self, fn: Callable[[Any], object]) -> None:
+        """Call it for what is published by those that are on their way, and by those that follow."""
+        self._listeners.append(fn)
+        for future in list(self.on_way):
+            future.on_publish(fn)
 
     def _next_size(self) -> int:
         if self._chunksize is not None:

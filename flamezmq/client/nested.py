@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from msgspec import structs
 from flamezmq.client.api import Client
 from flamezmq.client.arguments import reduce_client, value_payload
 from flamezmq.client.future import Future
+from flamezmq.client.published import publish_here
 from flamezmq.client.session import CANCEL_SECONDS, Session
 from flamezmq.core.caller import DONE, FINISHED, RAW, RAW_ERROR, RUNNING, Calls, Dependent, Record
 from flamezmq.core.nested import NestedCalls, OrderedCalls
@@ -70,6 +72,7 @@ class NestedClient(Client):
     """Made by `flm.current().client`; one per executor process, for one task after the other."""
 
     _eager = False  # most are waited for at once, and run here
+    _may_stream = False
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -319,7 +322,8 @@ class NestedClient(Client):
         session = future._session
         self._in_place += 1
         limit = sys.getrecursionlimit()
-        token = in_place.set(Current(f"{session.id}/~{self._in_place}", session.id, 1))
+        name = f"{session.id}/~{self._in_place}"
+        token = in_place.set(Current(name, session.id, 1, partial(publish_here, future)))
         form = RAW
         output: Any = b""
         try:

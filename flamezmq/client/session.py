@@ -11,14 +11,17 @@ from contextlib import ExitStack
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.status import Status
 from flamezmq.client.steering import Steering
+from flamezmq.client.stream import Stream, stop
 from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, HEAVY_BYTES, Calls, Dependent, weight
 from flamezmq.errors import ClientClosed, FlameError, Unpicklable
 from flamezmq.serialize.values import dump_call
+from flamezmq.shims.streaming import Streamed
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ class Session(Steering):
         self._drive = client._drive
         self._wait = client._wait
         self._actors: dict[int, ActorSession] = {}  # that end with it
+        self._streams: WeakSet[Future] | None = None  # of tasks that stream, once there was one
 
     @property
     def id(self) -> str:
@@ -177,6 +181,42 @@ class Session(Steering):
 
         return make(client, self, cls, args, kwargs, max_restarts, max_retries)
 
+    def stream(self, fn: Callable[..., Any], /, *args: Any, replay: bool = False, **kwargs: Any) -> Stream:
+        """The values of the generator `fn(*args, **kwargs)`, which runs on an executor, as they come.
+
+        Returns an iterator of them, in their order, each once.  The task is ahead of whoever reads by
+        50 ms of its work, from 4 to 1,024 values and up to 4 MiB; then it waits, and a spare executor
+        takes its place if there is other work.  Its error is raised where the next value would have come.
+
+        Args:
+            replay: `fn` gives the same values when it runs again, so it may when its executor dies, or
+                its options say so after an error: what was read before is passed over.  False: it runs
+                again only as long as no value has come, and fails after that.
+
+        Raises:
+            ClientClosed, RouterLost: there is nobody to run it.
+            RuntimeError: this is a session of nested tasks.
+
+        From the iterator, beside errors of the task:
+            TaskLost: its executor has died after values had come (`values` says how many).
+            CancelledError: the session was closed.
+            TypeError: `fn` gave nothing that can be iterated over.
+
+        Closing the iterator, or leaving its loop, closes the generator at its `yield`, as it does a
+        generator of this process; so does the end of the session.  A `timeout` of its options is for the
+        whole run, waiting for the reader included.  A microsecond or two per small value.
+        """
+        if not self._client._may_stream:
+            raise RuntimeError(
+                "a task can't read another task's stream, for it may have to run that itself, in place; "
+                "iterate over the generator itself, or stream from the main program"
+            )
+        future = self.submit(Streamed(fn, replay), *args, **kwargs)
+        if self._streams is None:
+            self._streams = WeakSet()
+        self._streams.add(future)
+        return Stream(future)
+
     def status(self) -> Status:
         """How many of the session's tasks are pending, running, succeed, failed, cancelled: a `Status`.
 
@@ -224,13 +264,15 @@ class Session(Steering):
         return sum(future.cancelled() for future in wanted)
 
     def close(self, cancel: bool = False) -> None:
-        """Wait for the tasks and close the session.  Idempotent.
+        """Wait for the tasks and close the session; streams are closed.  Idempotent.
 
         Args:
             cancel: do not wait; cancel what has not ended.  In tasks that run TaskCancelled is
                 raised, as by `Future.cancel(running=True)`; their futures are cancelled at once.
         """
         calls, client = self._calls, self._client
+        if not calls.closed:
+            self._stop_streams()
         if not (calls.closed or cancel):
             self._wait(lambda: not calls.unfinished, None)
         if self._actors:
@@ -269,6 +311,11 @@ class Session(Steering):
         with ExitStack() as stack:
             for actor in list(self._actors.values()):
                 stack.callback(actor.close, cancel)
+
+    def _stop_streams(self) -> None:
+        """Nobody shall be waited for who does not read on."""
+        for future in list(self._streams or ()):
+            stop(future)
 
     def _refuse(self) -> None:
         self._client._check_open()

@@ -35,6 +35,7 @@ from flamezmq.core import (
     rests,
     retries,
     spares,
+    streams,
     wear,
 )
 from flamezmq.core.huddle import Huddle
@@ -100,6 +101,8 @@ class Broker:
             m.Retry: partial(retries.on_retry, self),
             m.Interrupted: partial(interrupts.on_interrupted, self),
             m.Broken: partial(wear.on_broken, self),
+            m.RoutedPart: partial(streams.on_part, self),
+            m.Pull: partial(streams.on_pull, self),
             m.Register: partial(nodes.on_register, self),
             m.Died: partial(nodes.on_died, self),
             m.Printed: partial(printed.on_printed, self),
@@ -360,6 +363,7 @@ class Broker:
                 executor.asked.append((session, None))
                 out.append((executor.peer, m.Retract(session.number, 0), []))
                 interrupts.ask_for_all(self, session, executor, now, out)
+                streams.stop(executor, session, out)
             else:
                 self.fed[executor.peer] = executor
         interrupts.forget(self, session)

@@ -400,7 +400,7 @@ class Calls:
     def on_lost(self, message: m.Lost, tell: Tell) -> None:
         certificate = certificate_of(message.certificate)
         task_id = f"{self.id}/{message.index}"
-        error: FlameError = TaskLost(task_id, message.attempts, certificate, message.label)
+        error: FlameError = TaskLost(task_id, message.attempts, certificate, message.label, message.values)
         if self.actor:
             error = ActorDied(task_id, message.attempts, certificate, message.label, self.id)
         if message.timeout:  # its executor was killed for that

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from flamezmq.core import actors, control, dispatch, events, needs, printed, retries, spares
+from flamezmq.core import actors, control, dispatch, events, needs, printed, retries, spares, streams
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Run, rejoin
 from flamezmq.wire import messages as m
@@ -86,8 +86,9 @@ def mourn(
     ran; those before it had finished, but their results died with it: they run
     again without a charge, and so do those that had not begun.  Without a report
     the oldest is taken for the one that ran.  A task for whose timeout it was
-    killed has failed by that; whether it runs again its options say.  What is
-    unwanted never does.
+    killed has failed by that; whether it runs again its options say.  A stream of
+    which values were delivered is lost, unless it may be replayed.  What is
+    unwanted never runs again.
     """
     running, executed = _last_moments(executor, session, died)
     overdue = died.running if died and died.overdue and died.session == session.number else -1
@@ -103,8 +104,9 @@ def mourn(
                 unwanted.append(index)
                 continue
             piece = run.between(index, index + 1)
+            delivered = streams.delivered(executor, session, index, run.attempt)
             if index == overdue and run.function.timeout:
-                if not retries.after_timeout(broker, session, piece, now):
+                if delivered or not retries.after_timeout(broker, session, piece, now):
                     message = _lost(executor, session, run, index, died)
                     message.timeout = run.function.timeout
                     lost.append(index)
@@ -113,9 +115,12 @@ def mourn(
             if index == running:
                 session.charges[index] = session.charges.get(index, 0) + 1
             charged = session.charges.get(index, 0)
-            if (began and session.spec.max_retries == 0) or charged > session.spec.max_retries:
+            most = session.spec.max_retries
+            if (began and most == 0) or charged > most or delivered:
                 lost.append(index)
-                out.append((session.client.peer, _lost(executor, session, run, index, died), []))
+                message = _lost(executor, session, run, index, died)
+                message.values = delivered
+                out.append((session.client.peer, message, []))
                 continue
             if began:
                 piece.attempt += 1

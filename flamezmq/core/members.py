@@ -17,6 +17,7 @@ from flamezmq.wire import messages as m
 if TYPE_CHECKING:
     from flamezmq.core.control import Cancelling
     from flamezmq.core.events import Events
+    from flamezmq.core.streams import Streaming
 
 #: Of a session: messages with results that are remembered, and of each so many slices.
 RECENT_MESSAGES = 32
@@ -140,7 +141,8 @@ class Executor:
     stalled   its task takes longer than was believed: what it held besides was asked back
     since     when the oldest task that it holds came, or was the next: it runs since then
     past      numbers of the sessions that it was bound to of late, for what their tasks still print
-    paused    since when its task has waited for its own tasks; None while it does not
+    paused    since when its task has waited for its own tasks, or for the reader of its stream; or None
+    stream    what it has streamed last; of a task that has ended, unless it still holds it
     rests_since  when it ran dry, and stayed with its session all the same; None while it does not
     rests_until  when that is to be looked at again
     """
@@ -166,6 +168,7 @@ class Executor:
     paused: float | None = None
     rests_since: float | None = None
     rests_until: float = inf
+    stream: Streaming | None = None
     reclaimed: bool = False  # it was to leave before it was paused
     taken: dict[int, int] = field(default_factory=dict)
     worn: bool = False

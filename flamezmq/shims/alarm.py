@@ -33,6 +33,8 @@ except ImportError:
 
 #: 0 would turn the timer off.
 LEAST_SECONDS = 1e-6
+#: When it may not ring, it comes again after so long.
+AGAIN_SECONDS = 0.001
 
 
 class _Clock:
@@ -47,9 +49,13 @@ class _Clock:
 
 
 class Alarm:
-    """The clocks of this process, the innermost last."""
+    """The clocks of this process, the innermost last.
+
+    held: the main thread does what must not be torn, for some microseconds
+    """
 
     def __init__(self) -> None:
+        self.held = False
         self._clocks: list[_Clock] = []
         self._words: Any
         self._who: Callable[[], tuple[str, int]]
@@ -101,6 +107,9 @@ class Alarm:
         signal.setitimer(signal.ITIMER_REAL, delay)
 
     def _ring(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.held:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+            return
         now = monotonic()
         for clock in self._clocks:  # the outermost first: what it waits for is over with it
             if not clock.rung and clock.due <= now:

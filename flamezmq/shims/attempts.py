@@ -15,13 +15,18 @@ from typing import Any
 from flamezmq.optioned import Optioned, Options
 from flamezmq.shims.alarm import alarm
 from flamezmq.shims.interrupts import interrupts
+from flamezmq.shims.streaming import Streamed
 
 
 def prepare(function: Callable[..., Any]) -> tuple[Callable[..., Any], Options | None]:
     """What to call for a task of its own, and the options to be asked when it has failed."""
-    if not isinstance(function, Optioned):
+    call: Callable[..., Any]
+    if isinstance(function, Optioned):
+        options, call = function.options, function.innermost
+    elif isinstance(function, Streamed) and isinstance(function.fn, Optioned):
+        options, call = function.fn.options, function
+    else:
         return function, None
-    options, call = function.options, function.innermost
     return Timed(options.seconds, call) if options.seconds else call, options
 
 

@@ -39,6 +39,9 @@ from flamezmq.wire.ranges import Index as Index
 from flamezmq.wire.ranges import Limit as Limit
 from flamezmq.wire.ranges import Priority as Priority
 from flamezmq.wire.ranges import Seconds as Seconds
+from flamezmq.wire.streams import Part as Part
+from flamezmq.wire.streams import Pull as Pull
+from flamezmq.wire.streams import RoutedPart as RoutedPart
 from flamezmq.wire.views import Answer as Answer
 from flamezmq.wire.views import Ask as Ask
 from flamezmq.wire.views import CancelTask as CancelTask
@@ -355,6 +358,7 @@ class Lost(msgspec.Struct, tag=25, array_like=True):
     certificate  the last death, an array with its tag
     timeout      it was killed because it ran for longer than so many seconds; 0: that was not the reason
     label        its function's name for people
+    values       so many of its stream had been sent on before; it is not replayed
     """
 
     session: int
@@ -363,6 +367,7 @@ class Lost(msgspec.Struct, tag=25, array_like=True):
     certificate: Died
     timeout: Seconds = 0.0
     label: str = ""
+    values: Index = 0
 
 
 class Begun(msgspec.Struct, tag=26, array_like=True):
@@ -471,7 +476,7 @@ class Ready(msgspec.Struct, tag=60, array_like=True):
 
 
 class Waiting(msgspec.Struct, tag=63, array_like=True):
-    """The running task waits for its own tasks, which run elsewhere (or goes on again).
+    """The running task waits for its own tasks, which run elsewhere, or for its reader (or goes on again).
 
     While it waits, what this executor holds besides is asked back, and a spare one may take its place.
     """
@@ -523,7 +528,9 @@ class Broken(msgspec.Struct, tag=64, array_like=True):
     instances: Index = 0
 
 
-FromClient = Open | Submit | Cancel | Close | Query | Supply | Ask | CloseSession | CancelTask | ChangeSession
+FromClient = (
+    Open | Submit | Cancel | Close | Query | Supply | Ask | CloseSession | CancelTask | ChangeSession | Pull
+)
 ToClient = (
     Opened
     | Results
@@ -541,9 +548,10 @@ ToClient = (
     | Done
     | ClosedBy
     | Broken
+    | Part
 )
-FromExecutor = Ready | RoutedResults | Begun | Retracted | Retry | Interrupted | Waiting | Broken
-ToExecutor = Bind | Grant | Retract | Drop | Interrupt | Exit | Huddle
+FromExecutor = Ready | RoutedResults | RoutedPart | Begun | Retracted | Retry | Interrupted | Waiting | Broken
+ToExecutor = Bind | Grant | Retract | Drop | Interrupt | Pull | Exit | Huddle
 FromWorker = Register | Died | Printed | Flushed | Leave
 ToWorker = Kill | Flush | Target | Exit
 Message = Any
