@@ -313,29 +313,34 @@ class Scheduler:
 
     def _note(self, share: Share) -> None:
         """What it asks for or has is another number now."""
-        demand = share.asked if share.asked > share.minimum else share.minimum
+        wanted = share.asked if share.asked > share.minimum else share.minimum
         if share.suspended:
-            demand = 0
-        if (demand > 0) != share.active:
-            share.active = demand > 0
+            wanted = 0
+        if (wanted > 0) is not share.active:
+            share.active = wanted > 0
             self._active += 1 if share.active else -1
-        share.wanted = demand
-        if share.limit < NO_LIMIT:
-            share.wanted = min(demand, share.limit - len(share.leaving))
-        staying = len(share.have) - len(share.leaving)
-        if share.wanted > staying:
+        leaving = len(share.leaving)
+        if share.limit < NO_LIMIT and wanted > share.limit - leaving:
+            wanted = share.limit - leaving
+        share.wanted = wanted
+        staying = len(share.have) - leaving
+        if wanted > staying:
             self._hungry[share.number] = share
         elif share.number in self._hungry:
             del self._hungry[share.number]
             if not self._hungry:
                 self._relax()
-        while share.promised and share.wanted < share.expected:
+        while share.promised and wanted < share.expected:
             self._renounce(share)
-        if share.lacking != share.hungry:
+        if (wanted > staying + len(share.coming) + len(share.promised)) is not share.hungry:
             self._stale[share] = None
-        if staying > share.most:
+        if self._over or staying > share.limit or share.suspended:
+            self._see_surplus(share)
+
+    def _see_surplus(self, share: Share) -> None:
+        if share.staying > share.most:
             self._over[share.number] = share
-        elif self._over:
+        else:
             self._over.pop(share.number, None)
 
     def _tick(self, now: float) -> None:
@@ -363,7 +368,7 @@ class Scheduler:
     def _hand_out(self, moves: Moves, now: float) -> None:
         """One by one, each to the session that is served worst."""
         passed: list[Share] = []
-        while self._free:
+        while self._free and self._hungry:
             share = self._next_served()
             if share is None:
                 break

@@ -6,6 +6,7 @@ has more than its limit.
 
 from __future__ import annotations
 
+import sys
 from random import Random
 
 import pytest
@@ -280,3 +281,35 @@ def test_what_rests_is_given_back_before_what_works() -> None:
     scheduler.want(2, 1)
 
     assert scheduler.decide(1.0).reclaim == [102]
+
+
+# --- cost
+
+
+def test_what_a_bind_costs_does_not_grow_with_the_number_of_sessions() -> None:
+    """Counted in calls of functions, so that no clock of a busy machine decides."""
+
+    def calls(sessions: int) -> int:
+        scheduler = Scheduler()
+        for number in range(1, sessions + 1):
+            scheduler.add_session(number, 0.0)
+            scheduler.want(number, 5000)
+        for executor in range(10_000, 11_000):
+            scheduler.add_executor(executor)
+        scheduler.decide(0.0)
+        counted = 0
+
+        def count(_frame: object, event: str, _argument: object) -> None:
+            nonlocal counted
+            counted += event == "call"
+
+        sys.setprofile(count)
+        try:
+            for step in range(200):
+                scheduler.release(10_000 + 5 * step, 0.001)
+                scheduler.decide(0.001)
+        finally:
+            sys.setprofile(None)
+        return counted
+
+    assert calls(1000) < 1.5 * calls(10)
