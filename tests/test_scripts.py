@@ -173,6 +173,7 @@ def test_a_guard_that_was_killed_is_replaced(tmp_path: Path) -> None:
         session = client.session(max_retries=0)
         guards = [int(session.submit(run_script, "shell", FIND_GUARD).result().stdout) for _ in range(2)]
         os.kill(guards[0], signal.SIGKILL)
+        until(gone(guards[0]), "the guard is dead")
         future = session.submit(run_script, "shell", f"{FIND_GUARD}; echo $$ > {tmp_path}/pid; sleep 1000")
         child = pid_in(tmp_path / "pid")
 
