@@ -10,7 +10,7 @@ ONLY_SLOW ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
-CHECKED := $(wildcard flamezmq perf tests)
+CHECKED := $(wildcard flamezmq perf tests examples)
 
 # Each stamp holds the folder it was made for: an editable install is a path.
 RUN := $(VENV)/.stamp-run
