@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flamezmq import aio, scripts, testing
     from flamezmq.client.actor import Actor
     from flamezmq.client.api import Client
+    from flamezmq.client.application import Application
     from flamezmq.client.broken import BrokenActor, BrokenSession
     from flamezmq.client.flame_executor import FlameExecutor
     from flamezmq.client.future import Future
@@ -53,12 +54,17 @@ if TYPE_CHECKING:
     )
     from flamezmq.optioned import options
     from flamezmq.running import current
+    from flamezmq.shims.context import Context
+    from flamezmq.shims.service import service
 
 _HOMES = {
     "Actor": "flamezmq.client.actor",
     "BrokenActor": "flamezmq.client.broken",
     "BrokenSession": "flamezmq.client.broken",
+    "Application": "flamezmq.client.application",
     "Client": "flamezmq.client.api",
+    "Context": "flamezmq.shims.context",
+    "service": "flamezmq.shims.service",
     "FlameExecutor": "flamezmq.client.flame_executor",
     "Session": "flamezmq.client.session",
     "Future": "flamezmq.client.future",
@@ -103,6 +109,7 @@ __all__ = [
     "FIRST_EXCEPTION",
     "Actor",
     "ActorDied",
+    "Application",
     "BadPayload",
     "BrokenActor",
     "BrokenSession",
@@ -110,6 +117,7 @@ __all__ = [
     "Client",
     "ClientClosed",
     "ConfigError",
+    "Context",
     "DependencyFailed",
     "FlameError",
     "FlameExecutor",
@@ -140,6 +148,7 @@ __all__ = [
     "options",
     "progress",
     "scripts",
+    "service",
     "testing",
     "wait",
 ]

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from flamezmq import page, running, streams
 from flamezmq.attendant import Attendant
+from flamezmq.binding import Bindings, leave_fork
 from flamezmq.errors import FlameError, NoTask, ProtocolError, Unpicklable
 from flamezmq.executor_config import ExecutorConfig
 from flamezmq.home import Home
 from flamezmq.net.line import Line
-from flamezmq.serialize.failures import dump_error, words_of
+from flamezmq.serialize.failures import dump_error
 from flamezmq.serialize.functions import load_function
 from flamezmq.serialize.initializer import Assigned
 from flamezmq.serialize.values import dump_value, load_call
@@ -118,9 +119,7 @@ class Executor:
         self.tasks: deque[tuple[Function, int, int, Any]] = deque()
         self.functions: dict[int, Function] = {}
         self.ended: list[Ended] = []
-        self.assigned = Assigned()
-        self.initializers: dict[int, bytes] = {}  # session -> what is to be called before its first task
-        self.broken: dict[int, None] = {}  # sessions whose initializer failed here: their tasks are dropped
+        self.bindings = Bindings(self)
         self.retried: dict[int, int] = {}  # index -> how often the task was sent back
         self.forked = False
         self.terminated = False  # by SIGTERM: the task that runs is given up
@@ -145,6 +144,8 @@ class Executor:
         while True:
             if self.tasks:
                 self._work()
+            if self.bindings.leaving:
+                self.bindings.leave()
             self._flush(wait=not self._exit)
             if self._exit and not self.tasks:
                 return
@@ -156,8 +157,8 @@ class Executor:
         if self.attendant.parked:
             self.attendant.rouse()
         session = words[page.SESSION] = self.session
-        if session in self.initializers:
-            self._initialize(session)
+        if session in self.bindings.due:
+            self.bindings.prepare(session)
             return
         finished = words[page.FINISHED]
         now = self._last_end = perf_counter()
@@ -223,43 +224,6 @@ class Executor:
                 now = perf_counter()
                 look_at = now + LOOK_SECONDS
             output = None
-
-    def _initialize(self, session: int) -> None:
-        """Call the session's initializer, before its first task here.
-
-        For the worker that task runs already: it is charged if the initializer takes this process
-        down, so that no session can kill executors for ever.
-        """
-        words = self.words
-        try:
-            task = self.tasks.popleft()
-        except IndexError:
-            return  # the attendant has just given it back
-        words[page.PREPARING] = 1
-        words[page.RUNNING] = task[1] + 1
-        failure: BaseException | None = None
-        try:
-            self.assigned.call(self.initializers.pop(session))
-        except BaseException as error:
-            failure = error
-        if self.forked:
-            leave_fork()
-        for function in list(self.functions.values()):
-            function.share_globals()
-        self.tasks.appendleft(task)
-        if failure is not None:
-            self._break(session, failure)
-        words[page.RUNNING] = words[page.PREPARING] = 0
-
-    def _break(self, session: int, error: BaseException) -> None:
-        """Say that the session is broken, and drop what is held of it."""
-        text, trace = words_of(error)
-        name = f"{self.config.node}/{self.config.number}"
-        with self.attendant.claim():
-            self.attendant.claims = False
-            self.broken[session] = None
-            self.tasks.clear()
-            self.line.enqueue(m.Broken(session, name, text, trace))
 
     def _begin(self, function: Function, index: int, attempt: int) -> None:
         """Before a task that may be long: send what is finished, and say that it has begun if it is.
@@ -408,8 +372,7 @@ class Executor:
             self._on_grant(message, frames)
         elif kind is m.Bind:
             self.session, self.session_id = message.session, message.id
-            if message.initializer:
-                self.initializers[message.session] = message.initializer
+            self.bindings.on_bind(message)
             self.retried.clear()
             self.home.enter(message.environment)
         elif kind is m.Retract:
@@ -420,6 +383,8 @@ class Executor:
             interrupts.note(message.session, message.indices)
         elif kind is m.Pull:
             self.outlet.on_pull(message)
+        elif kind is m.Unbind:
+            self.bindings.on_unbind(message)
         elif kind is m.Huddle:
             self.line.huddle(message.cpu)
         elif kind is m.Exit:
@@ -429,7 +394,7 @@ class Executor:
         for number in message.forget:
             self.functions.pop(number, None)
         for new in message.functions:
-            self.functions[new.number] = Function(new.number, new.blob, self.assigned)
+            self.functions[new.number] = Function(new.number, new.blob, self.bindings.assigned)
         if message.retried:
             self._note_retried(message)
         inputs = (
@@ -439,7 +404,7 @@ class Executor:
         )
         if sum(part.count for part in message.slices) != len(inputs):
             raise ProtocolError("a grant whose inputs are not those of its tasks")
-        if message.session in self.broken:
+        if message.session in self.bindings.broken:
             return  # the router had not heard of it yet
         used = 0
         for part in message.slices:
@@ -500,14 +465,6 @@ def run_task(function: Function, payload: Any) -> Any:
     return dump_value(value.isolate())
 
 
-def leave_fork() -> None:
-    """A task forked and its child came back from it: the child is not an executor."""
-    try:
-        streams.flush_printed()
-    finally:
-        os._exit(0)
-
-
 def main(config: ExecutorConfig) -> None:
     """Serve until told to exit, or until the router or the worker is gone."""
     executor = running.executor = Executor(config)
@@ -540,6 +497,7 @@ def main(config: ExecutorConfig) -> None:
     finally:
         if executor.forked:
             leave_fork()
+        executor.bindings.end()
         if executor.nested is not None:
             executor.nested.close()
         executor.leave()

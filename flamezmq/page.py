@@ -1,8 +1,8 @@
 """The page that an executor shares with its worker: which task runs, how many are finished.
 
 Eight unsigned 64-bit words in a memfd.  The executor writes two of them around
-every task, so that after a SIGKILL the worker still knows whom to charge; and
-around a task with a timeout, when its time is over.
+every task, so that after a SIGKILL the worker still knows whom to charge; around
+a task with a timeout, when its time is over; and whether it binds a service.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import os
 SIZE, WORDS = 64, 8
 SESSION, RUNNING, FINISHED = 0, 1, 2  # words; RUNNING holds the index + 1, 0 when idle
 DUE = 3  # nanoseconds of the monotonic clock, 0 when nothing is due
-PREPARING = 4  # not 0 while an initializer runs, before its first task
+PREPARING = 4  # before its session's first task, not 0: an initializer runs; BINDING: a service is bound
+BINDING = 2
 
 
 def create() -> int:

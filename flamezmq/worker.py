@@ -293,7 +293,8 @@ class Worker:
         held = self.held[number]
         self._drain(held, now)
         session, running, finished = held.words[:3]
-        words = a.Words(session, running - 1, finished, _is_overdue(held.words, now))
+        overdue, binding = _is_overdue(held.words, now), held.words[page.PREPARING] == page.BINDING
+        words = a.Words(session, running - 1, finished, overdue, binding)
         self._forget(number)
         self._do(self.agent.on_exited(number, end, words, now))
 

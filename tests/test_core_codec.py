@@ -39,6 +39,8 @@ def messages(kind: Any) -> st.SearchStrategy[Any]:
 def values(hint: Any) -> st.SearchStrategy[Any]:
     if typing.get_origin(hint) is typing.Annotated:
         (meta,) = hint.__metadata__
+        if hint.__origin__ is str:
+            return st.text(min_size=meta.min_length, max_size=9)
         least, most = meta.ge, meta.le
         return st.integers(least, most) if hint.__origin__ is int else st.floats(least, most)
     if hint is msgspec.Raw:
@@ -57,6 +59,11 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return st.lists(values(typing.get_args(hint)[0]), max_size=4)
     if typing.get_origin(hint) is tuple:
         return st.lists(values(typing.get_args(hint)[0]), max_size=4).map(tuple)
+    if typing.get_origin(hint) is dict:
+        _, value = typing.get_args(hint)
+        return st.dictionaries(st.text(max_size=5), values(value), max_size=3)
+    if hint is Any:
+        return st.recursive(st.none() | st.booleans() | st.text(max_size=5), st.lists, max_leaves=3)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return messages(hint)
     return st.from_type(hint)

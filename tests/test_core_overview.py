@@ -152,7 +152,7 @@ def test_of_two_sessions_of_one_id_the_later_one_is_meant() -> None:
 def test_names_of_any_length_make_no_message_long() -> None:
     stage = stage_with(executors=1)
     long = "x" * 1_000_000
-    stage.say(CLIENT, m.Open(1, long, m.SessionSpec(long, application=long, tenant=long)))
+    stage.say(CLIENT, m.Open(1, long, m.SessionSpec(long, tenant=long)))
     stage.say(CLIENT, m.Submit(1, [m.NewFunction(1, b"f", long)], [], [m.Slice(1, 0, 2, 1)], [b""] * 2, []))
 
     for kind in (SESSIONS, EXECUTORS):

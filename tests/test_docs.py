@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 import msgspec
@@ -29,7 +29,7 @@ from flamezmq.client.progress import Progress
 from flamezmq.client.status import Status
 from flamezmq.client.stream import Stream
 from flamezmq.client.waiting import DoneAndNotDone
-from flamezmq.core import caller, link
+from flamezmq.core import applications, caller, link
 from flamezmq.core.members import Limits
 from flamezmq.net import board, line
 from flamezmq.wire import codec
@@ -136,6 +136,12 @@ def limits() -> str:
             "`core/members.py`",
         ),
         (
+            "applications, and bytes of their services, that are registered",
+            f"{applications.MOST_APPLICATIONS:,}, {mebibytes(applications.MOST_BYTES)}",
+            "another one is refused",
+            "`core/applications.py`",
+        ),
+        (
             "one frame",
             mebibytes(codec.MAX_FRAME_BYTES),
             "ZeroMQ cuts the connection of who sends it",
@@ -235,6 +241,10 @@ def type_name(kind: Any) -> str:
         return f"[{type_name(get_args(kind)[0])}]"
     if get_origin(kind) is types.UnionType:
         return " or ".join(type_name(one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return type_name(type(get_args(kind)[0]))
+    if get_origin(kind) is dict:
+        return "map"
     words = {bytes: "bin", msgspec.Raw: "[bin]", types.NoneType: "nil"}
     return words.get(kind, kind.__name__)
 
@@ -308,8 +318,17 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
         "kinds": kinds,
         "handshake": arrays(m.Hello, m.Welcome, m.Refuse),
         "structures": arrays(m.Slice, m.NewFunction, m.Options, m.Environment, m.Resource, m.SessionSpec),
+        "applications": arrays(m.Application, m.Service),
         "rows": arrays(
-            m.SessionRow, m.ExecutorRow, m.NodeRow, m.TaskRow, m.LogRow, m.EventRow, m.Why, m.RouterRow
+            m.SessionRow,
+            m.ExecutorRow,
+            m.NodeRow,
+            m.TaskRow,
+            m.LogRow,
+            m.EventRow,
+            m.Why,
+            m.RouterRow,
+            m.ApplicationRow,
         ),
         "client to router": direction(m.FromClient),
         "router to client": direction(m.ToClient),

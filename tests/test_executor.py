@@ -74,7 +74,7 @@ def test_when_a_task_that_is_sent_back_was_the_last_the_next_sessions_begin_as_t
             executor.tasks.append((flaky, 0, 1, payload))
             executor._work()
         assert begun == []
-        assert list(executor.initializers) == [2]
+        assert list(executor.bindings.due) == [2]
         assert len(executor.tasks) == 1
     finally:
         os.close(page_fd)

@@ -29,7 +29,7 @@ LAYERS = (
     "config log metrics net journal optioned security serialize processes page streams capacity folder"
     " executor_config home",
     "store shims provision",
-    "client router worker executor attendant running acting scripts zygote launcher daemon batch",
+    "client router worker executor attendant binding running acting scripts zygote launcher daemon batch",
     "adapters aio dashboard cli testing",
 )
 LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}

@@ -18,6 +18,7 @@ from flamezmq.client import session as sync
 from flamezmq.client import terms
 from flamezmq.client.actor import ActorSession
 from flamezmq.client.arguments import reduce_client, reduce_future
+from flamezmq.client.service_session import ServiceSession
 from flamezmq.client.status import Status
 from flamezmq.errors import ClientClosed
 from flamezmq.serialize.pickler import Pickler, add_reducer
@@ -89,8 +90,10 @@ class Session:
 
         Errors come as in `flm.Session.map`.  For a limit in time use `asyncio.timeout`.
         """
-        sync.check_map(iterables, chunksize)
         session = self._opened()
+        if isinstance(session, ServiceSession):  # no function, but one more iterable
+            fn, iterables = session.call, (fn, *iterables)  # type: ignore[arg-type]
+        sync.check_map(iterables, chunksize)
         assert self._behind is not None
         return Mapped(self._behind, WatchedSlices(session, fn, iterables, ordered, chunksize, None))
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
-import socket
 
 import click
 
@@ -92,8 +89,6 @@ def task_of(name: str) -> tuple[str, int]:
 
 def by() -> str:
     """Who we are, for the people whose tasks it is about."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user without a name
-        user = str(os.getuid())
-    return f"flmctl (pid {os.getpid()}, {user}@{socket.gethostname()})"
+    from flamezmq.client import surroundings
+
+    return surroundings.who("flmctl")

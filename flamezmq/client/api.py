@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from flamezmq import config
 from flamezmq.client import arguments, inquiry, roll, stream, surroundings, terms
+from flamezmq.client.applications import ApplicationsOfClient
 from flamezmq.client.defaults import Defaults
 from flamezmq.client.errands import Errands
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.pump import Pump
-from flamezmq.client.session import CLOSE_SECONDS, Session
+from flamezmq.client.service_session import ServiceSession
+from flamezmq.client.session import CLOSE_SECONDS, Session, hear_last_words
 from flamezmq.core.caller import PENDING, RUNNING, Calls, Dependent, Orders
-from flamezmq.errors import ClientClosed, FlameError, Refused
+from flamezmq.errors import ClientClosed, Refused
 from flamezmq.net.line import Line
 from flamezmq.optioned import Options
 from flamezmq.serialize.functions import FunctionTable
@@ -37,19 +39,17 @@ OPEN_SECONDS = 15.0
 SAY_SECONDS = 1.0
 #: A router of this machine, or another one, that has been away for longer is lost.
 NEAR_SECONDS, FAR_SECONDS = 1.5, 30.0
-#: How long a client that is closed waits for what its tasks have printed.
-LAST_WORDS_SECONDS = 0.3
 
 if TYPE_CHECKING:
     from flamezmq.client.actor import Actor
     from flamezmq.client.embedded import Embedded
 
 #: Messages that are not for one session alone.
-_OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done, m.Wanted, m.Unmet))
+_OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done, m.Applications, m.Wanted, m.Unmet))
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
-class Client:
+class Client(ApplicationsOfClient):
     """A connection to a router, and the way to submit tasks to it.
 
     Args:
@@ -207,6 +207,8 @@ class Client:
         max_tasks_per_child: int | None = None,
         task_timeout: float | None = None,
         options: Options | None = None,
+        app: str = "",
+        common_data: Any = None,
     ) -> Session:
         """Open a session: the unit of work, with its share of the executors.
 
@@ -215,7 +217,8 @@ class Client:
             max_retries: how often a task is started again after it took its executor down, before
                 it fails with TaskLost; 0 means that no task is ever started twice (unless its options
                 let it run again after an exception).
-            tenant: who it is for; tenants share the executors evenly, whatever their sessions are.
+            tenant: who it is for; tenants share the executors evenly, whatever their sessions are,
+                and never one after the other the same process.
                 All that name none are one.
             priority: of the sessions of a tenant those with a higher one get nearly all that they
                 can use, ten times as much as all of the next lower one, which so never starve.
@@ -236,12 +239,15 @@ class Client:
                 the `timeout` of `flm.options`.
             options: those of all its functions, made by `flm.options`; what a function's own options
                 say comes before.
+            app: the name of a registered application (see `register`), whose service runs the tasks.
+                The session is a `ServiceSession` then: its `submit` and `map` take inputs and no function.
+            common_data: what the service finds as `ctx.common_data`; pickled here and now.
 
         Raises:
-            Refused: the router did not open it.
+            Refused: the router did not open it; it knows no such application, say.
             ClientClosed, RouterLost: there is nobody to open it.
             ValueError, TypeError: an argument is none that it can be.
-            Unpicklable: the initializer, or what it is to be called with.
+            Unpicklable: the initializer, or what it is to be called with, or the common data.
 
         What one session does not use the others get.  The idea, and the words, are those of Flame
         and IBM Symphony.  One round trip.
@@ -258,11 +264,15 @@ class Client:
             initializer=initializer,
             initargs=initargs,
             max_tasks_per_child=max_tasks_per_child,
+            app=app,
+            common_data=common_data,
         )
         defaults = terms.options_of_session(options, task_timeout)
         self._check_open()
         spec = self._spec(**limits)
-        session = self._new_session(name)
+        session = self._new_session(name, ServiceSession if app else Session)
+        if isinstance(session, ServiceSession):
+            session.serve(app)
         if defaults is not None:
             session._name = Defaults(self._functions, defaults).name
         self._open_session(session, spec)
@@ -301,7 +311,7 @@ class Client:
         pump = getattr(self, "_pump", None)
         if pump is not None:
             self._cancel_everything()
-            self._hear_last_words()
+            hear_last_words(self)
             pump.stop(CLOSE_SECONDS)
             self._closed_in_wait = pump.is_interrupted()
             if not self._closed_in_wait:
@@ -531,7 +541,9 @@ class Client:
             elif kind is m.ClosedBy:
                 calls.on_closed_by(message, self._on_end)
             elif kind is m.Broken:
-                self._on_broken(calls, message)
+                from flamezmq.client.broken import on_broken
+
+                on_broken(self, calls, message)
             elif kind is m.Closed:
                 if calls.unfinished:  # nobody has asked for it: an odd router
                     calls.cancel_all(self._on_end, f"session {calls.id} was closed by the router")
@@ -540,16 +552,6 @@ class Client:
                 calls.closed = True
         if kind is m.Output:
             self._errands.add(self._show, message)
-
-    def _on_broken(self, calls: Calls, message: m.Broken) -> None:
-        from flamezmq.client.broken import error_of, log
-
-        if calls.broken is None:
-            calls.broken = error_of(calls, message)
-            if not calls.actor:
-                self._errands.add(log, calls.broken)
-        calls.closed = True  # the router has closed it
-        calls.fail_all(calls.broken, self._on_end)
 
     def _on_end(self, future: Any, state: str) -> None:
         future._end(state, self._errands.add)
@@ -570,18 +572,6 @@ class Client:
             for calls in list(self._calls.values()):
                 calls.cancel_all(self._on_end)
         self._dirty.clear()
-
-    def _hear_last_words(self) -> None:
-        """Close the sessions that are open: the router answers when all that their tasks printed is here."""
-        calls = [session._calls for session in self._sessions.values() if session._calls.opened]
-        if not calls:
-            return
-        try:
-            for one in calls:
-                self._orders.append(m.Close(one.alias))
-            self._drive(lambda: all(one.closed for one in calls), monotonic() + LAST_WORDS_SECONDS)
-        except FlameError:
-            pass  # the router is gone, and they with it
 
     def _forked(self) -> None:
         """In the child of a fork: the line belongs to the parent."""

@@ -65,6 +65,15 @@ _WORDS = {
         "{count} executors were killed for the timeouts of their tasks, the last one {executor} for {task}",
     ),
     "initializer failed": ("the initializer failed on {executor}", "the initializer failed {count} times"),
+    "bind failed": (
+        "the service could not be bound on {executor}",
+        "the service could not be bound {count} times, the last time on {executor}",
+    ),
+    "unbind failed": (
+        "the last hook of the service failed on {executor}",
+        "the last hook of the service failed {count} times, the last time on {executor}",
+    ),
+    "stopped": ("the session was stopped", ""),
     "held back": ("nothing more is handed out: its client does not take its results", ""),
     "goes on": ("its client has taken its results, tasks are handed out again", ""),
     "suspended": ("suspended{by}", ""),

@@ -128,7 +128,7 @@ class Slices:
 
     def _submit(self, items: list[Any]) -> None:
         """Send a slice; what can't travel spoils no other item, so it is looked for by halves."""
-        future = self._session.submit(self._slicer, items)
+        future = self._session._submit(self._slicer, items)
         if (
             len(items) > 1
             and future.done()

@@ -123,7 +123,7 @@ class NestedClient(Client):
         return self._executor.home.environment or super()._environment()
 
     def _spec(self, **asked: Any) -> m.SessionSpec:
-        for what in ("initializer", "max_tasks_per_child"):
+        for what in ("initializer", "max_tasks_per_child", "application"):
             if asked.get(what) and asked.get("restarts", -1) < 0:
                 raise ValueError(f"{what} is not for nested tasks: who waits for them runs them in place")
         for what, usual in _OF_THE_OUTER.items():

@@ -42,6 +42,8 @@ CANCEL_SECONDS = 1.0
 INTERRUPT_SECONDS = 5.0
 #: How long closing may take.
 CLOSE_SECONDS = 1.5
+#: How long a client that is closed waits for what its tasks have printed.
+LAST_WORDS_SECONDS = 0.3
 
 
 class Session(Steering):
@@ -53,6 +55,8 @@ class Session(Steering):
 
     #: Whether its tasks run in the order in which they were submitted, in one process.
     ordered = False
+    #: How long its services may take to go.
+    _leave_seconds = 0.0
 
     def __init__(self, client: Client, calls: Calls) -> None:
         self._client = client
@@ -115,6 +119,8 @@ class Session(Steering):
         elif type(payload) is list or len(payload) > HEAVY_BYTES:
             self._heavy(payload)
         return future
+
+    _submit = submit  # also where `submit` takes no function
 
     def map(
         self,
@@ -282,7 +288,7 @@ class Session(Steering):
         self._cancel_rest()
         try:
             client._tell(m.Close(calls.alias))
-            self._drive(lambda: calls.closed, monotonic() + CLOSE_SECONDS)
+            self._drive(lambda: calls.closed, monotonic() + CLOSE_SECONDS + self._leave_seconds)
         except FlameError:
             pass  # nobody is left to close it
         finally:
@@ -411,6 +417,20 @@ class Session(Steering):
     def _cancel_rest(self) -> None:
         with self._apply_lock:
             self._calls.cancel_all(self._client._on_end)
+
+
+def hear_last_words(client: Client) -> None:
+    """Close what is open: the router answers when services have gone, and all is here that was printed."""
+    sessions = [session for session in client._sessions.values() if session._calls.opened]
+    if not sessions:
+        return
+    patience = max(session._leave_seconds for session in sessions) or LAST_WORDS_SECONDS
+    try:
+        for session in sessions:
+            client._orders.append(m.Close(session._calls.alias))
+        client._drive(lambda: all(one._calls.closed for one in sessions), monotonic() + patience)
+    except FlameError:
+        pass  # the router is gone, and they with it
 
 
 def check_map(iterables: tuple[Iterable[Any], ...], chunksize: int | None) -> None:

@@ -17,6 +17,18 @@ def environment() -> m.Environment:
     return m.Environment(socket.gethostname(), here, search_path)
 
 
+def who(program: str = "") -> str:
+    """Who we are, for the people whose sessions and tasks it is about."""
+    import getpass
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        user = str(os.getuid())
+    name = program or os.path.basename(sys.argv[0]) or "python"
+    return f"{name} (pid {os.getpid()}, {user}@{socket.gethostname()})"
+
+
 def say(text: str) -> None:
     """A line on the user's stderr, if there is one."""
     try:

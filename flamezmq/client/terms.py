@@ -9,7 +9,11 @@ from typing import Any
 from flamezmq.address import check
 from flamezmq.optioned import Options
 from flamezmq.optioned import options as make_options
+from flamezmq.serialize.culprit import unpicklable
+from flamezmq.serialize.functions import MAX_BLOB_BYTES
 from flamezmq.serialize.initializer import dump_initializer
+from flamezmq.serialize.pickler import dump_in_band
+from flamezmq.serialize.values import too_large
 
 #: What "for ever" is on the wire.
 MOST_SECONDS = 1e12
@@ -59,6 +63,8 @@ def of_session(
     initializer: Callable[..., object] | None,
     initargs: Iterable[Any],
     max_tasks_per_child: int | None,
+    app: str,
+    common_data: Any,
 ) -> dict[str, Any]:
     """The fields of a `SessionSpec` that `flm.Client.session` was asked for; raises as it says."""
     if not isinstance(name, str) or not name or not name.isprintable():
@@ -77,6 +83,14 @@ def of_session(
         raise ValueError(f"delay_release is {delay_release!r}; it must be a number of seconds from 0")
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
+    if not isinstance(app, str):
+        raise TypeError(f"app is {app!r}; it must be the name of an application")
+    if app and initializer is not None:
+        raise ValueError(
+            "a session with an application has no initializer; use on_session_enter of the service"
+        )
+    if not app and common_data is not None:
+        raise ValueError("common_data is for sessions with an application; name it by `app`")
     return {
         "name": name,
         "max_retries": max_retries,
@@ -88,7 +102,24 @@ def of_session(
         "delay_release": min(float(delay_release), MOST_SECONDS),
         "initializer": b"" if initializer is None else dump_initializer(initializer, tuple(initargs)),
         "max_tasks_per_child": max_tasks_per_child or 0,
+        "application": app,
+        "common_data": b"" if common_data is None else dump_common_data(common_data),
     }
+
+
+def dump_common_data(value: Any) -> bytes:
+    """One pickle with its buffers inside: it is sent once to each executor that binds the session.
+
+    Raises:
+        Unpicklable, TooLarge: it can't travel.
+    """
+    try:
+        blob = dump_in_band(value)
+    except Exception as error:
+        raise unpicklable("the common data", value, error) from error
+    if len(blob) > MAX_BLOB_BYTES:
+        raise too_large("the common data", len(blob), MAX_BLOB_BYTES)
+    return blob
 
 
 def check_share(tenant: str | None, priority: int, weight: float) -> None:

@@ -91,6 +91,7 @@ def _dismiss(broker: Broker, executor: Executor, session: Session, now: float, o
     if executor.departing:
         _lost_instance(broker, executor, session, None, "its node leaves", now, out)
     look_again(broker)
+    broker.demand(session)
     broker.forget_if_over(session)
 
 

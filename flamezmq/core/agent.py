@@ -69,13 +69,15 @@ class End(msgspec.Struct, frozen=True, gc=False):
 class Words(msgspec.Struct, frozen=True, gc=False):
     """What a dead executor's page says.
 
-    `running` is -1 if no task ran; `overdue`: that task had a timeout, and its time was over.
+    `running` is -1 if no task ran; `overdue`: that task had a timeout, and its time was over; `binding`: a
+    service was being bound for it.
     """
 
     session: int = 0
     running: int = -1
     finished: int = 0
     overdue: bool = False
+    binding: bool = False
 
 
 class Executor(msgspec.Struct, eq=False):
@@ -273,6 +275,7 @@ class Agent:
             executor.chatter.last_words(),
             executor.expected or _left_in_order(end, words),
             executor.overdue and words.overdue,  # else it had come to another task by then
+            words.binding,
         )
         printed = executor.chatter.say(executor.number, now, last=True)
         return [*map(Send, printed), Send(died)]

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 
 from flamezmq.core import (
     actors,
+    applications,
     changes,
     checks,
     control,
@@ -34,6 +35,7 @@ from flamezmq.core import (
     printed,
     rests,
     retries,
+    services,
     spares,
     streams,
     wear,
@@ -60,9 +62,12 @@ class Broker:
         self.sessions: dict[int, Session] = {}
         self.scheduler = Scheduler(self._suits)
         self.records = Records()
+        self.registry = applications.Registry()
         self.now = 0.0  # of the turn that is ending
         #: Closed sessions, each with the workers that are still to send on what its tasks have printed.
         self.flushing: dict[int, tuple[Session, dict[int | str, None]]] = {}
+        self.parting: dict[int, Session] = {}  # closed sessions, of which services are still to go
+        self.going: dict[int, float] = {}  # executors whose service is to go -> when that is slow
         self.fed: dict[int, Executor] = {}  # executors that may take more, looked at when the turn ends
         self.laden: dict[int, Executor] = {}  # executors with more than one task
         self.paused: dict[int, Executor] = {}  # executors whose task waits for its own tasks
@@ -112,6 +117,8 @@ class Broker:
             m.CloseSession: partial(control.on_close_session, self),
             m.CancelTask: partial(control.on_cancel_task, self),
             m.ChangeSession: partial(changes.on_change_session, self),
+            **applications.handlers(self),
+            **services.handlers(self),
         }
 
     # --- what the host calls
@@ -149,6 +156,8 @@ class Broker:
             actors.open_gates(self)
         if self.rests:
             rests.release_due(self)
+        if self.going:
+            services.look(self, now)
         dispatch.balance(self, now, out)
         if (self.paused or self.spare or self.unplaced) and not self.draining:
             spares.balance(self, now, out)
@@ -156,11 +165,12 @@ class Broker:
     def next_deadline(self, now: float) -> float | None:
         """When `on_turn_end` must be called even if nothing comes in."""
         watched = self.delaying or self.look_at < math.inf or self.rests
-        busy = self.laden or self.scheduler.waiting or watched
+        busy = self.laden or self.scheduler.waiting or watched or bool(self.going)
         if not (busy or self.mourned or self.orphans or self.spare or self.unwanted):
             return None
         due = [when for when, _ in self.mourned.values()]
         due += self.orphans.values()
+        due += self.going.values()
         due += interrupts.deadlines(self)
         if watched:
             due += [when for when, _ in self.rests[:1]]
@@ -191,6 +201,7 @@ class Broker:
         client = self.clients.pop(peer, None)
         if client is not None:
             self.flushing = {n: f for n, f in self.flushing.items() if f[0].client is not client}
+            self.parting = {n: s for n, s in self.parting.items() if s.client is not client}
             for session in list(client.sessions.values()):
                 self.end(session, "its client is gone", now, out)
             self.owing.pop(peer, None)
@@ -225,11 +236,15 @@ class Broker:
         actors.check_spec(message.spec)
         dispatch.check_share(message.spec)
         client.inner = bool(message.spec.within)
+        application, spec, why_not = applications.of_session(self, message.spec)
         if self.draining and not client.inner:
-            out.append((peer, m.Opened(message.session, "this router is stopping; try again later"), []))
+            why_not = "this router is stopping; try again later"
+        if why_not:
+            out.append((peer, m.Opened(message.session, why_not), []))
             return
         self._last_session += 1
-        session = Session(self._last_session, message.session, message.id, message.spec, client)
+        session = Session(self._last_session, message.session, message.id, spec, client)
+        session.tenant, session.application = services.tenant_of(self, spec), application
         session.root = printed.root(self, message.spec)
         self.sessions[session.number] = client.sessions[session.alias] = session
         self.records.opened(session, now)
@@ -340,13 +355,11 @@ class Broker:
 
     def close_session(self, session: Session, ending: str, now: float, out: Effects) -> None:
         """End it; its client hears `Closed` when all that its tasks have printed has been sent on."""
-        speaking = printed.speaking(self, session)
         self.end(session, ending, now, out)
-        if speaking:
-            self.flushing[session.number] = (session, speaking)
-            printed.ask(speaking, session.number, out)
+        if services.is_parting(session):
+            self.parting[session.number] = session
         else:
-            out.append((session.client.peer, m.Closed(session.alias), []))
+            printed.flush(self, session, out)
 
     def end(self, session: Session, ending: str, now: float, out: Effects) -> None:
         """Close it: what waits is dropped, what executors hold is asked back, what runs may end."""
@@ -365,8 +378,9 @@ class Broker:
                 interrupts.ask_for_all(self, session, executor, now, out)
                 streams.stop(executor, session, out)
             else:
-                self.fed[executor.peer] = executor
+                self.fed[executor.peer] = executor  # also one that waits for a service to go
         interrupts.forget(self, session)
+        services.close(session, out)
         control.on_session_end(session, out)
         if session.actor:
             actors.on_end(self, session, now)
@@ -429,6 +443,8 @@ class Broker:
             return
         executor.finished += ended
         executor.stalled = False
+        if executor.binding:
+            executor.binding, session.failed_binds = False, 0
         executor.since = now
         if len(message.slices) <= RECENT_SLICES:
             session.recent.append((executor.name, message.slices, message.seconds, message.failed, now))

@@ -37,6 +37,10 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
         assert (peer in broker.laden) == (executor.tasks > 1 and not executor.aside)
         assert executor.session is None or executor.session.executors[peer] is executor
         assert not executor.exiting or executor.session is None
+        assert executor.service is None or executor.service.bound[peer] is executor, "bound"
+        assert not executor.unbinding or (executor.service is not None and not executor.tasks), "unbinding"
+    for session in broker.parting.values():
+        assert session.closed and any(executor.unbinding for executor in session.bound.values()), "parting"
     assert set(mourned) <= set(broker.executors)
     needs.check(broker)
     actors.check(broker)

@@ -9,7 +9,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from flamezmq.core import actors, control, dispatch, events, needs, printed, retries, spares, streams
+from flamezmq.core import (
+    actors,
+    control,
+    dispatch,
+    events,
+    needs,
+    printed,
+    retries,
+    services,
+    spares,
+    streams,
+)
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Run, rejoin
 from flamezmq.wire import messages as m
@@ -37,6 +48,7 @@ def bury(broker: Broker, peer: int, died: m.Died | None, now: float, out: Effect
     session, executor.session = executor.session, None
     if session is None:
         _answer_for(broker, executor, now, out)
+        services.on_gone(broker, executor, died, now, out)
         return
     session.executors.pop(peer, None)
     events.unbound(session, now)
@@ -60,6 +72,7 @@ def bury(broker: Broker, peer: int, died: m.Died | None, now: float, out: Effect
     if executor.aside:
         actors.on_death(broker, executor, session, died, now, out)
     broker.demand(session)
+    services.on_gone(broker, executor, died, now, out)
     broker.forget_if_over(session)
 
 
@@ -139,6 +152,8 @@ def _last_moments(executor: Executor, session: Session, died: m.Died | None) -> 
     if died is None:
         # Nobody saw the end: any of them may have begun.
         return order[0], len(order) - 1 if session.spec.max_retries == 0 else 0
+    if died.binding:
+        return -1, -1  # what it died of comes before the first task
     finished = max(died.finished - executor.finished, 0)
     if died.session == session.number and died.running in order:
         blamed = died.running if died.overdue or not died.expected else -1

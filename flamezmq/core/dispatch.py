@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from flamezmq.core import actors, events, rests, wear
+from flamezmq.core import actors, events, rests, services, wear
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Function, Run, merge
 from flamezmq.errors import ProtocolError
@@ -73,7 +73,7 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
         elif session.queued and not executor.leaving and may_have(session):
             staying.append(executor)
         elif not executor.tasks and not (session.keeps and rests.keep(broker, executor, session, out)):
-            _unbind(broker, executor, session, now)
+            _unbind(broker, executor, session, now, out)
             if executor.departing:
                 dismiss(broker, executor, now, out)
     if staying and scheduler.idle:  # a little is done sooner by who works already
@@ -83,7 +83,7 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
         given = bool(moves.assign)
         for peer, number in moves.assign:
             executor, session = broker.executors[peer], broker.sessions[number]
-            _bind(executor, session, now)
+            _bind(broker, executor, session, now, out)
             if session.actor:
                 actors.settle(broker, executor, session, now, out)
         staying = [broker.executors[peer] for peer, _ in moves.assign] + staying
@@ -151,25 +151,36 @@ def may_have(session: Session) -> bool:
 
 
 def suits(executor: Executor, session: Session) -> bool:
-    """Whether it may serve the session: no other program's modules are loaded in there."""
-    return (
-        executor.environment is None
-        or executor.owner == session.client.peer
-        or executor.environment == session.spec.environment
-    )
+    """Whether it may serve the session: no other program's modules, nor tenant's data, are in there."""
+    if executor.environment is None:
+        return True  # it has served nobody
+    if executor.confined or executor.tenant != session.tenant or is_confined(session):
+        return False
+    return executor.owner == session.client.peer or executor.environment == session.spec.environment
 
 
-def _bind(executor: Executor, session: Session, now: float) -> None:
+def is_confined(session: Session) -> bool:
+    """Whether it shares no process with other sessions."""
+    return session.application is not None and session.application.application.isolation == "session"
+
+
+def _bind(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:
     executor.session = session
     executor.leaving = False
     executor.heard = now
     session.executors[executor.peer] = executor
     events.bound(session, executor, now)
+    if executor.service is not None and executor.service is not session:
+        services.unbind(executor, out)
+    if executor.unbinding:
+        services.watch(broker, executor, now)
 
 
-def _unbind(broker: Broker, executor: Executor, session: Session, now: float) -> None:
+def _unbind(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:
     executor.session, executor.leaving = None, False
     executor.rests_since, executor.rests_until = None, math.inf
+    if session.closed and executor.service is session:
+        services.unbind(executor, out)
     del session.executors[executor.peer]
     events.unbound(session, now)
     broker.scheduler.release(executor.peer, now)
@@ -184,8 +195,8 @@ def _feed_all(broker: Broker, executors: list[Executor], little: bool, out: Effe
     shares: dict[int, int] = {}  # session -> tasks for each
     for executor in executors:
         session = executor.session
-        if session is None or executor.leaving:
-            continue  # reclaimed just now
+        if session is None or executor.leaving or executor.unbinding:
+            continue  # reclaimed just now, or not ready
         share = shares.get(session.number)
         if share is None:
             share = shares[session.number] = -(-session.queued // len(session.executors))

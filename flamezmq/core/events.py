@@ -33,13 +33,16 @@ LOST = "task lost"
 RETRIED = "task retried"
 TIMED_OUT = "task timed out"
 BROKEN = "initializer failed"
+BIND_FAILED = "bind failed"
+STOPPED = "stopped"
+UNBIND_FAILED = "unbind failed"
 HELD_BACK = "held back"
 GOES_ON = "goes on"
 SUSPENDED = "suspended"
 RESUMED = "resumed"
 CLOSED = "closed"
 #: What may happen often.
-_MERGED = frozenset((DIED, LOST, RETRIED, TIMED_OUT))
+_MERGED = frozenset((DIED, LOST, RETRIED, TIMED_OUT, BIND_FAILED, UNBIND_FAILED))
 
 
 class Event:

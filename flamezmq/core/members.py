@@ -15,6 +15,7 @@ from flamezmq.core.tasks import Function, Ranks, Run
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
+    from flamezmq.core.applications import Registered
     from flamezmq.core.control import Cancelling
     from flamezmq.core.events import Events
     from flamezmq.core.streams import Streaming
@@ -87,6 +88,10 @@ class Session:
     actor: bool = False  # one process runs its tasks, in order, and nothing else (core/actors.py)
     deaths: int = 0  # of an actor: how many instances it has lost
     keeps: bool = False  # executors may stay with it without anything to do (core/rests.py)
+    tenant: str = ""
+    application: Registered | None = None
+    bound: dict[int, Executor] = field(default_factory=dict)  # those that have its service (core/services.py)
+    failed_binds: int = 0  # since the last one that has succeeded
     # For those who look from outside (core/records.py), and give orders (core/control.py):
     opened_at: float = 0.0
     closed_at: float = -1.0
@@ -102,9 +107,10 @@ class Session:
     recent: deque[Any] = field(default_factory=lambda: deque(maxlen=RECENT_MESSAGES))  # what ended of late
 
     def __post_init__(self) -> None:
-        self.counted = bool(self.spec.initializer or self.spec.max_tasks_per_child)
-        self.actor = self.spec.restarts >= 0
-        self.keeps = bool(self.spec.min_executors or self.spec.delay_release) and not self.actor
+        spec = self.spec
+        self.counted = bool(spec.initializer or spec.max_tasks_per_child or spec.application)
+        self.actor = spec.restarts >= 0
+        self.keeps = bool(spec.min_executors or spec.delay_release) and not self.actor
 
     def note_cancelled(self, indices: list[int]) -> None:
         """These tasks will never run; they have been taken out already."""
@@ -135,12 +141,18 @@ class Executor:
     finished  tasks whose results have come from it, in all its life
     asked     what it still has to answer, and for which session: None for a Retract, indices for a Drop
     taken     tasks that it was given, by session, of those that have them `counted`
-    worn      the initializer of a session has failed in it: to be replaced
+    worn      an initializer, or a hook of a service, has failed in it: to be replaced
     aside     it is an actor's, and not among those that sessions share
     heard     when it last said something
     stalled   its task takes longer than was believed: what it held besides was asked back
     since     when the oldest task that it holds came, or was the next: it runs since then
     past      numbers of the sessions that it was bound to of late, for what their tasks still print
+    tenant    that of the first session that it served
+    confined  it has served a session that shares no process with others
+    service   the session whose service is bound in it, or about to be
+    binding   nothing has been heard since it was told to bind that
+    unbinding  it was told that this has to go, and has not answered
+    applications  name -> the revision that it was sent
     paused    since when its task has waited for its own tasks, or for the reader of its stream; or None
     stream    what it has streamed last; of a task that has ended, unless it still holds it
     rests_since  when it ran dry, and stayed with its session all the same; None while it does not
@@ -175,6 +187,12 @@ class Executor:
     aside: bool = False
     environment: m.Environment | None = None
     owner: int = -1  # peer of the client whose environment it has
+    tenant: str = ""
+    confined: bool = False
+    service: Session | None = None
+    binding: bool = False
+    unbinding: bool = False
+    applications: dict[str, int] = field(default_factory=dict)
     bound_to: int = 0  # session number of the last Bind that was sent
     since: float = 0.0
     past: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=8))

@@ -36,7 +36,7 @@ def on_printed(
     hearer = served and (served.root or served)
     if hearer is None or not hearer.spec.forward_output:
         return
-    if not hearer.closed or hearer.number in broker.flushing:
+    if not hearer.closed or hearer.number in broker.flushing or hearer.number in broker.parting:
         words = m.Output(hearer.alias, name, message.stream, message.text, message.dropped)
         out.append((hearer.client.peer, words, []))
 
@@ -85,6 +85,16 @@ def speaking(broker: Broker, session: Session) -> dict[int | str, None]:
         for e in broker.executors.values()
         if e.served is not None and (e.served is session or e.served.root is session)
     }
+
+
+def flush(broker: Broker, session: Session, out: Effects) -> None:
+    """It is closed; its client hears so when all that its tasks have printed has been sent on."""
+    waiting = speaking(broker, session)
+    if waiting:
+        broker.flushing[session.number] = (session, waiting)
+        ask(waiting, session.number, out)
+    else:
+        out.append((session.client.peer, m.Closed(session.alias), []))
 
 
 def ask(speaking: Iterable[int | str], number: int, out: Effects) -> None:

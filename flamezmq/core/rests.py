@@ -29,7 +29,7 @@ def keep(broker: Broker, executor: Executor, session: Session, out: Effects) -> 
     if executor.rests_since is None:
         executor.rests_since = now
         broker.scheduler.rest(executor.peer)
-        if executor.bound_to != session.number:
+        if executor.bound_to != session.number and not executor.unbinding:
             wear.bind(executor, session, out)  # it may prepare itself before there is a task
     due = executor.rests_since + session.spec.delay_release
     if broker.scheduler.stays(session.number, executor.peer):

@@ -42,12 +42,28 @@ def take(executor: Executor, session: Session, count: int) -> None:
 
 def bind(executor: Executor, session: Session, out: Effects) -> None:
     """Tell an executor that it serves this session from now on."""
-    environment = session.spec.environment
-    executor.environment, executor.owner = environment, session.client.peer
+    spec = session.spec
+    environment = spec.environment
+    executor.environment, executor.owner, executor.tenant = environment, session.client.peer, session.tenant
     executor.bound_to, executor.served = session.number, session
     executor.past.append((session.number, session.id))
-    initializer = b"" if session.number in executor.taken else session.spec.initializer
-    out.append((executor.peer, m.Bind(session.number, environment, session.id, initializer), []))
+    initializer = b"" if session.number in executor.taken else spec.initializer
+    service = _service(executor, session)
+    out.append((executor.peer, m.Bind(session.number, environment, session.id, initializer, service), []))
+
+
+def _service(executor: Executor, session: Session) -> m.Service | None:
+    """The service that it is to bind; its application is told once."""
+    registered = session.application
+    if registered is None:
+        return None
+    executor.service, executor.binding, session.bound[executor.peer] = session, True, executor
+    name, application = session.spec.application, registered.application
+    executor.confined = application.isolation == "session"
+    known = executor.applications.get(name) == registered.number
+    executor.applications[name] = registered.number
+    description = None if known else application
+    return m.Service(name, registered.number, description, session.spec.common_data)
 
 
 def is_spent(executor: Executor, session: Session) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 #: Name of a shim -> where its class stands.
 HOMES = {
+    "python": "flamezmq.shims.service:PythonShim",
     "stdio": "flamezmq.shims.stdio:Stdio",
     "http": "flamezmq.shims.http:Http",
     "grpc": "flamezmq.shims.grpc:Grpc",

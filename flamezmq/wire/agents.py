@@ -28,6 +28,7 @@ class Died(msgspec.Struct, tag=81, array_like=True):
     finished          how many tasks it had finished in its life
     expected          it was told to go: not an accident, nobody is charged
     overdue           and that was because the task that ran had not kept to its timeout
+    binding           it was binding the session's service, and `running` had not begun
     """
 
     number: int
@@ -43,6 +44,7 @@ class Died(msgspec.Struct, tag=81, array_like=True):
     stderr: tuple[str, ...]
     expected: bool = False
     overdue: bool = False
+    binding: bool = False
 
 
 class Printed(msgspec.Struct, tag=82, array_like=True):

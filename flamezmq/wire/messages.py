@@ -27,6 +27,19 @@ from flamezmq.wire.agents import Leave as Leave
 from flamezmq.wire.agents import Printed as Printed
 from flamezmq.wire.agents import Register as Register
 from flamezmq.wire.agents import Target as Target
+from flamezmq.wire.applications import AboutApplications as AboutApplications
+from flamezmq.wire.applications import AboutServices as AboutServices
+from flamezmq.wire.applications import Application as Application
+from flamezmq.wire.applications import ApplicationRow as ApplicationRow
+from flamezmq.wire.applications import Applications as Applications
+from flamezmq.wire.applications import AskApplications as AskApplications
+from flamezmq.wire.applications import BindFailed as BindFailed
+from flamezmq.wire.applications import RegisterApplication as RegisterApplication
+from flamezmq.wire.applications import Service as Service
+from flamezmq.wire.applications import Unbind as Unbind
+from flamezmq.wire.applications import Unbound as Unbound
+from flamezmq.wire.applications import UnregisterApplication as UnregisterApplication
+from flamezmq.wire.applications import UpdateApplication as UpdateApplication
 from flamezmq.wire.changes import ChangeSession as ChangeSession
 from flamezmq.wire.interrupts import Interrupt as Interrupt
 from flamezmq.wire.interrupts import Interrupted as Interrupted
@@ -139,9 +152,10 @@ class Resource(msgspec.Struct, array_like=True, frozen=True):
 class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     """What a session asks for.
 
-    Not read yet: `application`, and those from `resources` on but for `delay_release` and `restarts`.
+    Not read yet: those from `resources` on but for `delay_release`, `common_data` and `restarts`.
 
-    tenant               for whom it is; tenants share evenly
+    application          the name of a registered one, whose service runs its tasks; "": they bring functions
+    tenant               for whom it is; tenants share evenly, and never share a process
     priority             among the sessions of its tenant; higher ones are served first
     weight               of its share among those of the same tenant and priority, above 0
     within               "token/number" of the executor whose task has opened it (nested tasks), or ""
@@ -154,7 +168,7 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     delay_release        seconds that an executor stays bound to it without anything to do
     preempt_after        seconds after which executors that are due to others leave their tasks; 0: never
     gang                 so many executors serve it, or none; 0: any number
-    common_data          a pickle for its service; empty: none
+    common_data          a pickle for its service, sent to each executor that binds it; empty: none
     detached             it outlives its client
     restarts             how many more instances it may have, where the session is an actor; -1: it is none
     """
@@ -408,12 +422,14 @@ class Bind(msgspec.Struct, tag=40, array_like=True):
 
     id           its name for people
     initializer  to be called before its first task; empty: there is none, or it was called here before
+    service      to be bound before its first task, if it has an application
     """
 
     session: Index
     environment: Environment
     id: str = ""
     initializer: bytes = b""
+    service: Service | None = None
 
 
 class Grant(msgspec.Struct, tag=41, array_like=True):
@@ -511,13 +527,15 @@ class Broken(msgspec.Struct, tag=64, array_like=True):
     """Executor -> router -> client: the session's initializer has failed here, so the session is broken.
 
     The executor throws away what it holds of the session, and what is still to come; it is replaced.
-    To the client the router then closes the session, and sends `Closed` by itself.
+    To the client the router then closes the session, and sends `Closed` by itself.  It says so, too, when
+    the service of a session could not be bound, again and again.
 
     executor   its name ("node/number")
     text       type and text of the error
     traceback  as text
     died       from the router: the session is an actor, and its last instance has died so
     instances  and so many it has had
+    binds      so many binds in a row have failed, the last one with this error; 0: it was the initializer
     """
 
     session: int
@@ -526,11 +544,12 @@ class Broken(msgspec.Struct, tag=64, array_like=True):
     traceback: str
     died: Died | None = None
     instances: Index = 0
+    binds: Index = 0
 
 
 FromClient = (
     Open | Submit | Cancel | Close | Query | Supply | Ask | CloseSession | CancelTask | ChangeSession | Pull
-)
+) | AboutApplications
 ToClient = (
     Opened
     | Results
@@ -549,9 +568,12 @@ ToClient = (
     | ClosedBy
     | Broken
     | Part
+    | Applications
 )
-FromExecutor = Ready | RoutedResults | RoutedPart | Begun | Retracted | Retry | Interrupted | Waiting | Broken
-ToExecutor = Bind | Grant | Retract | Drop | Interrupt | Pull | Exit | Huddle
+FromExecutor = (
+    Ready | RoutedResults | RoutedPart | Begun | Retracted | Retry | Interrupted | Waiting | Broken
+) | AboutServices
+ToExecutor = Bind | Grant | Retract | Drop | Interrupt | Pull | Exit | Huddle | Unbind
 FromWorker = Register | Died | Printed | Flushed | Leave
 ToWorker = Kill | Flush | Target | Exit
 Message = Any

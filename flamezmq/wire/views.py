@@ -328,9 +328,9 @@ class Answer(msgspec.Struct, tag=30, array_like=True):
 
 
 class Done(msgspec.Struct, tag=31, array_like=True):
-    """Answer to `CloseSession`, `CancelTask` and `ChangeSession`, whose `request` it quotes.
+    """Answer to an order (about a session, a task or an application), whose `request` it quotes.
 
-    outcome  0: done; 1: it could not be done; 2: there is no such session or task
+    outcome  0: done; 1: it could not be done; 2: there is no such session, task or application
     text     what was done, or why not; a sentence
     """
 

@@ -16,6 +16,7 @@ from flamezmq.wire import messages as m
 from tests.sim.ends import Router
 from tests.sim.ledger import Ledger
 from tests.sim.nodes import SimExecutor, SimWorker, head
+from tests.sim.services import application
 from tests.sim.users import KINDS, SimSession, SimUser, expected_value
 from tests.sim.visitors import SimVisitor
 from tests.sim.world import World
@@ -61,6 +62,7 @@ class Plan:
     drains: float = 0.0
     max_bytes: int = 256 << 20  # of values that the router keeps for those that need them
     visits: float = 0.0  # of somebody who looks from outside, and gives orders
+    services: bool = False  # sessions may have an application
     shares: bool = False  # sessions have weights, priorities, tenants, minima, and keep executors that rest
 
 
@@ -105,6 +107,7 @@ def draw(seed: int) -> Plan:
         needy=maybe(0.4, 0.02, 0.9),
         max_bytes=r.choice((256 << 20, 256 << 20, 100)),
         visits=maybe(0.3, 5, 60),
+        services=r.random() < 0.3,
         shares=r.random() < 0.4,
     )
 
@@ -158,7 +161,11 @@ class Cluster:
             return
         plan, random = self.plan, self.world.random
         retries, tasks = random.choice((0, 1, 3)), random.randint(1, plan.tasks)
-        session = user.open(retries, tasks, plan.kinds, **self._limits())
+        limits = self._limits()
+        if plan.services and "initializer" not in limits and random.random() < 0.7:
+            isolation = random.choice(("app", "app", "session"))
+            limits["application"] = user.register(application(isolation, plan.failing))
+        session = user.open(retries, tasks, plan.kinds, **limits)
         session.poison, session.needy, session.buffers = plan.poison, plan.needy, plan.buffers
         self.sessions.append(session)
         self._submit(session)
@@ -394,9 +401,13 @@ class Cluster:
         for session in broker.sessions.values():
             for executor in session.executors.values():
                 rests = session.keeps and executor.rests_since is not None
-                assert executor.tasks or rests, f"executor {executor.name} is bound and has nothing to do"
+                assert executor.tasks or rests or executor.unbinding, (
+                    f"executor {executor.name} is bound and has nothing to do"
+                )
             most = session.spec.max_executors
             may_have_more = not most or len(session.executors) < most
+            if any(executor.peer in broker.going for executor in session.executors.values()):
+                continue  # it is about to have another one
             if session.queued and may_have_more and may_have(session):
                 for executor in idle:
                     assert not suits(executor, session), (

@@ -23,6 +23,7 @@ from flamezmq.wire.codec import join_payloads, split_payloads
 from flamezmq.wire.composed import decompose, is_composed
 from tests.sim.ends import Dialler, Router
 from tests.sim.ledger import Ledger
+from tests.sim.services import SimService
 from tests.sim.world import World
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class SimExecutor:
         self.initialized: dict[int, None] = {}
         self.broken: dict[int, None] = {}  # sessions
         self.begun: dict[int, int] = {}  # session -> tasks that have begun here
+        self.service = SimService(self)
         self.ended: list[Ended] = []
         self.attending = False
         self.paused = False
@@ -174,6 +176,7 @@ class SimExecutor:
         kind = type(message)
         if kind is m.Grant:
             assert message.session == self.session, "a grant for a session that it is not bound to"
+            assert not self.service.leaving, "a grant before it had unbound"
             for number in message.forget:
                 self.functions.pop(number)
             for new in message.functions:
@@ -197,6 +200,7 @@ class SimExecutor:
             assert not self.tasks, "bound while it held tasks"
             assert self.running < 0, "bound while it ran"
             self.session = message.session
+            self.service.on_bind(message)
             self.retried.clear()
             self.unwanted.clear()
             if message.initializer:
@@ -214,6 +218,8 @@ class SimExecutor:
             if message.session == self.session:
                 self.unwanted.update(dict.fromkeys(message.indices or [-1]))
                 self._ring()
+        elif kind is m.Unbind:
+            self.service.on_unbind(message.session)
         else:
             assert kind is m.Exit
             self.told_to_exit = True
@@ -264,7 +270,8 @@ class SimExecutor:
         if not self.tasks:
             self._flush()
             if not self.tasks:
-                if self.told_to_exit:
+                if self.told_to_exit and not self.service.leaving:
+                    self.service.end()
                     self.worker.on_exit(self, expected=True, code=0)
                 return
         now = self.world.now
@@ -282,6 +289,9 @@ class SimExecutor:
         task = self._task = self.tasks.popleft()
         if self.session in self.initializers:
             self._initialize(task)
+            return
+        if self.service.is_due(self.session):
+            self.service.enter(task)
             return
         self._check_limits()
         function, index, attempt, payload = task
@@ -336,6 +346,7 @@ class SimExecutor:
     def _check_limits(self) -> None:
         """What the session has asked for holds whenever a task begins."""
         session = self.worker.router.broker.sessions.get(self.session)
+        self.service.check_bound(self.session)
         self.begun[self.session] = self.begun.get(self.session, 0) + 1
         if session is not None:
             most = session.spec.max_tasks_per_child
@@ -485,19 +496,20 @@ class SimWorker:
         self.world.trace(
             executor.name, "dies by", how, "running", executor.running, "finished", executor.finished
         )
-        if executor.running >= 0 and not expected:
+        if executor.running >= 0 and not expected and not executor.service.entering:
             assert executor._task is not None
             self.ledger.of(head(executor._task[3])).took_down += 1
         self._gone(executor, how, 0, expected)
 
     def on_exit(self, executor: SimExecutor, expected: bool, code: int) -> None:
         self.world.trace(executor.name, "exits with", code)
-        if executor.running >= 0 and not expected and executor._task is not None:
+        if executor.running >= 0 and not expected and executor._task and not executor.service.entering:
             self.ledger.of(head(executor._task[3])).took_down += 1
         self._gone(executor, "", code, expected)
 
     def _gone(self, executor: SimExecutor, signal: str, code: int, expected: bool) -> None:
         executor.alive = False
+        executor.service.check_calls()
         executor.hang_up(bye=not signal and expected)
         self.retired.append(self.executors.pop(executor.number))
         if executor.killed_overdue:
@@ -506,6 +518,7 @@ class SimWorker:
         died = m.Died(
             executor.number, 1000 + executor.number, self.node, executor.session, executor.running,
             executor.finished, signal, code, False, 0, (), expected, executor.killed_overdue,
+            executor.service.entering,
         )  # fmt: skip
         random = self.world.random
         self.world.after(random.choice((0.0, random.random() * 0.03)), self._report, died)

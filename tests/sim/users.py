@@ -184,6 +184,11 @@ class SimUser:
         self.dialler.send(m.Open(self._last_alias, session.id, spec))
         return session
 
+    def register(self, application: m.Application) -> str:
+        """Make it known, as everybody does who uses it; returns its name."""
+        self.dialler.send(m.RegisterApplication(1, application, self.name))
+        return application.name
+
     def push(self) -> None:
         """As Client._stage: move outboxes into the link, as far as the credit goes."""
         if self.gone:
@@ -286,6 +291,9 @@ class SimUser:
             return
         if type(message) is m.Unmet:
             self._on_unmet(message)
+            return
+        if type(message) is m.Done:
+            assert message.outcome == 0, message.text
             return
         session = self.sessions.get(message.session)
         assert session is not None, message

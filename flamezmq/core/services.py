@@ -1,0 +1,201 @@
+"""Services: when an executor binds the one of a session, and when that has to go.
+
+An executor binds a session's service before its first task of the session, and
+keeps it, also while it serves nobody, until
+
+- another session gets the executor,
+- its session is closed, or
+- it is told to exit (then it calls the last hook by itself).
+
+In the first two cases it is sent `Unbind`, and is given nothing until it has
+answered.  If that takes long, it no longer counts as one that its next session
+has: nobody waits for a slow hook while another executor is free.  Who closes a
+session hears `Closed` when the services that are to go have gone.
+
+A bind that fails costs no task anything: the executor is replaced, and what it
+held goes back.  After so many in a row as the application says, without one
+that succeeds, the session is stopped as one whose initializer has failed.
+
+Functions over the broker's state; same rules.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from flamezmq.core import dispatch, events, interrupts, printed, wear
+from flamezmq.core.members import Effects, Executor, Session
+from flamezmq.errors import ProtocolError
+from flamezmq.wire import messages as m
+
+if TYPE_CHECKING:
+    from flamezmq.core.broker import Broker
+
+#: A service that takes longer to go is not waited for if another executor is free.
+SLOW_SECONDS = 0.02
+
+
+def handlers(broker: Broker) -> dict[type, Any]:
+    """What is done with the messages about services."""
+    return {m.Unbound: partial(on_unbound, broker), m.BindFailed: partial(on_bind_failed, broker)}
+
+
+def tenant_of(broker: Broker, spec: m.SessionSpec) -> str:
+    """A session's tenant; that of a task's own is the tenant of the task."""
+    if spec.within:
+        for executor in broker.executors.values():
+            if f"{executor.token}/{executor.number}" == spec.within:
+                return executor.tenant
+    return spec.tenant
+
+
+def close(session: Session, out: Effects) -> None:
+    """The session is closed: its services go, those of executors that still run its tasks a little later."""
+    for executor in session.bound.values():
+        if not executor.tasks:
+            unbind(executor, out)
+
+
+def unbind(executor: Executor, out: Effects) -> None:
+    """The service that is bound there has to go.  The executor holds nothing."""
+    if executor.service is not None and not executor.unbinding and not executor.exiting:
+        executor.unbinding, executor.bound_to = True, 0
+        out.append((executor.peer, m.Unbind(executor.service.number), []))
+
+
+def watch(broker: Broker, executor: Executor, now: float) -> None:
+    """A session has got an executor whose service is still to go."""
+    broker.going[executor.peer] = now + SLOW_SECONDS
+
+
+def look(broker: Broker, now: float) -> None:
+    """Where a service takes long to go, the session that waits may have another executor."""
+    for peer, due in list(broker.going.items()):
+        executor = broker.executors[peer]
+        if now >= due or executor.session is None:
+            del broker.going[peer]
+            if executor.session is not None:
+                broker.scheduler.retire(peer, soon=False)
+                broker.demand(executor.session)
+
+
+def on_unbound(
+    broker: Broker, peer: int, message: m.Unbound, _frames: list[Any], now: float, out: Effects
+) -> None:
+    """It has gone: the executor is free for others."""
+    executor = broker.executor_of(peer)
+    executor.heard = now
+    session = executor.service
+    if session is None or session.number != message.session or not executor.unbinding:
+        raise ProtocolError("an answer to an Unbind that was not sent")
+    if message.error:
+        executor.worn = True  # nobody knows what it has left half-done
+        events.note(session, events.UNBIND_FAILED, now, message.error, executor=executor.name)
+    _let_go(broker, executor, session, out)
+    serves = executor.session
+    if executor.exiting:
+        return
+    if executor.worn or executor.confined:
+        _replace(broker, executor, now, out)
+    elif serves is not None:
+        if not executor.leaving:
+            broker.scheduler.resume(peer)
+            broker.demand(serves)
+        broker.fed[peer] = executor
+
+
+def on_bind_failed(
+    broker: Broker, peer: int, message: m.BindFailed, _frames: list[Any], now: float, out: Effects
+) -> None:
+    """What the executor held of the session goes back, uncharged; the executor is replaced."""
+    executor = broker.executor_of(peer)
+    executor.heard = now
+    session = executor.service
+    if session is None or session.number != message.session:
+        raise ProtocolError("no service of that session was to be bound there")
+    executor.worn = True
+    _let_go(broker, executor, session, out)
+    if executor.session is session and executor.tasks:
+        _give_back(broker, executor, session, now, out)
+    if not executor.exiting:
+        _replace(broker, executor, now, out)
+    _failed(broker, executor, session, message.text, message.traceback, now, out)
+
+
+def _give_back(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:
+    """The executor has thrown away all that it holds, and nothing of it had begun: it is queued again."""
+    held = {index for run in executor.held for index in range(run.start, run.end)}
+    runs = dispatch.take_back(executor, session, held)
+    if session.closed:
+        session.cancelled += sum(map(len, runs))
+    else:
+        dispatch.requeue(session, interrupts.sort_out(session, runs, out) if session.unwanted else runs)
+    broker.took_from(executor, session)
+    broker.demand(session)
+    broker.fed.update(session.executors)
+    for position, (asked, dropped) in enumerate(executor.asked):
+        if dropped and asked is session and not session.closed:  # it can't tell us any more
+            executor.asked[position] = asked, []
+            broker.cancel(session, set(dropped), now, out)
+
+
+def on_gone(broker: Broker, executor: Executor, died: m.Died | None, now: float, out: Effects) -> None:
+    """An executor is dead, and what was bound there with it; its tasks have gone back already."""
+    session = executor.service
+    if session is None:
+        return
+    hung = executor.unbinding
+    _let_go(broker, executor, session, out)
+    if died is None or died.expected:
+        return
+    if died.binding:
+        _failed(
+            broker, executor, session, f"the executor has died of it: {events.in_a_line(died)}", "", now, out
+        )
+    elif hung:
+        events.note(session, events.UNBIND_FAILED, now, events.in_a_line(died), executor=executor.name)
+
+
+def _let_go(broker: Broker, executor: Executor, session: Session, out: Effects) -> None:
+    """Nothing of the session is bound there any more; its client may hear that it is closed."""
+    executor.service, executor.unbinding, executor.binding = None, False, False
+    broker.going.pop(executor.peer, None)
+    session.bound.pop(executor.peer, None)
+    if session.number in broker.parting and not is_parting(session):
+        del broker.parting[session.number]
+        printed.flush(broker, session, out)
+
+
+def is_parting(session: Session) -> bool:
+    """Whether services of it are about to go."""
+    return any(executor.unbinding for executor in session.bound.values())
+
+
+def _replace(broker: Broker, executor: Executor, now: float, out: Effects) -> None:
+    """It holds nothing, and is told to exit; its worker starts another one."""
+    serves = executor.session
+    if executor.aside:
+        executor.worn = True  # core/actors.py sees to it
+        broker.fed[executor.peer] = executor
+    elif serves is not None:
+        wear.replace(broker, executor, serves, now, out)
+    else:
+        dispatch.dismiss(broker, executor, now, out)
+
+
+def _failed(
+    broker: Broker, executor: Executor, session: Session, text: str, trace: str, now: float, out: Effects
+) -> None:
+    """A bind has failed: one more in a row; the last one that is allowed stops the session."""
+    session.failed_binds += 1
+    events.note(session, events.BIND_FAILED, now, text, executor=executor.name)
+    if session.closed or session.application is None:
+        return
+    binds = session.failed_binds
+    if binds >= session.application.application.bind_retries:
+        events.note(session, events.STOPPED, now, f"{binds} binds in a row have failed")
+        out.append(
+            (session.client.peer, m.Broken(session.alias, executor.name, text, trace, binds=binds), [])
+        )
+        broker.close_session(session, f"its service could not be bound: {text}", now, out)

@@ -1,0 +1,463 @@
+"""Services in real executors: their hooks, what becomes of those that fail, and who shares a process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flamezmq as flm
+from tests.daemons import until
+
+pytestmark = pytest.mark.processes
+
+LIMIT_SECONDS = 30.0
+
+
+class Diary:
+    """Each hook writes a line: its name, the session's id, the process.  `diary.txt` in the common data."""
+
+    def __init__(self) -> None:
+        self.tasks = 0
+
+    def note(self, ctx: flm.Context, what: str) -> None:
+        with open(ctx.common_data["diary"], "a") as file:
+            file.write(f"{what} {ctx.session_id} {os.getpid()}\n")
+
+    def on_session_enter(self, ctx: flm.Context) -> None:
+        self.note(ctx, "enter")
+
+    def on_task_invoke(self, ctx: flm.Context, x: Any) -> Any:
+        self.tasks += 1
+        return x, os.getpid(), self.tasks
+
+    def on_session_leave(self, ctx: flm.Context) -> None:
+        self.note(ctx, "leave")
+
+
+@pytest.fixture
+def cluster() -> Iterator[flm.Client]:
+    with flm.testing.cluster(executors=2, forward_output=False) as client:
+        yield client
+
+
+@pytest.fixture
+def diary(tmp_path: Path) -> Path:
+    path = tmp_path / "diary.txt"
+    path.touch()
+    return path
+
+
+def lines(diary: Path, pid: int | None = None) -> list[list[str]]:
+    """[hook, session, process], of one process or of all."""
+    found = [line.split() for line in diary.read_text().splitlines()]
+    return [line for line in found if pid in (None, int(line[2]))]
+
+
+def processes_of(diary: Path) -> dict[int, list[str]]:
+    """Process -> "hook session" in order."""
+    found: dict[int, list[str]] = {}
+    for hook, session, pid in lines(diary):
+        found.setdefault(int(pid), []).append(f"{hook} {session}")
+    return found
+
+
+def service_session(client: flm.Client, name: str = "s", **terms: Any) -> Any:
+    return client.session(name, **terms)
+
+
+def open_session(client: flm.Client, diary: Path, app: str = "diary", **more: Any) -> Any:
+    return service_session(client, "s", app=app, common_data={"diary": str(diary)}, **more)
+
+
+def register(client: flm.Client, service: type = Diary, name: str = "diary", **more: Any) -> None:
+    client.register(flm.Application(name=name, service=service, **more))
+
+
+# --- hooks
+
+
+def test_each_executor_enters_and_leaves_a_session_once(cluster: flm.Client, diary: Path) -> None:
+    register(cluster)
+
+    with open_session(cluster, diary) as session:
+        answers = [session.submit(n) for n in range(200)]
+        answers += [session.submit(n) for n in range(200)]
+        pids = {future.result(LIMIT_SECONDS)[1] for future in answers}
+        assert [x for x, _, _ in session.map(range(100))] == list(range(100))
+        assert session.submit(x=5).result(LIMIT_SECONDS)[0] == 5
+
+    hooks = processes_of(diary)
+    assert pids <= hooks.keys()
+    for calls in hooks.values():
+        assert calls == [f"enter {session.id}", f"leave {session.id}"], (
+            "when the session is closed, all is done"
+        )
+
+
+def test_a_service_stays_bound_while_its_executor_is_not_needed(cluster: flm.Client, diary: Path) -> None:
+    register(cluster)
+    with open_session(cluster, diary, max_executors=1) as session:
+        tasks = [session.submit(n).result(LIMIT_SECONDS)[2] for n in range(5)]
+        assert tasks == [1, 2, 3, 4, 5], "the same instance"
+        assert [hook for hook, _, _ in lines(diary)] == ["enter"]
+
+
+def test_sessions_in_turn_have_an_instance_each_in_the_same_process(diary: Path) -> None:
+    with flm.testing.cluster(executors=1) as client:
+        register(client)
+        with open_session(client, diary) as first, open_session(client, diary) as second:
+            answers = [s.submit(0).result(LIMIT_SECONDS) for s in (first, second, first)]
+
+        assert len({pid for _, pid, _ in answers}) == 1
+        assert [tasks for _, _, tasks in answers] == [1, 1, 1]
+        a, b = first.id, second.id
+        (calls,) = processes_of(diary).values()
+        assert calls[:5] == [f"enter {a}", f"leave {a}", f"enter {b}", f"leave {b}", f"enter {a}"]
+        assert calls[5:] == [f"leave {a}"]
+
+
+def test_a_session_that_is_left_by_an_error_or_never_closed_is_left_by_its_services(diary: Path) -> None:
+    with flm.testing.cluster(executors=1) as client:
+        register(client)
+        with pytest.raises(ZeroDivisionError), open_session(client, diary) as session:
+            session.submit(1).result(LIMIT_SECONDS)
+            raise ZeroDivisionError
+        forgotten = open_session(client, diary)
+        forgotten.submit(1).result(LIMIT_SECONDS)
+
+    assert [hook for hook, _, _ in lines(diary)] == ["enter", "leave", "enter", "leave"]
+
+
+def test_an_executor_that_gets_sigterm_calls_the_last_hook(cluster: flm.Client, diary: Path) -> None:
+    register(cluster)
+    with open_session(cluster, diary) as session:
+        _, pid, _ = session.submit(1).result(LIMIT_SECONDS)
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: len(lines(diary, pid)) == 2, "it has left")
+        assert session.submit(2).result(LIMIT_SECONDS)[0] == 2
+
+
+def test_the_hooks_see_who_they_are_and_what_they_log_is_the_task_s_output(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    class Mirror:
+        def on_session_enter(self, ctx: flm.Context) -> None:
+            self.entered = ctx.task_id, ctx.common_data
+
+        def on_task_invoke(self, ctx: flm.Context) -> tuple[Any, ...]:
+            ctx.log.info("hello from %s", ctx.application)
+            assert flm.current().task_id == ctx.task_id
+            return ctx.session_id, ctx.task_id, ctx.attempt, ctx.executor_id, ctx.node, self.entered
+
+    with flm.testing.cluster(executors=1) as client:
+        register(client, Mirror, "mirror")
+        with service_session(client, "m", app="mirror") as session:
+            about = session.submit().result(LIMIT_SECONDS)
+
+    node = about[3].rpartition("/")[0]
+    assert about == (session.id, f"{session.id}/0", 1, f"{node}/1", node, ("", None))
+    assert f"({node}/1) INFO hello from mirror" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_hooks_are_called_once_for_each_bind_while_executors_are_killed(diary: Path, seed: int) -> None:
+    killed = []
+    with flm.testing.cluster(executors=2) as client:
+        register(client, bind_retries=1000)
+        with open_session(client, diary) as session, client.session("plain") as plain:
+            futures = [(session.submit(n), plain.submit(abs, -n)) for n in range(1500)]
+            for round in range(8):
+                until(lambda: sum(a.done() for a, _ in futures) >= 100 * round, "some are done")  # noqa: B023
+                executors = client.processes()["executors"]
+                if executors:
+                    killed.append(executors[(round + seed) % len(executors)])
+                    with suppress(ProcessLookupError):  # it was replaced just now
+                        os.kill(killed[-1], signal.SIGKILL)
+            assert [a.result(LIMIT_SECONDS)[0] for a, _ in futures] == list(range(1500))
+            assert [b.result(LIMIT_SECONDS) for _, b in futures] == list(range(1500))
+
+    for pid, calls in processes_of(diary).items():
+        hooks = [call.split()[0] for call in calls]
+        whole = ["enter", "leave"] * (len(hooks) // 2)
+        assert hooks == whole or (pid in killed and hooks == [*whole, "enter"]), f"{pid}: {hooks}"
+
+
+# --- hooks that fail
+
+
+def failing_until(marker: str, times: int) -> type:
+    class Flaky(Diary):
+        def on_session_enter(self, ctx: flm.Context) -> None:
+            self.note(ctx, "enter")
+            if len(Path(ctx.common_data["diary"]).read_text().splitlines()) <= times:
+                raise RuntimeError(marker)
+
+    return Flaky
+
+
+def test_a_bind_that_fails_is_tried_again_in_a_fresh_process(cluster: flm.Client, diary: Path) -> None:
+    register(cluster, failing_until("no model", 3))
+    with open_session(cluster, diary, max_executors=1, max_retries=0) as session:
+        _, pid, _ = session.submit(7).result(LIMIT_SECONDS)
+
+    hooks = processes_of(diary)
+    assert len(hooks) == 4
+    assert [call.split()[0] for call in hooks[pid]] == ["enter", "leave"]
+    assert all(len(calls) == 1 for other, calls in hooks.items() if other != pid), "what failed is not left"
+
+
+def test_a_service_that_can_not_be_bound_stops_its_session_and_nothing_else(
+    cluster: flm.Client, diary: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    register(cluster, failing_until("no model", 1000), bind_retries=3)
+    session = open_session(cluster, diary)
+    futures = [session.submit(n) for n in range(10)]
+
+    for future in futures:
+        error = future.exception(LIMIT_SECONDS)
+        assert isinstance(error, flm.BrokenSession)
+        assert error.binds == 3
+        assert "could not be bound, 3 times in a row" in str(error)
+        assert "RuntimeError: no model" in str(error)
+        assert "on_session_enter" in error.traceback
+    with pytest.raises(flm.BrokenSession):
+        session.submit(1)
+    assert [cluster.submit(abs, -n).result(LIMIT_SECONDS) for n in range(10)] == list(range(10))
+    until(lambda: "binding a service" in caplog.text, "it is logged")
+
+
+def test_a_service_that_takes_its_process_down_stops_its_session_too(
+    cluster: flm.Client, diary: Path
+) -> None:
+    class Deadly(Diary):
+        def on_session_enter(self, ctx: flm.Context) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    register(cluster, Deadly, bind_retries=2)
+    with open_session(cluster, diary, max_retries=0) as session:
+        error = session.submit(1).exception(LIMIT_SECONDS)
+
+    assert isinstance(error, flm.BrokenSession)
+    assert "SIGKILL" in str(error)
+    assert cluster.submit(abs, -1).result(LIMIT_SECONDS) == 1
+
+
+def test_a_last_hook_that_fails_costs_its_process_and_is_printed(
+    diary: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Careless(Diary):
+        def on_session_leave(self, ctx: flm.Context) -> None:
+            self.note(ctx, "leave")
+            raise RuntimeError("I have left the gas on")
+
+    with flm.testing.cluster(executors=1) as client:
+        register(client, Careless)
+        with open_session(client, diary) as session:
+            _, pid, _ = session.submit(1).result(LIMIT_SECONDS)
+
+        assert client.submit(os.getpid).result(LIMIT_SECONDS) != pid
+    assert [hook for hook, _, _ in lines(diary)] == ["enter", "leave"]
+    assert "RuntimeError: I have left the gas on" in capfd.readouterr().err
+
+
+def test_a_last_hook_that_hangs_is_bounded_by_its_grace(
+    diary: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Lingering(Diary):
+        def on_session_leave(self, ctx: flm.Context) -> None:
+            self.note(ctx, "leave")
+            time.sleep(600)
+
+    with flm.testing.cluster(executors=1) as client:
+        register(client, Lingering, grace=0.2)
+        begin = time.monotonic()
+        with open_session(client, diary) as session:
+            _, pid, _ = session.submit(1).result(LIMIT_SECONDS)
+        took = time.monotonic() - begin
+
+        assert client.submit(os.getpid).result(LIMIT_SECONDS) != pid
+    assert took < LIMIT_SECONDS, "not 600 s"
+    assert [hook for hook, _, _ in lines(diary)] == ["enter", "leave"]
+    assert "on_session_leave" in capfd.readouterr().err, "where it hung"
+
+
+# --- who shares a process
+
+_left_behind: list[str] = []
+
+
+class Leaky:
+    def on_task_invoke(self, ctx: flm.Context) -> tuple[int, list[str]]:
+        sys.modules.setdefault("left_behind", type(sys)("left_behind"))
+        module = sys.modules["left_behind"]
+        seen = list(getattr(module, "names", []))
+        module.names = [*seen, ctx.session_id]  # type: ignore[attr-defined]
+        return os.getpid(), seen
+
+
+def visits(client: flm.Client, tenants: list[str]) -> list[tuple[int, list[str]]]:
+    found = []
+    for tenant in tenants:
+        with service_session(client, "s", app="leaky", tenant=tenant) as session:
+            found.append(session.submit().result(LIMIT_SECONDS))
+    return found
+
+
+def test_with_isolation_app_a_process_serves_the_next_session_of_its_tenant_only() -> None:
+    with flm.testing.cluster(executors=1) as client:
+        register(client, Leaky, "leaky")
+        (a, none), (b, a_s), (c, nothing) = visits(client, ["a", "a", "b"])
+
+    assert a == b != c
+    assert (none, len(a_s), nothing) == ([], 1, [])
+
+
+def test_with_isolation_session_each_session_has_a_process_of_its_own() -> None:
+    with flm.testing.cluster(executors=1) as client:
+        before = client.submit(os.getpid).result(LIMIT_SECONDS)
+        register(client, Leaky, "leaky", isolation="session")
+        found = visits(client, ["a", "a", "a"])
+        after = client.submit(os.getpid).result(LIMIT_SECONDS)
+
+    assert len({before, after, *(pid for pid, _ in found)}) == 5
+    assert all(seen == [] for _, seen in found)
+
+
+def test_variables_and_folder_of_a_service_are_there_while_it_is_bound_and_no_longer(tmp_path: Path) -> None:
+    class Where:
+        def on_task_invoke(self, ctx: flm.Context) -> tuple[str, str | None]:
+            return os.getcwd(), os.environ.get("MODEL")
+
+    def here() -> tuple[str, str | None]:
+        return os.getcwd(), os.environ.get("MODEL")
+
+    with flm.testing.cluster(executors=1) as client:
+        before = client.submit(here).result(LIMIT_SECONDS)
+        register(client, Where, "where", working_directory=str(tmp_path), environment={"MODEL": "large"})
+        with service_session(client, app="where") as session:
+            assert session.submit().result(LIMIT_SECONDS) == (str(tmp_path), "large")
+        assert client.submit(here).result(LIMIT_SECONDS) == before
+
+
+# --- registering
+
+
+def test_what_is_registered_is_listed_and_is_not_changed_while_it_is_used(cluster: flm.Client) -> None:
+    register(cluster, Leaky, "leaky", description="leaves names behind", labels={"team": "a"})
+    with service_session(cluster, "mine", app="leaky") as session:
+        (info,) = cluster.applications()
+        assert (info.name, info.shim, info.labels, info.sessions) == (
+            "leaky",
+            "python",
+            {"team": "a"},
+            (session.id,),
+        )
+        with pytest.raises(flm.Refused, match=f"while sessions of it are open: {session.id}"):
+            cluster.update(flm.Application(name="leaky", service=Diary))
+        with pytest.raises(flm.Refused, match=session.id):
+            cluster.unregister("leaky")
+
+    cluster.update(flm.Application(name="leaky", service=Diary))
+    cluster.unregister("leaky")
+    assert cluster.applications() == []
+    with pytest.raises(flm.NotFound):
+        cluster.unregister("leaky")
+    with pytest.raises(flm.Refused, match="knows no application 'leaky'; none is registered"):
+        cluster.session(app="leaky")
+
+
+def test_an_updated_service_is_the_one_that_runs(cluster: flm.Client) -> None:
+    class Old:
+        def on_task_invoke(self, ctx: flm.Context) -> str:
+            return "old"
+
+    class New:
+        def on_task_invoke(self, ctx: flm.Context) -> str:
+            return "new"
+
+    register(cluster, Old, "age")
+    with service_session(cluster, app="age") as session:
+        assert session.submit().result(LIMIT_SECONDS) == "old"
+    cluster.update(flm.Application(name="age", service=New))
+    with service_session(cluster, app="age") as session:
+        assert {future.result(LIMIT_SECONDS) for future in [session.submit() for _ in range(20)]} == {"new"}
+
+
+def test_a_service_may_be_named_where_executors_can_import_it(
+    cluster: flm.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models_of_mine.py").write_text(
+        "class Double:\n    def on_task_invoke(self, ctx, x):\n        return 2 * x\n"
+    )
+    cluster.register(flm.Application(name="double", service="models_of_mine:Double"))
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with service_session(cluster, app="double") as session:
+        assert session.submit(4).result(LIMIT_SECONDS) == 8
+
+
+def test_the_client_for_event_loops_takes_sessions_with_an_application() -> None:
+    async def main() -> tuple[int, list[int]]:
+        async with flm.aio.Client("", executors=1) as client:
+            assert client._behind is not None
+            register(client._behind, Double, "double")
+            async with client.session(app="double") as session:
+                return await session.submit(2), [x async for x in session.map(range(3))]  # type: ignore[arg-type]
+
+    assert asyncio.run(main()) == (4, [0, 2, 4])
+
+
+class Double:
+    def on_task_invoke(self, ctx: flm.Context, x: int) -> int:
+        return 2 * x
+
+
+def open_inside() -> None:
+    flm.current().client.session(app="double")
+
+
+def test_a_task_can_not_open_a_session_with_an_application(cluster: flm.Client) -> None:
+    error = cluster.submit(open_inside).exception(LIMIT_SECONDS)
+    assert isinstance(error, ValueError)
+    assert "application is not for nested tasks" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"name": ""}, "a text that can be printed"),
+        ({"shim": "cobol"}, "no shim 'cobol'"),
+        ({"service": None}, "needs a `service`"),
+        ({"service": object}, "no method on_task_invoke"),
+        ({"service": "no colon"}, "write module:Class"),
+        ({"command": "ls"}, "not for the shim python"),
+        ({"isolation": "none"}, "`isolation`"),
+        ({"bind_retries": 0}, "`bind_retries`"),
+        ({"grace": 1000.0}, "`grace`"),
+        ({"environment": {"A": 1}}, "`environment`"),
+        ({"schema": {"inputs": {}}}, "there may be input"),
+    ],
+)
+def test_what_is_wrong_with_an_application_is_said_before_it_travels(
+    wrong: dict[str, Any], words: str
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=words):
+        flm.Application(**{"name": "n", "service": Double, **wrong})
+
+
+def test_a_method_that_looks_like_a_hook_and_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="on_session_entr is no hook"):
+
+        @flm.service
+        class Typo:
+            def on_task_invoke(self, ctx: flm.Context) -> None: ...
+            def on_session_entr(self, ctx: flm.Context) -> None: ...
