@@ -120,12 +120,12 @@ def test_a_server_gets_tasks_and_sessions_on_a_port_or_a_socket(server: str, soc
         assert shim.invoke(ctx, "none") is None
         shim.leave(ctx)
 
-        second = Ctx(session_id="session-2")
+        second = Ctx(session_id="sitzung-ä %-2")
         shim.enter(second)
         assert shim.invoke(second, 1)[1:3] == [pid, [None]], "the same process, told of the new session"
         shim.leave(second)
     assert ctx.logged == ["entered session-1", "left session-1"]
-    assert second.logged == ["entered session-2", "left session-2"]
+    assert second.logged == ["entered sitzung-%C3%A4 %25-2", "left sitzung-%C3%A4 %25-2"]
 
 
 def test_a_server_in_node_js(tmp_path: Path) -> None:

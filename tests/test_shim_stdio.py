@@ -336,6 +336,17 @@ def test_a_command_that_can_not_be_run_fails_the_bind(command: str, why: str) ->
             shim.enter(Ctx())
 
 
+def test_an_environment_that_is_too_large_is_said_and_the_shim_goes_on() -> None:
+    ctx = Ctx()
+    app = App("stdio", "cat", environment={"LARGE": "x" * 200_000})
+    with running(app) as shim:
+        with pytest.raises(ServiceFailed, match="the environment of a program may take 128 KiB, not 195"):
+            shim.enter(ctx)
+        app.environment.clear()
+        shim.enter(ctx)
+        assert shim.invoke(ctx, 1) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -12,8 +12,9 @@ an answer is read by its own Content-Type: JSON, text, or bytes.  Any status but
 long as there is no common data for it.
 
 Who we are talking for is in headers: Flame-Session, Flame-Executor, Flame-Task,
-Flame-Attempt.  Others on the machine can reach a port, so each request also
-carries `Authorization: Bearer` with what FLAMEZMQ_TOKEN says.
+Flame-Attempt; what is not ASCII in them is %-encoded.  Others on the machine can
+reach a port, so each request also carries `Authorization: Bearer` with what
+FLAMEZMQ_TOKEN says.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import secrets
 import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from flamezmq.errors import FlameError, ServiceError, ShimMissing
 from flamezmq.shims.payloads import Payloads, from_json
@@ -145,10 +147,10 @@ class Http(ServerShim):
         httpx, client = self._httpx, self._client
         assert client is not None
         deadline = None if seconds is None else monotonic() + seconds
-        headers = {"Flame-Session": ctx.session_id, "Flame-Executor": ctx.executor_id}
+        headers = {"Flame-Session": _quoted(ctx.session_id), "Flame-Executor": _quoted(ctx.executor_id)}
         content = b""
         if part == "input":
-            headers |= {"Flame-Task": ctx.task_id, "Flame-Attempt": str(ctx.attempt)}
+            headers |= {"Flame-Task": _quoted(ctx.task_id), "Flame-Attempt": str(ctx.attempt)}
         if isinstance(value, bytes | bytearray | memoryview):
             headers["Content-Type"], content = _BYTES, bytes(value)
         elif part:
@@ -191,6 +193,11 @@ class Http(ServerShim):
         if not 200 <= status < 300:
             text = body[:_SHOWN].decode("utf-8", "backslashreplace").strip()
             raise ServiceError(self.application.name, f"{text or 'nothing'} (HTTP status {status})")
+
+
+def _quoted(name: str) -> str:
+    """Sessions may be called anything, headers are ASCII."""
+    return quote(name, safe=" !#$&'()*+,/:;=?@[]~")
 
 
 def _loaded(kind: str, body: bytes) -> Any:

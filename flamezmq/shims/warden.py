@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -86,7 +87,12 @@ _reports = msgspec.msgpack.Decoder(Report)
 
 def send(end: socket.socket, message: Order | Report, fds: list[int] | None = None) -> None:
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    end.sendmsg([_encode(message)], rights)
+    data = _encode(message)
+    if len(data) > PACKET:
+        most, size = PACKET >> 10, len(data) >> 10
+        words = f"the arguments and the environment of a program may take {most} KiB, not {size}"
+        raise OSError(errno.EMSGSIZE, words)
+    end.sendmsg([data], rights)
 
 
 def receive_report(end: socket.socket) -> tuple[Report, list[int]] | None:
