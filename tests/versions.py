@@ -35,6 +35,7 @@ MODULES = (
     "test_shim_grpc",
     "test_shim_http",
     "test_shim_stdio",
+    "test_shims",
     "test_testing",
     "test_zygote",
 )
