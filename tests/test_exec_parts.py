@@ -13,7 +13,7 @@ import pytest
 from flamezmq.cli import exec as flmexec
 from flamezmq.cli.exec_output import Report, Spool, Task
 from flamezmq.cli.exec_source import MOST_LINE_BYTES, BadInput, Lines, combined, split
-from flamezmq.cli.exec_template import Template
+from flamezmq.cli.exec_template import Job, Template
 from flamezmq.cli.exec_work import Work
 from flamezmq.scripts import ScriptResult
 
@@ -50,6 +50,12 @@ def test_several_inputs_have_numbers_and_together_they_are_a_list() -> None:
 
     assert template.fill(1, ["a", "b c"]).code == "echo 'b c'-a a 'b c'"
     assert Template("echo", [], True).fill(1, ["a", "b"]).code == "echo a b"
+
+
+def test_without_a_command_the_inputs_are_commands() -> None:
+    work = Work([], None, None, True, None, 10)
+
+    assert work.template.fill(1, ["echo {} | wc"]) == Job("echo {} | wc", [])
 
 
 def test_without_inputs_only_the_number_is_replaced() -> None:

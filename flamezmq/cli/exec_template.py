@@ -26,7 +26,8 @@ class Job(NamedTuple):
 class Template:
     """What all tasks have in common.
 
-    code       the shell's, in which inputs are replaced; None if all run the same script
+    code       the shell's, in which inputs are replaced, "" if the input itself is code; None if
+               all run the same script
     arguments  of the script, in which they are replaced, too
     has_input  whether tasks have inputs: then one that has no place is appended
     """
@@ -39,6 +40,8 @@ class Template:
     def fill(self, number: int, values: Sequence[str]) -> Job:
         """The command of task `number` (from 1)."""
         code = self._code
+        if code == "":
+            return Job(" ".join(values), [])
         if code is not None:
             code = self._replaced(code, number, values, shlex.quote)
         arguments = [self._replaced(word, number, values, str) for word in self._arguments]

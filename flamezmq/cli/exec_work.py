@@ -51,7 +51,8 @@ class Work:
         elif code is None and words:
             self._file, *words = words
             code = _read(self._file)
-        if not code:
+        is_input = language is None and code == "" and has_input
+        if code is None or not (code or is_input):
             raise click.UsageError("nothing to run: give a COMMAND, -c CODE, or -l LANGUAGE SCRIPT.")
         replaced = self.language in SHELLS and not self._file
         self._script = "" if replaced else code
