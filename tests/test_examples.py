@@ -24,6 +24,10 @@ SAYS = {
     "agents": (r"60 scripts: \d+ ran, .*Error.*\nthe best guess is .* off\n", ""),
     "parameter_server": (r"steps that the pole stands.*\nfrom \d+ to (19\d|200) of 200\n", ""),
     "pi": (r"400,000 darts: pi is about 3\.1[0-8]\d+\n", "--darts 400000"),
+    "warm_model": (
+        r"500 displays read by \d+ models that were loaded once; (8|9)\d% are right\n",
+        "--requests 500",
+    ),
     "sweep": (r"56 epidemics, \d+ of them mild; 8 pairs of rates make no sense\n.*\n.*\n", "--steps 8"),
 }
 
