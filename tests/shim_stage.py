@@ -30,6 +30,7 @@ class App:
     working_directory: str = ""
     schema: dict[str, Any] = field(default_factory=dict)
     name: str = "app"
+    grace: float = 5.0
 
 
 class Lines(logging.Handler):

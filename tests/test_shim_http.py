@@ -297,7 +297,7 @@ def test_nothing_stays_of_a_server_that_ignores_sigterm(tmp_path: Path) -> None:
     path = tmp_path / "server.py"
     path.write_text("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SERVER)
     ctx = Ctx()
-    with running(app(str(path), stop_grace=0.05), ctx) as shim:
+    with running(App("http", sys.executable, (str(path),), grace=0.1), ctx) as shim:
         assert shim.invoke(ctx, 1)[0] == 1
     assert not below()
     assert not named("flm-warden")

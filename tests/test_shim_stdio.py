@@ -374,7 +374,7 @@ def test_a_program_may_end_by_itself_and_one_that_will_not_is_killed(tmp_path: P
     assert polite.read_text() == "bye\n"
 
     text = "trap '' TERM; read -r line; echo 1; while :; do sleep 1000; done\n"
-    with running(lines(tmp_path, text, stop_grace=0.05), ctx) as shim:
+    with running(App("stdio", script(tmp_path, text), grace=0.1), ctx) as shim:
         shim.invoke(ctx)
         assert named("service.sh")
     assert not below()

@@ -42,6 +42,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
     do_DELETE = do_GET
+    def log_message(self, *args):
+        pass
 
 HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
 """
@@ -118,6 +120,16 @@ def test_a_program_stays_warm_for_later_sessions_of_its_tenant_and_is_never_anot
         until(lambda: len(named("service.sh")) == 1)
 
 
+def test_an_application_may_have_a_program_for_each_session(tmp_path: Path) -> None:
+    with flm.testing.cluster(executors=1) as client:
+        register(client, tmp_path, isolation="session")
+        pids = set()
+        for _ in range(2):
+            with opened(client, app="shell") as session:
+                pids.add(session.submit(1).result(LIMIT_SECONDS)[0])
+        assert len(pids) == 2
+
+
 def test_a_program_that_dies_fails_its_task_and_no_other(cluster: flm.Client, tmp_path: Path) -> None:
     register(cluster, tmp_path)
     with opened(cluster, app="shell", max_executors=1) as session:
@@ -169,7 +181,7 @@ def test_what_a_program_writes_to_stderr_is_the_output_of_its_task(
     cluster.close()
 
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "a word" in line]
-    assert line.startswith("(")
+    assert line.endswith(") a word"), "after the executor's name, as the program wrote it"
 
 
 def test_a_command_that_is_not_there_breaks_the_session_with_its_name(cluster: flm.Client) -> None:

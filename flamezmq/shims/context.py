@@ -55,7 +55,10 @@ class Context:
 
     @cached_property
     def log(self) -> logging.Logger:
-        """A logger whose lines come out as what the task prints does: "LEVEL text"."""
+        """A logger whose lines come out as what the task prints does: "LEVEL text".
+
+        What the program of a shim says on stderr is logged here, too, and comes out as it is.
+        """
         logger = logging.Logger(self.application, logging.INFO)
         logger.addHandler(_ToStderr())
         return logger
@@ -73,6 +76,7 @@ class _ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(self.format(record) + "\n")
+            verbatim = getattr(record, "verbatim", False)  # of a program (shims/murmur.py)
+            sys.stderr.write((record.getMessage() if verbatim else self.format(record)) + "\n")
         except Exception:
             self.handleError(record)

@@ -104,7 +104,7 @@ class Grpc(ServerShim):
 
     def close_session(self, ctx: Context) -> None:
         context = {1: ctx.session_id, 2: ctx.executor_id, 3: ctx.node}
-        self._ask("OnSessionLeave", context, self.session_timeout, optional=True)
+        self._ask("OnSessionLeave", context, self.patience, optional=True)
 
     def _ask(
         self, name: str, message: dict[int, Any], seconds: float | None, optional: bool = False

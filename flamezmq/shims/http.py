@@ -136,7 +136,7 @@ class Http(ServerShim):
         return answer
 
     def close_session(self, ctx: Context) -> None:
-        status, _, body = self._ask("DELETE", "/session", ctx, "", None, self.session_timeout)
+        status, _, body = self._ask("DELETE", "/session", ctx, "", None, self.patience)
         if status not in _NO_HOOKS:
             self._check_status(status, body)
 

@@ -21,6 +21,8 @@ LINES_PER_SECOND = 200.0
 LINE_BYTES = 4096
 #: Kept for the error.
 LAST_LINES = 20
+#: Marks a record of the log that is a program's own line, to be shown as it is.
+VERBATIM = {"verbatim": True}
 #: One read.
 _CHUNK = 1 << 16
 #: One `drain` takes at most so many of them: a flood must not keep the task from ending.
@@ -132,7 +134,7 @@ class Murmur:
             return
         self._tokens -= 1.0
         self._tell_left_out()
-        self.log.info("%s", text)
+        self.log.info("%s", text, extra=VERBATIM)
 
     def _tell_left_out(self) -> None:
         count, self.left_out = self.left_out, 0

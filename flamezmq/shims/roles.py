@@ -33,6 +33,7 @@ class Application(Protocol):
     environment        added to the executor's own
     working_directory  where the program starts; "" is where the executor stands
     schema             JSON Schemas by "input", "output", "common_data"
+    grace              seconds that `leave`, and `stop`, may take until the executor is killed
     options            of the shim; each shim names those it knows
     """
 
@@ -50,5 +51,7 @@ class Application(Protocol):
     def working_directory(self) -> str: ...
     @property
     def schema(self) -> Mapping[str, Any]: ...
+    @property
+    def grace(self) -> float: ...
     @property
     def options(self) -> Mapping[str, Any]: ...

@@ -25,14 +25,12 @@ from flamezmq.shims.roles import Application, Context
 
 #: start_timeout: seconds until it must be ready.
 #: task_timeout: seconds for one task; then the server is killed.
-#: session_timeout: seconds for what it does when a session comes, or goes.
-#: stop_grace: seconds between SIGTERM and SIGKILL.
+#: session_timeout: seconds for what it does when a session comes.
 #: max_bytes: the largest answer.
 OPTIONS: dict[str, Any] = {
     "start_timeout": 30.0,
     "task_timeout": None,
     "session_timeout": 60.0,
-    "stop_grace": 2.0,
     "max_bytes": 1 << 28,
 }
 #: Between two looks whether it is ready: at first, and at most.
@@ -66,7 +64,7 @@ class ServerShim(Shim):
         self.start_timeout = self.options.seconds("start_timeout") or float("inf")
         self.task_timeout = self.options.seconds("task_timeout")
         self.session_timeout = self.options.seconds("session_timeout")
-        self.grace = self.options.seconds("stop_grace") or 0.0
+        self.patience = application.grace / 2  # with a session that ends, and after SIGTERM
         self.most = self.options.count("max_bytes")
         self._keeper = Keeper(application, needs_folder)
         self._program: Program | None = None
@@ -128,7 +126,7 @@ class ServerShim(Shim):
         if program is None or not self._entered or not program.alive():
             return
         self._entered = False
-        with self._watched(program, self.session_timeout):
+        with self._watched(program, self.patience):
             self.close_session(ctx)
 
     def stop(self) -> None:
@@ -136,7 +134,7 @@ class ServerShim(Shim):
         try:
             self.hang_up()
             if program is not None:
-                program.end(self.grace)
+                program.end(self.patience)
         finally:
             self._keeper.close()
 

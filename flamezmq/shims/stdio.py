@@ -34,7 +34,6 @@ from flamezmq.shims.roles import Application, Context
 #: common_data: the program takes it, as the first message after each bind, which it answers as a task;
 #: in one-shot mode it is the file that FLAMEZMQ_COMMON_DATA names.
 #: task_timeout: seconds; then the program is killed.
-#: stop_grace: seconds to end by itself, and as many after SIGTERM.
 #: max_bytes: the largest answer.
 OPTIONS = {
     "framing": "lines",
@@ -42,7 +41,6 @@ OPTIONS = {
     "payload": None,
     "common_data": False,
     "task_timeout": None,
-    "stop_grace": 1.0,
     "max_bytes": 1 << 28,  # less than a text says that is read as a frame's length
 }
 
@@ -68,7 +66,7 @@ class Stdio(Shim):
         self.payloads = Payloads(application, form)
         self.takes_common_data = options.flag("common_data")
         self.task_timeout = options.seconds("task_timeout")
-        self.grace = options.seconds("stop_grace") or 0.0
+        self.patience = application.grace / 4  # to end by itself, and again after SIGTERM
         self.most = options.count("max_bytes")
         self._keeper = Keeper(application)
         self._talk: Talk | None = None
@@ -111,8 +109,8 @@ class Stdio(Shim):
         try:
             if talk is not None:
                 talk.program.close_stdin()
-                talk.program.wait(self.grace)
-                talk.program.end(self.grace)
+                talk.program.wait(self.patience)
+                talk.program.end(self.patience)
         finally:
             self._keeper.close()
 
