@@ -209,6 +209,26 @@ def test_values_that_come_in_any_order_change_nothing_of_the_order_of_calls() ->
     assert ran == sorted(set(ran)) == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_call_that_holds_back_others_gets_its_values_however_little_room_there_is() -> None:
+    stage = Stage(executors=3, max_bytes=10)
+    actor = open_actor(stage)
+    stage.teach(LONG)
+    other = stage.open(2)
+    stage.submit(2, alias=2)
+    first, second = (
+        next(e.number for e in other.executors.values() if e.held[0].start == index) for index in (0, 1)
+    )
+    stage.submit(2, needs=(0, 2, 0, 1, 2, 1))
+    stage.finish(second, LONG, outputs=[b"x" * 10])
+    assert actor.queued == 1, "it waits behind the other one, and takes all the room"
+
+    stage.finish(first, LONG, outputs=[b"x" * 10])
+    assert [wanted.indices for wanted in stage.heard(CLIENT, m.Wanted)] == [[0]]
+    stage.say(CLIENT, m.Supply(2, 0, False, [b"x" * 10], []))
+
+    assert holds(stage, actor) == [1]
+
+
 def test_an_actor_that_is_suspended_keeps_its_process_and_the_order_of_its_calls() -> None:
     stage = Stage(executors=2)
     actor = open_actor(stage)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.sim.cluster import Cluster, Plan, draw
+from tests.sim.cluster import Cluster
+from tests.sim.plan import Plan, draw
 
 ROOT = Path(__file__).parents[1]
 RUNS = 1000

@@ -181,8 +181,8 @@ class Actor:
         raises is raised here.
 
         Args:
-            cancel: do not wait; cancel what has not ended.  A call that runs is given a second; the
-                instance's own `close` is not called.
+            cancel: do not wait; cancel what has not ended.  A call that runs is interrupted, and
+                killed a second later; the instance's own `close` is not called.
         """
         self._finalizer.detach()
         self._session.close(cancel)

@@ -47,10 +47,11 @@ def wanted(broker: Broker, session: Session) -> int:
         broker.unplaced.pop(session.number, None)
         return 0
     broker.unplaced.setdefault(session.number, broker.now)
-    return int(_has_room(broker))
+    return int(has_room(broker))
 
 
-def _has_room(broker: Broker) -> bool:
+def has_room(broker: Broker) -> bool:
+    """Whether one more may live."""
     most = broker.limits.actors_per_worker * sum(not worker.leaving for worker in broker.workers.values())
     return sum(worker.actors for worker in broker.workers.values()) < most
 
@@ -93,13 +94,6 @@ def _dismiss(broker: Broker, executor: Executor, session: Session, now: float, o
     look_again(broker)
     broker.demand(session)
     broker.forget_if_over(session)
-
-
-def on_end(broker: Broker, session: Session, now: float) -> None:
-    """The session is closed: its process exits; a call that runs on, for nobody, is given a moment."""
-    for executor in session.executors.values():
-        broker.fed[executor.peer] = executor
-        broker.orphans[executor.peer] = now + broker.limits.orphan_seconds
 
 
 def on_death(

@@ -382,8 +382,8 @@ class Broker:
         interrupts.forget(self, session)
         services.close(session, out)
         control.on_session_end(session, out)
-        if session.actor:
-            actors.on_end(self, session, now)
+        if session.spec.min_executors:
+            self.scheduler.set(session.number, minimum=0)  # what leaves it shall not come back
         self.demand(session)
         self.forget_if_over(session)
 

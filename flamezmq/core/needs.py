@@ -200,20 +200,34 @@ def _has_room(broker: Broker, client: Client, blocked: Blocked, size: int) -> bo
 def fetch(broker: Broker, out: Effects) -> None:
     """Have values that were let go sent again, for tasks that wait for nothing else."""
     for client in list(broker.owing.values()):
+        if broker.gated:
+            _fetch_gates(client, out)
         while client.later and (client.kept_bytes < broker.limits.max_bytes or not client.composed):
             blocked = client.later.popleft()
-            if blocked.session.blocked.get(blocked.index) is not blocked:
-                continue  # cancelled meanwhile
-            blocked.fetching = True
-            client.composed += 1
-            client.kept_bytes += sum(blocked.later.values())
-            missing: dict[int, list[int]] = {}
-            for key in blocked.later:
-                _await(client, key, blocked)
-                missing.setdefault(key[0], []).append(key[1])
-            _ask(client, missing, out)
+            _fetch(client, blocked, out)
         if not client.later:
             del broker.owing[client.peer]
+
+
+def _fetch(client: Client, blocked: Blocked, out: Effects) -> None:
+    if blocked.session.blocked.get(blocked.index) is not blocked:
+        return  # cancelled meanwhile
+    blocked.fetching = True
+    client.composed += 1
+    client.kept_bytes += sum(blocked.later.values())
+    missing: dict[int, list[int]] = {}
+    for key in blocked.later:
+        _await(client, key, blocked)
+        missing.setdefault(key[0], []).append(key[1])
+    _ask(client, missing, out)
+
+
+def _fetch_gates(client: Client, out: Effects) -> None:
+    """A call that holds back others of its actor has its values, room or not: these would never make any."""
+    for blocked in list(client.later):
+        if blocked.session.actor and next(iter(blocked.session.blocked), -1) == blocked.index:
+            client.later.remove(blocked)
+            _fetch(client, blocked, out)
 
 
 def _queue(broker: Broker, ready: list[Blocked]) -> None:

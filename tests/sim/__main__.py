@@ -7,7 +7,8 @@ import sys
 import time
 import traceback
 
-from tests.sim.cluster import Cluster, draw
+from tests.sim.cluster import Cluster
+from tests.sim.plan import draw
 
 
 def main() -> int:

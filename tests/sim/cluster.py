@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from random import Random
+from dataclasses import replace
 from typing import Any
 
 from flamezmq.core import caller
+from flamezmq.core.actors import has_room
 from flamezmq.core.broker import Broker
 from flamezmq.core.departures import outer_clients
 from flamezmq.core.dispatch import may_have, suits
@@ -16,100 +16,14 @@ from flamezmq.wire import messages as m
 from tests.sim.ends import Router
 from tests.sim.ledger import Ledger
 from tests.sim.nodes import SimExecutor, SimWorker, head
+from tests.sim.plan import Plan, draw
 from tests.sim.services import application
-from tests.sim.users import KINDS, SimSession, SimUser, expected_value
+from tests.sim.users import SimSession, SimUser, expected_value
 from tests.sim.visitors import SimVisitor
 from tests.sim.world import World
 
 #: After the last fault, some task must end in every so many (simulated) seconds until all have.
 PATIENCE_SECONDS = 25.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run consists of.  Rates are per simulated second, for the whole cluster."""
-
-    workers: int = 1
-    executors: int = 2
-    users: int = 1
-    sessions: int = 1
-    tasks: int = 100
-    kinds: tuple[str, ...] = KINDS
-    latency: float = 0.0002
-    fault_seconds: float = 1.0
-    crashes: float = 0.0
-    cuts: float = 0.0
-    long_cuts: float = 0.0
-    node_crashes: float = 0.0
-    poison: float = 0.0
-    needy: float = 0.0  # the share of tasks that need others
-    cancels: float = 0.0
-    early_closes: float = 0.0
-    sleeps: float = 0.0
-    vanish: float = 0.0
-    duplicates: float = 0.0  # not a rate: the share of messages that arrive twice
-    buffers: bool = False
-    foreign: bool = False  # users are at home in different environments
-    options: bool = False  # functions have some: tasks are sent back, hang, have priorities
-    backlog_bytes: int = 1 << 20
-    max_grant: int = 4096
-    known_functions: int = 512
-    pauses: float = 0.0  # the share of long tasks that wait for tasks of their own
-    limits: bool = False  # sessions may have a most number of executors
-    lives: bool = False  # and of tasks for each process
-    initializers: bool = False
-    failing: float = 0.0  # the chance that an initializer fails when it is called
-    drains: float = 0.0
-    max_bytes: int = 256 << 20  # of values that the router keeps for those that need them
-    visits: float = 0.0  # of somebody who looks from outside, and gives orders
-    services: bool = False  # sessions may have an application
-    shares: bool = False  # sessions have weights, priorities, tenants, minima, and keep executors that rest
-
-
-def draw(seed: int) -> Plan:
-    """The plan of a seed: what may go wrong is switched on independently, so that faults meet."""
-    r = Random(seed ^ 0x5EED)
-
-    def maybe(chance: float, low: float, high: float) -> float:
-        return low + r.random() * (high - low) if r.random() < chance else 0.0
-
-    return Plan(
-        workers=r.choice((1, 1, 1, 2)),
-        executors=r.choice((1, 1, 2, 2, 3, 4, 6)),
-        users=r.choice((1, 1, 1, 2, 3)),
-        sessions=r.choice((1, 1, 2, 3)),
-        tasks=r.choice((5, 20, 50, 100, 200)),
-        kinds=tuple(r.sample(KINDS, r.randint(1, len(KINDS)))),
-        latency=r.choice((0.00005, 0.0002, 0.002)),
-        fault_seconds=0.2 + r.random(),
-        crashes=maybe(0.4, 1, 60),
-        cuts=maybe(0.4, 1, 40),
-        long_cuts=maybe(0.08, 0.2, 2),
-        node_crashes=maybe(0.1, 0.5, 4),
-        poison=maybe(0.15, 0.005, 0.05),
-        cancels=maybe(0.4, 5, 100),
-        early_closes=maybe(0.2, 0.5, 3),
-        sleeps=maybe(0.2, 1, 10),
-        vanish=maybe(0.1, 0.5, 2),
-        duplicates=maybe(0.2, 0.001, 0.1),
-        buffers=r.random() < 0.3,
-        foreign=r.random() < 0.2,
-        backlog_bytes=r.choice((1 << 20, 1 << 20, 1500)),
-        max_grant=r.choice((4096, 4096, 3)),
-        known_functions=r.choice((512, 512, 3)),
-        pauses=maybe(0.3, 0.1, 0.9),
-        options=r.random() < 0.4,
-        limits=r.random() < 0.3,
-        lives=r.random() < 0.2,
-        initializers=r.random() < 0.3,
-        failing=maybe(0.3, 0.01, 0.2),
-        drains=maybe(0.25, 0.5, 6),
-        needy=maybe(0.4, 0.02, 0.9),
-        max_bytes=r.choice((256 << 20, 256 << 20, 100)),
-        visits=maybe(0.3, 5, 60),
-        services=r.random() < 0.3,
-        shares=r.random() < 0.4,
-    )
 
 
 class Cluster:
@@ -124,6 +38,7 @@ class Cluster:
             max_grant=plan.max_grant,
             known_functions=plan.known_functions,
             max_bytes=plan.max_bytes,
+            actors_per_worker=plan.actors_per_worker,
         )
         self.router = Router(self.world, limits, plan.latency, plan.backlog_bytes, plan.duplicates)
         self.router.after_turn = self._after_turn
@@ -174,6 +89,8 @@ class Cluster:
         """Of a session: what it may have, and what its executors must do for it."""
         plan, random = self.plan, self.world.random
         limits: dict[str, Any] = {}
+        if plan.actors and random.random() < plan.actors:
+            return {"restarts": random.choice((0, 1, 3, 50)), "initializer": b"%g" % (plan.failing / 3)}
         if plan.limits:
             limits["max_executors"] = random.choice((0, 1, 1, 2, 3))
         if plan.lives:
@@ -272,6 +189,12 @@ class Cluster:
             if not worker.alive:
                 self.start_worker(worker.node, worker.life + 1)
 
+    def _make_room(self) -> None:
+        """Where few actors may live, those that are done are closed for others."""
+        for session in self.sessions:
+            if session.actor and session.done and self.plan.actors_per_worker == 1:
+                session.user.close(session)
+
     def _cancel(self) -> None:
         random = self.world.random
         sessions = [s for s in self.sessions if s.futures and not s.closing]
@@ -326,6 +249,7 @@ class Cluster:
         def mend() -> None:
             if not self._ending:
                 self._mend_nodes()
+                self._make_room()
                 world.after(0.5, mend)
 
         def done() -> bool:
@@ -401,13 +325,15 @@ class Cluster:
         for session in broker.sessions.values():
             for executor in session.executors.values():
                 rests = session.keeps and executor.rests_since is not None
-                assert executor.tasks or rests or executor.unbinding, (
+                assert executor.tasks or rests or executor.unbinding or executor.aside, (
                     f"executor {executor.name} is bound and has nothing to do"
                 )
             most = session.spec.max_executors
             may_have_more = not most or len(session.executors) < most
             if any(executor.peer in broker.going for executor in session.executors.values()):
                 continue  # it is about to have another one
+            if session.actor:
+                may_have_more = not session.executors and has_room(broker)
             if session.queued and may_have_more and may_have(session):
                 for executor in idle:
                     assert not suits(executor, session), (
@@ -433,14 +359,18 @@ class Cluster:
         """Of a suspended session nothing is handed out, and only what has begun stays with executors."""
         for session in self.broker.sessions.values():
             if session.suspended and not session.closed:
+                held = {process.name: process.tasks for process in self.executors()}
                 for executor in session.executors.values():
-                    assert executor.asked or executor.tasks <= 1, f"{executor.name} keeps what has not begun"
+                    kept = held.get(f"{executor.token}/{executor.number}")
+                    assert executor.asked or not kept, f"{executor.name} keeps what has not begun"
         for _, message, _ in effects:
             if type(message) is m.Grant:
                 assert not self.broker.sessions[message.session].suspended, "a grant of a suspended session"
 
     def _overdue(self, executor: Executor) -> bool:
         session = executor.session
+        if executor.aside:
+            return False  # nothing of an actor's goes elsewhere
         return executor.tasks > 1 and not executor.asked and session is not None and not session.closed
 
     # --- what must hold at the end
@@ -449,6 +379,22 @@ class Cluster:
         for session in self.sessions:
             for future in session.futures:
                 self._check_future(session, future)
+            if session.actor:
+                self._check_actor(session)
+
+    def _check_actor(self, session: SimSession) -> None:
+        """Calls began in order, in one process after the other, of which there were not too many."""
+        calls = self.ledger.calls.get(session.id, [])
+        first_time = [index for index, attempt, _ in calls if attempt == 1]
+        processes = list(dict.fromkeys(executor for _, _, executor in calls))
+        assert len(processes) <= session.restarts + 1, f"{session.id}: {calls}"
+        for process in processes:
+            here = [index for index, _, executor in calls if executor == process]
+            assert here == sorted(set(here)), f"{session.id}: {here}"
+        if not self.unreported:  # else one that was given up for dead may have lived on
+            assert first_time == sorted(set(first_time)), f"{session.id}: {calls}"
+            order = [executor for _, _, executor in calls]
+            assert order == sorted(order, key=processes.index), f"{session.id} had two at a time: {calls}"
 
     def _faultless_network(self) -> bool:
         """All that was sent arrives, and sooner than the router gives up to wait for a dead one's words."""

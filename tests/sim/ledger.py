@@ -28,8 +28,14 @@ class Account:
 
 
 class Ledger:
+    """What is written down of all.
+
+    calls  of actors, by session: (index, attempt, executor) of each call that began, in that order
+    """
+
     def __init__(self) -> None:
         self.accounts: dict[bytes, Account] = {}
+        self.calls: dict[str, list[tuple[int, int, str]]] = {}
 
     def of(self, payload: bytes) -> Account:
         key = payload.partition(b"#")[0]

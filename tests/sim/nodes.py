@@ -108,6 +108,7 @@ class SimExecutor:
         self.attending = False
         self.paused = False
         self.inner: SimInner | None = None
+        self.actor = 0  # the session whose instance lives here
         self.busy_seconds = 0.0
         self.by_session: dict[int, float] = {}
         self._began = 0.0
@@ -199,6 +200,7 @@ class SimExecutor:
         elif kind is m.Bind:
             assert not self.tasks, "bound while it held tasks"
             assert self.running < 0, "bound while it ran"
+            assert not self.actor or message.session == self.actor, "an actor's process serves others"
             self.session = message.session
             self.service.on_bind(message)
             self.retried.clear()
@@ -352,6 +354,10 @@ class SimExecutor:
             most = session.spec.max_tasks_per_child
             assert not most or self.begun[self.session] <= most, "a process that runs too many tasks"
             assert not session.spec.initializer or self.session in self.initialized, "not initialized"
+            if session.actor and self._task is not None:
+                _, index, attempt, _ = self._task
+                self.actor = session.number
+                self.ledger.calls.setdefault(session.id, []).append((index, attempt, self.name))
 
     def _poisoned(self, task: Task) -> None:
         if self.alive and self._task is task:

@@ -62,8 +62,13 @@ class SimSession:
         self.refused: dict[int, None] = {}
         self.visited: dict[int, None] = {}  # indices that a visitor wanted to have cancelled
         self.closing = False
+        self.restarts = -1  # of an actor
         self.poison = self.needy = 0.0
         self.buffers = False
+
+    @property
+    def actor(self) -> bool:
+        return self.restarts >= 0
 
     @property
     def done(self) -> bool:
@@ -73,7 +78,7 @@ class SimSession:
         random = self.user.world.random
         for _ in range(min(count, self.left)):
             kind = random.choice(self.kinds)
-            name = self.user.function(kind)
+            name = self.user.function(kind, plain=self.actor)
             text = f"{self.id}.{len(self.futures)}#{kind}"
             chance = random.random()
             if chance < self.poison:
@@ -130,9 +135,10 @@ class SimUser:
         self._on_wire = self.dialler.on_wire
         self.dialler.on_wire = self._on_wire_unless_asleep  # type: ignore[method-assign]
 
-    def function(self, kind: str) -> Name:
-        """Sometimes a new one of that kind: the user has edited it."""
-        name = self._names.get(kind)
+    def function(self, kind: str, plain: bool = False) -> Name:
+        """Sometimes a new one of that kind: the user has edited it.  plain: one without options"""
+        key = kind + " plain" * plain
+        name = self._names.get(key)
         if name is None or self.world.random.random() < 0.01:
             self._last_number += 1
             if name is not None:
@@ -142,8 +148,8 @@ class SimUser:
                     ):
                         session.calls.forget.append(name.number)
             number = self._last_number
-            name = self._names[kind] = Name(number, f"{self.name}:{number}".encode(), kind)
-            if self.with_options and self.world.random.random() < 0.7:
+            name = self._names[key] = Name(number, f"{self.name}:{number}".encode(), kind)
+            if self.with_options and not plain and self.world.random.random() < 0.7:
                 options = name.options = self._draw_options()
                 name.blob += f":{options.retries}:{options.backoff}:{options.timeout}".encode()
         return name
@@ -176,6 +182,7 @@ class SimUser:
     ) -> SimSession:
         self._last_alias += 1
         session = SimSession(self, self._last_alias, max_retries, tasks, kinds)
+        session.restarts = limits.get("restarts", -1)
         self.sessions[self._last_alias] = session
         environment = m.Environment("host", f"/home/{self.home}", ())
         spec = m.SessionSpec(
