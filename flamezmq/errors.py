@@ -220,6 +220,25 @@ class ShimMissing(FlameError, ImportError):
         )
 
 
+class DeadlinePassed(FlameError):
+    """A task had not begun when its deadline came, and was dropped.
+
+    Fields: `task_id`; `name`, that of its function; `seconds`, the `deadline` of its options, from
+    its submit.  It is not run again.
+    """
+
+    def __init__(self, task_id: str, name: str, seconds: float) -> None:
+        super().__init__(task_id, name, seconds)
+        self.task_id, self.name, self.seconds = task_id, name, seconds
+
+    def __str__(self) -> str:
+        what = f"task {self.task_id} ({self.name})" if self.name else f"task {self.task_id}"
+        return (
+            f"{what} did not begin within {self.seconds:g} s of its submit, which is its deadline, and was "
+            "dropped; give it more time, or more executors"
+        )
+
+
 class TaskCancelled(BaseException):
     """Raised in a running task that is not wanted any more: it was cancelled, or its session was closed.
 

@@ -1,4 +1,4 @@
-"""Options: how often a function's tasks run again, how long they may take, which come first.
+"""Options: how often a function's tasks run again, how long they may take or wait, which come first.
 
 `flm.options(retries=2)(fn)` is an `Optioned`: a callable that calls `fn`, and that
 `submit` and `map` know.  The options travel in its pickle to the executors, which
@@ -44,6 +44,7 @@ class Options:
     backoff: float | None = None
     timeout: float | None = None
     priority: int | None = None
+    deadline: float | None = None
     name: str | None = None
 
     def __call__(self, fn: Callable[P, R], /) -> Optioned[P, R]:
@@ -63,7 +64,7 @@ class Options:
     @property
     def seconds(self) -> float:
         """The timeout; 0.0 for none."""
-        return 0.0 if self.timeout is None or self.timeout == math.inf else self.timeout
+        return _finite(self.timeout)
 
     def again(self, error: BaseException, retried: int) -> bool:
         """Whether a task that has raised this `error`, and was `retried` so often, is to run once more."""
@@ -82,6 +83,7 @@ class Options:
             timeout=self.seconds,
             priority=self.priority or 0,
             retry_timeouts=self.again(TaskTimeout("", 1.0, 1), 0),
+            deadline=_finite(self.deadline),
         )
 
     def __repr__(self) -> str:
@@ -98,6 +100,7 @@ def options(
     backoff: float | None = None,
     timeout: float | None = None,
     priority: int | None = None,
+    deadline: float | None = None,
     name: str | None = None,
 ) -> Options:
     """Options for a function, `flm.options(...)(fn)`, or for a session's, `client.session(options=...)`.
@@ -112,6 +115,9 @@ def options(
         timeout: seconds that one run may take, until TaskTimeout is raised in it; math.inf
             takes away a timeout that the session's options give.
         priority: of the tasks that a session has queued, those with a higher one run first; 0 at first.
+        deadline: seconds from the submit within which a task must have begun; else it is dropped, and
+            fails with DeadlinePassed.  No attempt begins later, either.  math.inf takes away one that
+            the session's options give.  Celery's `expires`.
         name: what the function is called in errors and in lists of tasks, instead of its own name.
 
     Raises:
@@ -130,11 +136,14 @@ def options(
     if timeout is not None:
         good = 0 < _number(timeout) <= MOST_SECONDS or timeout == math.inf
         _check_seconds("timeout", timeout, "above 0, or math.inf", good)
+    if deadline is not None:
+        good = 0 < _number(deadline) <= MOST_SECONDS or deadline == math.inf
+        _check_seconds("deadline", deadline, "above 0, or math.inf", good)
     if name is not None and not (isinstance(name, str) and name):
         kind = ValueError if isinstance(name, str) else TypeError
         raise kind(f"`name` is {name!r}; it must be a text that is not empty")
     kinds = _checked_kinds(retry_on) if retry_on is not None else None
-    return Options(retries, kinds, backoff, timeout, priority, name)
+    return Options(retries, kinds, backoff, timeout, priority, deadline, name)
 
 
 class Configured:
@@ -218,6 +227,10 @@ def _check_seconds(what: str, value: Any, which: str, good: bool) -> None:
         raise TypeError(f"`{what}` is {value!r}; it must be a number of seconds")
     if not good:
         raise ValueError(f"`{what}` is {value!r}; it must be a number of seconds, {which}")
+
+
+def _finite(seconds: float | None) -> float:
+    return 0.0 if seconds is None or seconds == math.inf else seconds
 
 
 def _number(value: Any) -> float:

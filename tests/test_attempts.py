@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -270,6 +271,61 @@ def test_of_two_clocks_that_due_first_rings_and_the_other_goes_on(client: flm.Cl
 
     assert client.submit(two, 0.3, 0.1).result(WAIT_SECONDS) == (0.3, 0.0)
     assert client.submit(two, 0.1, 50.0).result(WAIT_SECONDS) == (0.1, 0.0)
+
+
+# --- not too late
+
+
+def hold(gate: Path) -> None:
+    until(gate.exists)
+
+
+def test_what_has_not_begun_in_time_fails_with_that_and_what_needs_it_as_well(
+    client: flm.Client, tmp_path: Path
+) -> None:
+    with client.session("late") as session:
+        first = session.submit(hold, tmp_path / "gate")
+        until(lambda: session.status().running == 1)
+        soon = flm.options(deadline=0.2, name="the news")(note)
+        late = session.submit(soon, tmp_path / "x", "late")
+        needy = session.submit(len, late)
+        patient = session.submit(flm.options(deadline=1000)(note), tmp_path / "x", "patient")
+
+        error = late.exception(WAIT_SECONDS)
+
+        assert isinstance(error, flm.DeadlinePassed)
+        assert (error.task_id, error.name, error.seconds) == (late.task_id, "the news", 0.2)
+        assert isinstance(needy.exception(WAIT_SECONDS), flm.DependencyFailed)
+        assert not first.done()
+        (tmp_path / "gate").touch()
+        assert patient.result(WAIT_SECONDS) == ["patient"]
+        assert session.status().failed == 2
+        assert [event.kind for event in session.events()].count("task too late") == 1
+
+
+def test_what_has_begun_before_its_deadline_may_end_after_it(client: flm.Client) -> None:
+    assert client.submit(flm.options(deadline=0.5)(time.sleep), 0.8).exception(WAIT_SECONDS) is None
+
+
+def test_a_sessions_deadline_is_for_all_its_tasks_and_slices(client: flm.Client, tmp_path: Path) -> None:
+    with client.session("late", options=flm.options(deadline=0.2)) as session:
+        client.submit(hold, tmp_path / "gate")
+        until(lambda: client._own().status().running == 1)
+        results = session.map(abs, range(3))
+        assert [type(next_error(results)) for _ in range(3)] == [flm.DeadlinePassed] * 3
+        own = session.submit(flm.options(deadline=math.inf)(abs), -1)
+        (tmp_path / "gate").touch()
+        assert own.result(WAIT_SECONDS) == 1
+
+
+def test_a_nested_task_that_comes_too_late_does_not_run_in_place(client: flm.Client) -> None:
+    def parent() -> str:
+        inside = flm.current().client
+        late = inside.submit(flm.options(deadline=0.05)(abs), -1)
+        time.sleep(0.1)
+        return type(late.exception()).__name__
+
+    assert client.submit(parent).result(WAIT_SECONDS) == "DeadlinePassed"
 
 
 # --- map, and tasks of tasks

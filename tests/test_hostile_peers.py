@@ -36,7 +36,7 @@ FROM = {
         m.Open, m.Submit, m.Cancel, m.Close, m.Query, m.Supply, m.Ask, m.CloseSession, m.CancelTask, m.Pull
     ),
     "executor": messages(  # Ready: see the tests of executors
-        m.RoutedResults, m.RoutedPart, m.Begun, m.Retracted, m.Retry
+        m.RoutedResults, m.RoutedPart, m.Begun, m.Retracted, m.Retry, m.Interrupted
     ),
     "worker": messages(m.Register, m.Died, m.Printed),
 }

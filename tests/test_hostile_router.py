@@ -50,8 +50,9 @@ TO = {
         m.Answer,
         m.Done,
         m.ClosedBy,
+        m.Expired,
     ),
-    "executor": messages(m.Bind, m.Grant, m.Retract, m.Drop),
+    "executor": messages(m.Bind, m.Grant, m.Retract, m.Drop, m.Interrupt),
     "worker": messages(m.Kill),
 }
 many = settings(

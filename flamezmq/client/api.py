@@ -484,7 +484,7 @@ class Client(ApplicationsOfClient):
             room = self._room(calls)
             self._no_credit = room <= 0
             with self._apply_lock:  # nobody takes a task out of the outbox meanwhile
-                if not calls.stage(self._line.link, max(room, 0), self._on_end):
+                if not calls.stage(self._line.link, max(room, 0), self._on_end, monotonic()):
                     break
             moved = True
         if not calls.outbox:
@@ -534,6 +534,8 @@ class Client(ApplicationsOfClient):
                 stream.on_part(self, calls, message, frames)
             elif kind is m.Lost:
                 calls.on_lost(message, self._on_end)
+            elif kind is m.Expired:
+                calls.on_expired(message, self._on_end)
             elif kind is m.Counts:
                 calls.counts = message
             elif kind is m.Opened:

@@ -64,6 +64,8 @@ class Future(cf.Future):  # type: ignore[type-arg]
     #: What its task has published, if it has; what has come of its stream, if it streams.
     _shown: published.Shown | None = None
     _inflow: Inflow | None = None
+    #: When, if its function has a deadline (in its dict, too).
+    submitted = 0.0
 
     _session: Session
     _index: int

@@ -64,6 +64,10 @@ _WORDS = {
         "executor {executor} was killed, task {task} had not kept to its timeout",
         "{count} executors were killed for the timeouts of their tasks, the last one {executor} for {task}",
     ),
+    "task too late": (
+        "task {task} had not begun before its deadline",
+        "{count} tasks had not begun before their deadlines, the last one {task}",
+    ),
     "initializer failed": ("the initializer failed on {executor}", "the initializer failed {count} times"),
     "bind failed": (
         "the service could not be bound on {executor}",

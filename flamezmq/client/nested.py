@@ -31,6 +31,7 @@ from flamezmq.client.published import publish_here
 from flamezmq.client.session import CANCEL_SECONDS, Session
 from flamezmq.core.caller import DONE, FINISHED, RAW, RAW_ERROR, RUNNING, Calls, Dependent, Record
 from flamezmq.core.nested import NestedCalls, OrderedCalls
+from flamezmq.errors import DeadlinePassed
 from flamezmq.running import Current, in_place
 from flamezmq.serialize.failures import dump_error
 from flamezmq.serialize.functions import load_function
@@ -330,6 +331,8 @@ class NestedClient(Client):
             sys.setrecursionlimit(limit + FRAMES_PER_TASK)
             if depth > MOST_DEPTH:
                 raise RecursionError(f"more than {MOST_DEPTH} nested tasks wait for each other")
+            if future.submitted and monotonic() - future.submitted >= function.options.deadline:
+                raise DeadlinePassed(future._name, function.label, function.options.deadline)
             args, kwargs = load_call(payload)
             call = self._loaded.get(function.number)
             if call is None:

@@ -103,6 +103,8 @@ class Session(Steering):
             payload = dump_call(args, kwargs, fn, client)
         except Unpicklable as error:
             return self._stillborn(future, error)
+        if function.options is not None and function.options.deadline:
+            future.submitted = monotonic()
         if type(payload) is Dependent and not client._take_needs(future, function, payload):
             return future
         outbox = self._outbox

@@ -24,9 +24,12 @@ from flamezmq.core import (
     changes,
     checks,
     control,
+    deadlines,
     deaths,
     departures,
     dispatch,
+    duties,
+    endings,
     events,
     interrupts,
     needs,
@@ -76,6 +79,7 @@ class Broker:
         self.gated: dict[int, int] = {}  # actors with a call that waits for others -> its index
         self.delaying: dict[int, Session] = {}  # sessions with tasks that wait for their time
         self.rests: list[tuple[float, int]] = []  # a heap: when to look at an executor that rests
+        self.expiring: dict[int, Session] = {}  # sessions with tasks that have deadlines
         self.look_at = math.inf  # when to look whether some task is over its timeout
         self.owing: dict[int, Client] = {}  # clients of whose values some were let go
         self._functions: WeakValueDictionary[Any, Function] = WeakValueDictionary()  # by pickle and options
@@ -144,6 +148,8 @@ class Broker:
                     deaths.bury(self, peer, died, now, out)
         if self.orphans:
             deaths.kill_orphans(self, self.orphans, now, out)
+        if self.expiring:
+            deadlines.drop_late(self, now, out)
         if self.unwanted:
             interrupts.kill_stubborn(self, now, out)
         if self.delaying:
@@ -164,27 +170,7 @@ class Broker:
 
     def next_deadline(self, now: float) -> float | None:
         """When `on_turn_end` must be called even if nothing comes in."""
-        watched = self.delaying or self.look_at < math.inf or self.rests
-        busy = self.laden or self.scheduler.waiting or watched or bool(self.going)
-        if not (busy or self.mourned or self.orphans or self.spare or self.unwanted):
-            return None
-        due = [when for when, _ in self.mourned.values()]
-        due += self.orphans.values()
-        due += self.going.values()
-        due += interrupts.deadlines(self)
-        if watched:
-            due += [when for when, _ in self.rests[:1]]
-            due += [self.look_at, *(session.delayed[0][0] for session in self.delaying.values())]
-        if self.draining:
-            return min(due, default=None)  # nothing is handed out
-        turn = self.scheduler.next_turn()
-        if turn is not None:
-            due.append(max(turn, now + 0.001))
-        if self.laden and self.scheduler.idle:
-            due.append(now + self.limits.overdue_seconds)
-        if self.paused or self.spare or self.unplaced:
-            due += spares.deadlines(self, now)
-        return min(due, default=None)
+        return duties.next_deadline(self, now)
 
     def on_backlog(self, peer: int, held_back: bool) -> None:
         """A client takes its results too slowly (or again fast enough): stop (start) running for it."""
@@ -273,6 +259,8 @@ class Broker:
             raise ProtocolError(f"{used} tasks with {len(payloads)} inputs")
         if session.waiting + used > 2 * self.limits.max_tasks:
             raise ProtocolError(f"more than {self.limits.max_tasks} tasks without credit")
+        if message.ages:
+            deadlines.check_ages(message)
         wants = needs.read(session, message) if message.needs else None
         for number in message.forget:
             functions.pop(number, None)
@@ -290,6 +278,8 @@ class Broker:
         session.queue.extend(runs)
         session.next_index += used
         session.queued += queued
+        if message.ages:
+            deadlines.note(self, session, message, now)
         self.huddle.on_submit(peer, used, out)
         self.demand(session)
         self.fed.update(session.executors)
@@ -322,12 +312,8 @@ class Broker:
             gone += retries.cancel(self, session, wanted)
         if session.blocked:
             gone += needs.cancel(session, sorted(wanted))
-        session.note_cancelled(gone)
         wanted.difference_update(gone)
-        refused = self._ask_back(session, wanted, now, out, running)
-        if gone or refused:
-            control.tell_cancelled(session, gone, refused, out)
-            needs.ended_badly(session, gone, out)
+        endings.unwanted(session, gone, now, out, self._ask_back(session, wanted, now, out, running))
         self.demand(session)
 
     def _ask_back(
@@ -381,6 +367,7 @@ class Broker:
                 self.fed[executor.peer] = executor  # also one that waits for a service to go
         interrupts.forget(self, session)
         services.close(session, out)
+        deadlines.forget(self, session)
         control.on_session_end(session, out)
         if session.spec.min_executors:
             self.scheduler.set(session.number, minimum=0)  # what leaves it shall not come back
@@ -547,13 +534,15 @@ class Broker:
             runs = dispatch.take_back(executor, session, back)
         if dropped is not None:
             gone = [i for run in runs for i in range(run.start, run.end)]
-            session.note_cancelled(gone)
             refused = sorted(set(dropped).difference(gone, session.unwanted))
-            if (gone or refused) and not session.closed:
-                control.tell_cancelled(session, gone, refused, out)
-                needs.ended_badly(session, gone, out)
+            if session.closed:
+                session.note_cancelled(gone)
+            else:
+                endings.unwanted(session, gone, now, out, refused)
         elif not session.closed:
-            dispatch.requeue(session, interrupts.sort_out(session, runs, out) if session.unwanted else runs)
+            dispatch.requeue(
+                session, interrupts.sort_out(session, runs, now, out) if session.unwanted else runs
+            )
         else:
             session.cancelled += sum(map(len, runs))
         if runs:

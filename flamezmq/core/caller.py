@@ -23,7 +23,15 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from flamezmq.core.link import Link
-from flamezmq.errors import ActorDied, Certificate, FlameError, ProtocolError, TaskLost, TaskTimeout
+from flamezmq.errors import (
+    ActorDied,
+    Certificate,
+    DeadlinePassed,
+    FlameError,
+    ProtocolError,
+    TaskLost,
+    TaskTimeout,
+)
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
@@ -44,6 +52,8 @@ RAW, RAW_ERROR, VALUE, ERROR, UNMET = 0, 1, 2, 3, 4
 SUBMIT_TASKS = 1024
 #: Bytes of payload in one Submit, about.
 SUBMIT_BYTES = 1 << 20
+#: Tasks with a deadline are of one age if they differ by less than this part of it.
+SAME_AGE = 0.01
 #: Payloads below it are not counted one by one.
 HEAVY_BYTES = 1 << 10
 
@@ -211,7 +221,7 @@ class Calls:
         if self.staged is not None:
             self._complete(link, self.staged)
 
-    def stage(self, link: Link, room: int, tell: Tell) -> bool:
+    def stage(self, link: Link, room: int, tell: Tell, now: float = 0.0) -> bool:
         """Commit up to `room` tasks of the outbox to the link; False when there is nothing to do.
 
         That is so, too, when the first task needs one that is in another outbox.
@@ -227,7 +237,7 @@ class Calls:
                 return False
             self._fail_first(records[0], obstacle, tell)
             return True
-        self.staged = self._prepare(link, records)
+        self.staged = self._prepare(link, records, now)
         self._complete(link, self.staged)
         return True
 
@@ -252,7 +262,7 @@ class Calls:
             del self.outbox[0]
         self.faults += 1
 
-    def _prepare(self, link: Link, records: list[Record]) -> Staged:
+    def _prepare(self, link: Link, records: list[Record], now: float) -> Staged:
         first = self.committed
         if self.heavy and next(reversed(self.heavy)) >= first:
             self._remove([index for index in self.heavy if index >= first])  # of one that was torn
@@ -261,7 +271,9 @@ class Calls:
         inputs: list[Any] = []
         needs: list[int] = []
         held: dict[int, list[Need]] = {}
-        big = False
+        ages: list[float] = []
+        patience = born = 0.0  # of functions with deadlines: what is younger by so much is a slice of its own
+        timed = big = False
         last = None
         size = carried = 0  # bytes of large payloads, of functions
         index = first
@@ -276,7 +288,7 @@ class Calls:
                         needs += (index - first, calls.alias, need._index)
                     complete = payload.payload
                 payload = complete
-            if function is not last:
+            if function is not last or (patience and future.submitted - born > patience):
                 last = function
                 number = function.number
                 slices.append(m.Slice(number, index, 0, 1))
@@ -285,6 +297,10 @@ class Calls:
                     new = m.NewFunction(number, function.blob, function.label, function.options)
                     functions.append(new)
                     carried += len(function.blob)
+                patience = function.options.deadline * SAME_AGE if function.options is not None else 0.0
+                born = future.submitted if patience else now
+                timed = timed or patience > 0
+                ages.append(max(now - born, 0.0))
             future._index = index
             if type(payload) is list:
                 big = True
@@ -301,7 +317,9 @@ class Calls:
         frames: list[Any] = []
         if big:
             inputs, parts, frames = join_payloads(inputs)
-        submit = m.Submit(self.alias, functions, self.forget, slices, inputs, parts, needs)
+        submit = m.Submit(
+            self.alias, functions, self.forget, slices, inputs, parts, needs, ages if timed else []
+        )
         body = codec.encode(submit)
         total = len(body) + sum(map(len, frames))
         return Staged(link.sent + 1, [body, *frames], total, size, count, records[0], index, held or None)
@@ -406,6 +424,12 @@ class Calls:
         if message.timeout:  # its executor was killed for that
             error = TaskTimeout(task_id, message.timeout, message.attempts)
         self._end([message.index], ERROR, error, FINISHED, tell)
+        self.faults += 1
+
+    def on_expired(self, message: m.Expired, tell: Tell) -> None:
+        for index in message.indices:
+            error = DeadlinePassed(f"{self.id}/{index}", message.label, message.deadline)
+            self._end([index], ERROR, error, FINISHED, tell)
         self.faults += 1
 
     def on_cancelled(self, message: m.Cancelled, tell: Tell) -> None:

@@ -30,6 +30,8 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
         assert session.closed or session.retried.keys() <= alone, "retried, and in company"
         held = {i for e in session.executors.values() for run in e.held for i in range(run.start, run.end)}
         assert session.unwanted.keys() <= held, "unwanted, and held by nobody"
+        assert session.late.keys() <= session.unwanted.keys()
+        assert (session.number in broker.expiring) == bool(session.deadlines)
         assert not session.unwanted or broker.unwanted.get(session.number) is session
     for peer, executor in broker.executors.items():
         assert executor.peer == peer and broker.by_name[executor.token, executor.number] == peer

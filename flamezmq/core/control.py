@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import needs
 from flamezmq.core.members import Effects, Session
 from flamezmq.wire import messages as m
 
@@ -85,13 +84,6 @@ def on_cancel_task(
     first = session.cancelling.add(index, message.by[:MOST_CHARACTERS], peer, message.request)
     if first or message.running:
         broker.cancel(session, {index}, now, out, message.running)
-
-
-def cancelled(session: Session, indices: list[int], out: Effects) -> None:
-    """These will never run, and have been taken from where they were: say so, and fail what needs them."""
-    session.note_cancelled(indices)
-    tell_cancelled(session, indices, [], out)
-    needs.ended_badly(session, indices, out)
 
 
 def tell_cancelled(session: Session, gone: list[int], refused: list[int], out: Effects) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from flamezmq.core import (
     actors,
-    control,
     dispatch,
+    endings,
     events,
     needs,
     printed,
@@ -142,7 +142,7 @@ def mourn(
     executor.tasks = 0
     dispatch.requeue(session, rejoin(again, session.retried))
     if unwanted:
-        control.cancelled(session, unwanted, out)
+        endings.unwanted(session, unwanted, now, out)
     return lost
 
 

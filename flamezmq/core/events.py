@@ -32,6 +32,7 @@ DIED = "executor died"
 LOST = "task lost"
 RETRIED = "task retried"
 TIMED_OUT = "task timed out"
+LATE = "task too late"
 BROKEN = "initializer failed"
 BIND_FAILED = "bind failed"
 STOPPED = "stopped"
@@ -42,7 +43,7 @@ SUSPENDED = "suspended"
 RESUMED = "resumed"
 CLOSED = "closed"
 #: What may happen often.
-_MERGED = frozenset((DIED, LOST, RETRIED, TIMED_OUT, BIND_FAILED, UNBIND_FAILED))
+_MERGED = frozenset((DIED, LOST, RETRIED, TIMED_OUT, LATE, BIND_FAILED, UNBIND_FAILED))
 
 
 class Event:
@@ -89,7 +90,15 @@ def of(session: Session) -> Events | None:
 # --- what the broker reports
 
 
-def note(session: Session, kind: str, now: float, text: str = "", task: int = -1, executor: str = "") -> None:
+def note(
+    session: Session,
+    kind: str,
+    now: float,
+    text: str = "",
+    task: int = -1,
+    executor: str = "",
+    count: int = 1,
+) -> None:
     """Something has happened.
 
     text: whatever is to be said of it; by whom, or how
@@ -104,7 +113,7 @@ def note(session: Session, kind: str, now: float, text: str = "", task: int = -1
     if event is None or now - event.until >= MERGE_SECONDS:
         event = events.add(kind, now)
     event.until = now
-    event.count += 1
+    event.count += count
     event.text, event.task, event.executor = text[:MOST_CHARACTERS], task, executor
 
 

@@ -5,7 +5,8 @@ it ended: it was given back, it was interrupted, it was quicker (then its result
 counts), or its executor is dead.  It never runs again.  Whether it runs the
 router does not know: the executor is asked to drop it and to interrupt it, and
 when the grace time is over its worker is told to kill the executor if it is
-that task that runs, as its page says.  So no neighbour dies for it.
+that task that runs, as its page says.  So no neighbour dies for it.  (What is
+late for its deadline is unwanted, too, but not interrupted: core/deadlines.py.)
 
 Functions over the broker's state; same rules.
 """
@@ -13,9 +14,10 @@ Functions over the broker's state; same rules.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import control, deaths, retries
+from flamezmq.core import control, deaths, endings, retries
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Run
 from flamezmq.errors import ProtocolError
@@ -31,7 +33,8 @@ def ask(
     """Interrupt these, which the executor holds and was asked to drop."""
     kill_at = now + broker.limits.grace_seconds
     for index in indices:
-        session.unwanted.setdefault(index, kill_at)
+        session.unwanted[index] = min(session.unwanted.get(index, inf), kill_at)
+        session.late.pop(index, None)  # it is cancelled now
     broker.unwanted[session.number] = session
     out.append((executor.peer, m.Interrupt(session.number, indices), []))
 
@@ -60,7 +63,7 @@ def on_interrupted(
     if session.closed:
         session.cancelled += 1
     else:
-        control.cancelled(session, [index], out)
+        endings.unwanted(session, [index], now, out)
     broker.took_from(executor, session)
 
 
@@ -73,16 +76,18 @@ def on_results(session: Session, message: m.RoutedResults, out: Effects) -> None
         for index in range(part.first, part.first + part.count)
         if session.unwanted.pop(index, None) is not None
     ]
+    for index in ended:
+        session.late.pop(index, None)
     if ended:
         control.tell_cancelled(session, [], ended, out)
 
 
-def sort_out(session: Session, runs: list[Run], out: Effects) -> list[Run]:
-    """Of tasks that were given back, cancel those that are unwanted; returns the others."""
+def sort_out(session: Session, runs: list[Run], now: float, out: Effects) -> list[Run]:
+    """Of tasks that were given back, end those that are unwanted; returns the others."""
     gone = [index for run in runs for index in range(run.start, run.end) if index in session.unwanted]
     if not gone:
         return runs
-    control.cancelled(session, gone, out)
+    endings.unwanted(session, gone, now, out)
     return [part for run in runs for part in run.without(set(gone))]
 
 
@@ -112,7 +117,8 @@ def _due(executor: Executor, session: Session, now: float) -> Iterable[int]:
 
 def deadlines(broker: Broker) -> list[float]:
     """When `kill_stubborn` may find something to do."""
-    return [when for session in broker.unwanted.values() for when in session.unwanted.values()]
+    times = [when for session in broker.unwanted.values() for when in session.unwanted.values()]
+    return [when for when in times if when < inf]
 
 
 def forget(broker: Broker, session: Session) -> None:

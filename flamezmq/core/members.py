@@ -25,9 +25,12 @@ RECENT_MESSAGES = 32
 RECENT_SLICES = 16
 #: And ranges of tasks that were cancelled.
 GONE_RANGES = 64
+#: So many deadlines of a session are kept without asking whether their tasks have ended.
+LEAST_DEADLINES = 64
 #: Of an id or a name that a peer has chosen, so many characters are kept for people.
 NAME_CHARACTERS = 200
 
+Deadline = tuple[float, int, int, Function]  # when; first and count of the tasks
 Effects = list[tuple[int, Any, list[Any]]]  # (peer, message, buffer frames), in the order of sending
 
 
@@ -78,6 +81,9 @@ class Session:
     charges: dict[int, int] = field(default_factory=dict)  # index -> executors it took down
     retried: dict[int, int] = field(default_factory=dict)  # index -> how often its options had it run again
     unwanted: dict[int, float] = field(default_factory=dict)  # index, held -> when to kill if it runs
+    late: dict[int, Function] = field(default_factory=dict)  # of these, those that only their deadline ends
+    deadlines: list[Deadline] = field(default_factory=list)  # a heap
+    most_deadlines: int = LEAST_DEADLINES  # then look which of them have ended
     succeed: int = 0
     failed: int = 0
     cancelled: int = 0
@@ -118,6 +124,7 @@ class Session:
         if self.unwanted:
             for index in indices:
                 self.unwanted.pop(index, None)
+                self.late.pop(index, None)
         if self.retried:
             for index in indices:
                 self.retried.pop(index, None)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import control, dispatch, events
+from flamezmq.core import dispatch, endings, events
 from flamezmq.core.backoff import pause
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Run
@@ -46,7 +46,7 @@ def on_retry(
     if session.closed:
         session.cancelled += 1
     elif part.first in session.unwanted:
-        control.cancelled(session, [part.first], out)
+        endings.unwanted(session, [part.first], now, out)
     else:
         _again(broker, session, run, message.seconds, now)
     broker.took_from(executor, session)

@@ -130,7 +130,9 @@ def _give_back(broker: Broker, executor: Executor, session: Session, now: float,
     if session.closed:
         session.cancelled += sum(map(len, runs))
     else:
-        dispatch.requeue(session, interrupts.sort_out(session, runs, out) if session.unwanted else runs)
+        if session.unwanted:
+            runs = interrupts.sort_out(session, runs, now, out)
+        dispatch.requeue(session, runs)
     broker.took_from(executor, session)
     broker.demand(session)
     broker.fed.update(session.executors)

@@ -55,8 +55,8 @@ class Slicer(Configured):
     def terms(self) -> m.Options | None:
         if not isinstance(self.fn, Optioned):
             return None
-        terms = self.fn.options.terms()  # of a slice, the router can only see that nothing ends
-        return m.Options(timeout=terms.timeout, priority=terms.priority)
+        terms = self.fn.options.terms()  # of a slice, the router can only see that nothing begins, or ends
+        return m.Options(timeout=terms.timeout, priority=terms.priority, deadline=terms.deadline)
 
     def under(self, defaults: Options) -> Slicer:
         fn = self.fn.under(defaults) if isinstance(self.fn, Optioned) else defaults(self.fn)

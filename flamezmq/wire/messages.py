@@ -41,6 +41,7 @@ from flamezmq.wire.applications import Unbound as Unbound
 from flamezmq.wire.applications import UnregisterApplication as UnregisterApplication
 from flamezmq.wire.applications import UpdateApplication as UpdateApplication
 from flamezmq.wire.changes import ChangeSession as ChangeSession
+from flamezmq.wire.deadlines import Expired as Expired
 from flamezmq.wire.interrupts import Interrupt as Interrupt
 from flamezmq.wire.interrupts import Interrupted as Interrupted
 from flamezmq.wire.needs import Supply as Supply
@@ -216,6 +217,7 @@ class Options(msgspec.Struct, array_like=True, frozen=True):
     timeout         seconds that one run may take; 0: as long as it likes
     priority        higher ones are granted first, within their session
     retry_timeouts  whether having been killed for its timeout is such an error
+    deadline        seconds from the submit within which a task must have begun; 0: whenever it can
     """
 
     retries: Index = 0
@@ -223,6 +225,7 @@ class Options(msgspec.Struct, array_like=True, frozen=True):
     timeout: Seconds = 0.0
     priority: Priority = 0
     retry_timeouts: bool = False
+    deadline: Seconds = 0.0
 
 
 class NewFunction(msgspec.Struct, array_like=True):
@@ -248,6 +251,8 @@ class Submit(msgspec.Struct, tag=2, array_like=True):
     inputs     pickled arguments; the router never unpickles them
     needs      tasks that wait for others, as flat triples (position in `inputs`, session and index of a task
                of this client whose value it takes), positions rising; its placeholders are in that order
+    ages       for each slice, the seconds since the submit of its first task if its function has a deadline;
+               empty if none has
     """
 
     session: int
@@ -257,6 +262,7 @@ class Submit(msgspec.Struct, tag=2, array_like=True):
     inputs: list[bytes]
     parts: list[int]
     needs: list[Index] = []
+    ages: list[Seconds] = []
 
 
 class Cancel(msgspec.Struct, tag=3, array_like=True):
@@ -557,6 +563,7 @@ ToClient = (
     | Closed
     | Counts
     | Lost
+    | Expired
     | Begun
     | Output
     | Wanted

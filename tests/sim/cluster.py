@@ -11,7 +11,7 @@ from flamezmq.core.broker import Broker
 from flamezmq.core.departures import outer_clients
 from flamezmq.core.dispatch import may_have, suits
 from flamezmq.core.members import Effects, Executor, Limits, Session
-from flamezmq.errors import TaskTimeout
+from flamezmq.errors import DeadlinePassed, TaskTimeout
 from flamezmq.wire import messages as m
 from tests.sim.ends import Router
 from tests.sim.ledger import Ledger
@@ -442,6 +442,9 @@ class Cluster:
         if session.closing or session.calls.broken is not None:
             return
         said = session.announced[future._index]
+        if type(future._value) is DeadlinePassed:
+            self._check_late(future, account)
+            return
         if future._form == caller.ERROR:
             assert said.startswith("lost"), said
             if type(future._value) is TaskTimeout:
@@ -472,6 +475,15 @@ class Cluster:
         if future._form == caller.RAW_ERROR:
             assert account.sent_back >= options.retries, f"{name} was not tried often enough: {account}"
         assert account.finished >= 1
+
+    def _check_late(self, future, account) -> None:
+        """It had not begun in time; or it had, and something else has ended that attempt."""
+        deadline = future.name.options.deadline
+        assert deadline, "it had no deadline"
+        assert future.ended >= future.submitted + deadline * 0.99, "it had time left"
+        dead = {executor.name for worker in self.workers for executor in worker.retired}
+        failed = account.sent_back or any(executor in dead for executor, _ in account.begins)
+        assert failed or not account.begins, f"it had begun: {account}"
 
     def check_refusals(self) -> None:
         """Everybody here is honest: only those are refused that were given up before they spoke again."""

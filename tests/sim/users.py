@@ -38,6 +38,7 @@ class Future:
         self._more = self  # somebody wants to be told
         self.name, self.payload, self.needs = name, payload, needs
         self.cancel_asked = self.interrupt_asked = False
+        self.submitted = self.ended = 0.0
         self.ends = 0
         self.expected = b""
 
@@ -92,6 +93,7 @@ class SimSession:
                 payload = [payload, *(b"x" * random.randrange(1, 50) for _ in range(random.randrange(1, 3)))]
             needs = self.user.some_futures(self) if random.random() < self.needy else []
             future = Future(name, payload, [need for _, need in needs])
+            future.submitted = self.user.world.now
             self.futures.append(future)
             self.left -= 1
             dead = next((need for need in future.needs if need.has_failed), None)
@@ -106,6 +108,7 @@ class SimSession:
         assert future._state not in (caller.FINISHED, caller.CANCELLED), "a task ended twice"
         future._state = state
         future.ends += 1
+        future.ended = self.user.world.now
 
     def announce(self, index: int, how: str) -> None:
         assert index not in self.announced, f"{self.id} {index}: {self.announced[index]}, then {how}"
@@ -162,6 +165,7 @@ class SimUser:
             timeout=random.choice((0.0, 0.5)),
             priority=random.choice((0, 0, 1, -1)),
             retry_timeouts=random.random() < 0.5,
+            deadline=random.choice((0.0, 0.0, 0.02, 0.3)),
         )
 
     def some_futures(self, mine: SimSession) -> list[tuple[Calls, Future]]:
@@ -210,7 +214,7 @@ class SimUser:
                     calls.fail_all(calls.broken, session.tell)
                 while calls.outbox and not session.closing:
                     room = most - sum(len(other.calls.pending) for other in self.sessions.values())
-                    if room <= 0 or not calls.stage(self.dialler.link, room, session.tell):
+                    if room <= 0 or not calls.stage(self.dialler.link, room, session.tell, self.world.now):
                         break
                     moved = True
         self.dialler.flush()
@@ -322,6 +326,10 @@ class SimUser:
         elif kind is m.Lost:
             session.announce(message.index, f"lost after {message.attempts}")
             calls.on_lost(message, session.tell)
+        elif kind is m.Expired:
+            for index in message.indices:
+                session.announce(index, "too late")
+            calls.on_expired(message, session.tell)
         elif kind is m.Opened:
             calls.opened, calls.error = not message.error, message.error
         elif kind is m.Broken:
