@@ -21,7 +21,7 @@ import pytest
 
 import flamezmq
 from flamezmq import config, states
-from flamezmq.cli import ctl, ctl_list, ctl_view, exec_output, ping
+from flamezmq.cli import ctl, ctl_apps, ctl_list, ctl_view, exec_output, ping
 from flamezmq.cli import exec as flmexec
 from flamezmq.cli.ctl_output import Column
 from flamezmq.client.mapping import Mapped
@@ -343,6 +343,7 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
         "columns of sessions": lambda: columns(ctl_list.SESSIONS),
         "columns of executors": lambda: columns(ctl_list.EXECUTORS),
         "columns of nodes": lambda: columns(ctl_list.NODES),
+        "columns of applications": lambda: columns(ctl_apps.APPLICATIONS),
         "columns of tasks": lambda: columns(ctl_view.TASKS),
         "exit codes": lambda: exit_codes(ctl.EPILOG),
     },

@@ -1,7 +1,7 @@
 """The examples in `--help` texts are true: each is found, and run, against a small cluster.
 
 They are taken from the click objects of all commands: the lines under `Examples:`, up to
-two spaces, behind which stands what they are for.  SESSION, TASK, EXECUTOR, NODE and HOST in
+two spaces, behind which stands what they are for.  SESSION, TASK, EXECUTOR, NODE, HOST and FILE in
 them stand for what is really there, and there is a script.py; a daemon is started, and
 stopped when it is ready.
 """
@@ -82,12 +82,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
             until(Path(f"{gate}.begun").exists, "the first task runs")
             until(lambda: run(["flmctl", "logs", session.id], address).stdout, "what the task has printed")
             rows = json.loads(run(["flmctl", "list", "-e", "-o", "json"], address).stdout)
+            described = folder / "app.yaml"
+            described.write_text("name: shown\nservice: models:Model\n")
             names = {
                 "SESSION": session.id,
                 "TASK": waiting[-1].task_id,
                 "EXECUTOR": rows[0]["id"],
                 "NODE": "small",
                 "HOST": "127.0.0.1",
+                "FILE": str(described),
             }
             yield Small(daemons, address, names)
             gate.touch()

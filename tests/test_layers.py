@@ -41,7 +41,7 @@ LAST_PURE_LAYER = 3
 IMPURE = {"asyncio", "os", "random", "select", "socket", "subprocess", "threading", "time", "zmq"}
 
 #: Imported where they are used, so that `import flamezmq` is quick.
-HEAVY = {"click", "numpy", "psutil", "rich", "structlog", "zmq"}
+HEAVY = {"click", "numpy", "psutil", "rich", "structlog", "yaml", "zmq"}
 
 MAX_LINES = 600
 

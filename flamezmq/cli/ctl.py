@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import click
 
+from flamezmq.cli.ctl_apps import register_command, unregister_command, update_command
 from flamezmq.cli.ctl_base import (
     FAILED,
     INTERRUPTED,
@@ -46,6 +47,7 @@ Examples:
   flmctl top                all of it, anew each second
   flmctl cancel TASK        that has not begun
   flmctl close SESSION      and cancel what waits in it
+  flmctl register -f FILE   an application that FILE describes, for flmctl list --apps
   flmctl suspend SESSION    let nothing more of it run, until flmctl resume SESSION
 
 \b
@@ -54,7 +56,7 @@ Exit codes:
   1    it could not be done, and why is said on stderr
   2    wrong usage
   3    no router answers at the address, or it has gone meanwhile
-  4    there is no such session, task or executor
+  4    there is no such session, task, executor or application
   5    the router refuses us (another version, another Python)
   130  Ctrl-C
 """
@@ -86,6 +88,9 @@ for one in (
     logs_command,
     events_command,
     explain_command,
+    register_command,
+    update_command,
+    unregister_command,
     top_command,
 ):
     command.add_command(one)

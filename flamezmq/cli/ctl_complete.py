@@ -42,6 +42,16 @@ def session_ids_and_executors(
         return []
 
 
+def application_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Registered applications."""
+    try:
+        with connect(_address(context), PATIENCE_SECONDS) as controller:
+            rows, _ = controller.applications(limit=MOST)
+            return [row.application.name for row in rows if row.application.name.startswith(incomplete)]
+    except Exception:
+        return []
+
+
 def _address(context: click.Context) -> str | None:
     """As far as it has been typed: behind the command's name, or before it (the group has not run)."""
     return context.params.get("address") or context.find_root().params.get("address")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from flamezmq.cli.ctl_apps import APPLICATIONS, application_row
 from flamezmq.cli.ctl_base import address_option, connect
 from flamezmq.cli.ctl_output import (
     Column,
@@ -86,14 +87,15 @@ NODES: tuple[Column, ...] = (
 @click.command("list")
 @click.option("-e", "--executors", "what", flag_value="executors", help="The executors instead.")
 @click.option("-n", "--nodes", "what", flag_value="nodes", help="The nodes instead.")
+@click.option("--apps", "what", flag_value="apps", help="The registered applications instead.")
 @click.option("-A", "--all", "closed", is_flag=True, help="Sessions that have ended of late, too.")
 @click.option("--limit", type=click.IntRange(min=1), default=10_000, show_default=True, help="Rows, at most.")
 @output_option
 @address_option
 def list_command(what: str | None, closed: bool, limit: int, output: str, address: str | None) -> None:
-    """List the sessions that are open (-A: and the last that were), or executors, or nodes."""
+    """List the sessions that are open (-A: and the last that were), executors, nodes or applications."""
     if closed and what:
-        raise click.UsageError("-A is for sessions; it does not go with -e or -n.")
+        raise click.UsageError("-A is for sessions; it does not go with -e, -n or --apps.")
     with connect(address) as controller:
         if what == "executors":
             executors, more = controller.executors(limit)
@@ -101,6 +103,9 @@ def list_command(what: str | None, closed: bool, limit: int, output: str, addres
         elif what == "nodes":
             nodes, more = controller.nodes(limit)
             rows, columns = [node_row(node) for node in nodes], NODES
+        elif what == "apps":
+            applications, more = controller.applications(limit=limit)
+            rows, columns = [application_row(row) for row in applications], APPLICATIONS
         else:
             sessions, more = controller.sessions(closed, limit)
             rows, columns = [session_row(session) for session in sessions], SESSIONS
@@ -116,7 +121,7 @@ def for_people(rows: list[Row]) -> list[Row]:
     shown = []
     for row in rows:
         new = dict(row)
-        for key in row.keys() & {"created", "closed", "since"}:
+        for key in row.keys() & {"created", "closed", "since", "registered"}:
             new[key] = clock(row[key])
         if "memory" in row:
             new["memory"] = memory(row["memory"])

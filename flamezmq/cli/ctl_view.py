@@ -7,6 +7,7 @@ import json
 import click
 
 from flamezmq import states
+from flamezmq.cli.ctl_apps import about_application, application_row
 from flamezmq.cli.ctl_base import address_option, connect, say
 from flamezmq.cli.ctl_complete import session_ids
 from flamezmq.cli.ctl_list import for_people
@@ -66,15 +67,23 @@ WIDE_LINES = (
     show_default=True,
     help="With -t: rows, at most.",
 )
+@click.option("--app", "app", is_flag=True, help="An application instead: SESSION is its name.")
 @output_option
 @address_option
 def view_command(
-    session: str, tasks: bool, state: str | None, limit: int, output: str, address: str | None
+    session: str, tasks: bool, state: str | None, limit: int, app: bool, output: str, address: str | None
 ) -> None:
-    """Show one session, open or ended of late; with -t its tasks.
+    """Show one session, open or ended of late; with -t its tasks; or an application.
 
     Of the tasks it shows those that run, some of those that wait, and the last that have ended.
     """
+    if app:
+        if tasks or state:
+            raise click.UsageError("-t and --state are for sessions; they do not go with --app.")
+        with connect(address) as controller:
+            found_app = application_row(controller.application(session))
+        say(json.dumps(found_app, indent=2) if output == "json" else about_application(found_app))
+        return
     number = states.TaskState[state.upper()] if state else -1
     with connect(address) as controller:
         row = session_row(controller.session(session))

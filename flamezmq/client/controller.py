@@ -151,6 +151,26 @@ class Controller:
         row: m.Why = self._only(self._ask(WHY, session=session, task=task).why, "answer to that")
         return row
 
+    def applications(self, limit: int = 1 << 30) -> tuple[list[m.ApplicationRow], int]:
+        """The first `limit` registered applications, and how many more there are."""
+        rows: list[m.ApplicationRow] = []
+        while True:
+            after = rows[-1].number if rows else 0
+            answer = self._exchange(m.AskApplications(self._next(), "", after), m.Applications)
+            rows += answer.rows
+            if not answer.more or not answer.rows or len(rows) >= limit:
+                return rows[:limit], answer.more + max(len(rows) - limit, 0)
+
+    def application(self, name: str) -> m.ApplicationRow:
+        """The application of this name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        answer = self._exchange(m.AskApplications(self._next(), name), m.Applications)
+        row: m.ApplicationRow = self._only(answer.rows, f"application {name!r}")
+        return row
+
     def router(self) -> m.RouterRow:
         """The router itself: what it is, since when, and how many are with it."""
         row: m.RouterRow = self._only(self._ask(ROUTER).router, "answer to that from this router")
@@ -189,6 +209,22 @@ class Controller:
         """
         return self._order(m.ChangeSession(self._next(), id, by, **what))
 
+    def register(self, application: m.Application, by: str) -> tuple[bool, str]:
+        """Make an application known; returns whether it was done, and a sentence."""
+        return self._order(m.RegisterApplication(self._next(), application, by))
+
+    def update(self, application: m.Application, by: str) -> tuple[bool, str]:
+        """Put it in the place of the one of its name.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._order(m.UpdateApplication(self._next(), application, by))
+
+    def unregister(self, name: str) -> tuple[bool, str]:
+        """Have it forgotten.  Raises as `update`."""
+        return self._order(m.UnregisterApplication(self._next(), name))
+
     # --- how
 
     def _next(self) -> int:
@@ -218,16 +254,16 @@ class Controller:
             raise NotFound(f"there is no {what}")
         return rows[0]
 
-    def _order(self, order: m.CloseSession | m.CancelTask | m.ChangeSession) -> tuple[bool, str]:
+    def _order(self, order: Any) -> tuple[bool, str]:
         done = self._exchange(order, m.Done)
         if done.outcome == 2:
             raise NotFound(done.text)
         return done.outcome == 0, done.text
 
-    def _exchange(self, message: Any, kind: type[m.Answer] | type[m.Done]) -> Any:
+    def _exchange(self, message: Any, kind: type[m.Answer] | type[m.Done] | type[m.Applications]) -> Any:
         """Send it, and wait for the answer that quotes its request."""
         self._line.enqueue(message)
-        found: list[m.Answer | m.Done] = []
+        found: list[Any] = []
 
         def answered() -> bool:
             for answer, _ in self._line.receive():
