@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import psutil
 import pytest
 
 import flamezmq as flm
-from tests.shim_stage import lives, named, script, until
+from tests.shim_stage import below, lives, named, script, until
 
 pytestmark = pytest.mark.processes
 
@@ -231,6 +233,40 @@ def test_a_router_that_is_killed_takes_the_programs_with_it(tmp_path: Path) -> N
         (router,) = named("flm-router")
         router.kill()
         until(lambda: not any(map(lives, started)))
+
+
+def test_programs_go_even_if_all_of_the_cluster_is_killed_at_once(tmp_path: Path) -> None:
+    with flm.testing.cluster(executors=2, forward_output=False) as client:
+        register(client, tmp_path)
+        session = opened(client, app="shell")
+        future = session.submit("hang")
+        until(lambda: named("sleep"))
+        started = [*named("sleep"), *named("service.sh"), *named("flm-warden")]
+        assert len(started) == 3
+        ours = [p for p in below() if p not in started]
+        for process in ours:
+            process.suspend()  # none of them may notice the end of another
+        for process in ours:
+            process.kill()
+        until(lambda: not any(map(lives, started)))
+        assert isinstance(future.exception(LIMIT_SECONDS), flm.RouterLost)
+
+
+def test_executors_may_be_killed_at_any_moment_and_all_tasks_are_done(tmp_path: Path) -> None:
+    seed = random.randrange(1000)
+    print("seed", seed)  # shown if it fails
+    dice = random.Random(seed)
+    with flm.testing.cluster(executors=2, forward_output=False) as client:
+        register(client, tmp_path, bind_retries=50)  # a kill may well hit a bind
+        with opened(client, app="shell", max_retries=50) as session:
+            futures: list[Any] = []
+            for _ in range(6):
+                futures += [session.submit(n) for n in range(len(futures), len(futures) + 1500)]
+                time.sleep(dice.uniform(0.0, 0.05))
+                flm.testing.kill_an_executor(client)
+            assert [future.result(LIMIT_SECONDS)[1] for future in futures] == list(range(9000))
+        left = [*named("service.sh"), *named("flm-warden")]
+        assert len(left) <= 4, "those of two executors"
 
 
 @pytest.mark.parametrize(
