@@ -115,6 +115,32 @@ def test_calls_can_be_cancelled_before_they_begin(client: flm.Client, tmp_path: 
         assert counter.read().result() == ["wanted"]
 
 
+def test_a_call_that_runs_can_be_cancelled_and_the_instance_survives_it(client: flm.Client) -> None:
+    with client.actor(Counter) as counter:
+        counter.add().result()
+        running = counter.wait_for("/never")
+        until(running.running)
+        assert running.cancel(running=True)
+        assert counter.add().result() == 2
+
+
+def test_an_actor_starts_while_tasks_occupy_every_executor(client: flm.Client, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+
+    def occupy() -> None:
+        while not go.exists():
+            time.sleep(0.002)
+
+    tasks = [client.submit(occupy) for _ in range(4)]
+    until(lambda: sum(task.running() for task in tasks) == 2)
+    with client.actor(Counter) as counter:
+        assert counter.add().result(WAIT_SECONDS) == 1
+        assert not any(task.done() for task in tasks)
+    go.touch()
+    for task in tasks:
+        task.result(WAIT_SECONDS)
+
+
 class Flaky:
     def __init__(self) -> None:
         self.tries = 0

@@ -366,6 +366,24 @@ def test_an_executor_that_dies_before_it_has_an_instance_costs_nothing() -> None
     assert not died(stage)
 
 
+def test_an_executor_that_is_worn_before_it_has_an_instance_makes_place_for_another() -> None:
+    stage = Stage(executors=2)
+    actor = open_actor(stage)
+    stage.open(2)
+    stage.submit(1, alias=2)
+    stage.submit(2, needs=(0, 2, 0))
+    stage.ready(3)
+    first = place(actor)
+
+    stage.executor(first).worn = True  # what it served before has not gone in order
+    stage.broker.fed[FIRST + first - 1] = stage.executor(first)
+    stage.turn()
+
+    assert exits(stage) == [first]
+    assert place(actor) != first
+    assert not died(stage)
+
+
 def test_an_actor_that_lived_with_a_worker_dies_with_it() -> None:
     stage = Stage(executors=1)
     open_actor(stage)
