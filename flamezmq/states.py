@@ -12,6 +12,7 @@ class SessionState(IntEnum):
     OPEN = 0
     CLOSED = 1
     SUSPENDED = 2
+    DRAINING = 3
 
 
 class TaskState(IntEnum):
@@ -38,9 +39,11 @@ class NodeState(IntEnum):
 
 
 SESSION_MOVES: dict[SessionState, tuple[SessionState, ...]] = {
-    SessionState.OPEN: (SessionState.SUSPENDED, SessionState.CLOSED),
+    SessionState.OPEN: (SessionState.SUSPENDED, SessionState.DRAINING, SessionState.CLOSED),
     # Its tasks wait, and what runs ends.
-    SessionState.SUSPENDED: (SessionState.OPEN, SessionState.CLOSED),
+    SessionState.SUSPENDED: (SessionState.OPEN, SessionState.DRAINING, SessionState.CLOSED),
+    # It takes nothing more, and is closed when what it has has ended.
+    SessionState.DRAINING: (SessionState.SUSPENDED, SessionState.CLOSED),
     SessionState.CLOSED: (),
 }
 

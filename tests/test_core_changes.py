@@ -1,9 +1,11 @@
-"""Sessions that are changed while they run: suspended and resumed."""
+"""Sessions that are changed while they run: suspended, resumed, drained."""
 
 from __future__ import annotations
 
+from flamezmq.core import caller
 from flamezmq.states import SessionState
 from flamezmq.wire import messages as m
+from tests.core_calls import calls_with, link_up, tell
 from tests.core_stage import CLIENT, FIRST, OTHER, Stage
 
 BOSS = "flmctl (pid 7, boss@here)"
@@ -155,3 +157,113 @@ def test_a_suspended_actor_keeps_its_process_and_goes_on_in_order() -> None:
     assert stage.holds() == [0]
     change(stage, suspended=False)
     assert stage.held()[0][0] == (2, 1)
+
+
+# --- drained
+
+
+def test_a_session_is_closed_when_what_it_has_has_ended() -> None:
+    stage = Stage(executors=1)
+    session = stage.open(forward_output=False)
+    stage.submit(2)
+
+    outcome, text = change(stage, drain=True)
+    assert (outcome, text) == (
+        0,
+        "session s1 takes no more tasks, and is closed when those that it has have ended: 2",
+    )
+    assert stage.heard(CLIENT, m.ClosedBy) == [m.ClosedBy(1, BOSS, True)]
+    stage.submit(1)  # it was on its way
+    stage.say(CLIENT, m.Close(1, True))
+    assert not session.closed
+    while stage.holds() != [0]:
+        stage.finish(1, 1.0)
+
+    assert (session.closed, session.ending, session.succeed) == (True, f"closed by {BOSS}", 3)
+    assert stage.heard(CLIENT, m.Closed) == [m.Closed(1)]
+    assert not stage.broker.drained
+
+
+def test_nothing_is_closed_before_the_client_has_said_that_nothing_more_comes() -> None:
+    stage = Stage()
+    session = stage.open(forward_output=False)
+    change(stage, drain=True)
+    stage.wait(10.0)
+    assert not session.closed
+
+    stage.say(CLIENT, m.Close(1, True))
+    assert session.closed
+
+
+def test_what_waits_to_run_again_or_for_others_is_waited_for() -> None:
+    stage = Stage(executors=1)
+    session = stage.open(forward_output=False)
+    stage.submit(1, retries=1)
+    stage.submit(1, function=2, needs=(0, 1, 0))
+    change(stage, drain=True)
+    stage.say(CLIENT, m.Close(1, True))
+    stage.retry(1, 1.0)
+    assert (session.closed, stage.holds()) == (False, [0])
+    stage.wait(1.5)
+    stage.finish(1, outputs=[b"value"])
+    assert not session.closed
+    stage.finish(1)
+    assert session.closed
+
+
+def test_that_it_drains_is_seen_and_it_can_still_be_closed_at_once() -> None:
+    stage = Stage(executors=1)
+    session = stage.open(forward_output=False)
+    stage.submit(2)
+    change(stage, drain=True)
+    stage.say(CLIENT, m.Close(1, True))
+    stage.say(OTHER, m.Ask(1, 0))
+    (answer,) = stage.heard(OTHER, m.Answer)
+    assert answer.sessions[0].state == SessionState.DRAINING
+    assert change(stage, drain=True) == (1, f"session s1 is being closed already, by {BOSS}")
+
+    stage.say(OTHER, m.CloseSession(2, "s1", "another boss"))
+    assert session.ending == "closed by another boss"
+    assert not stage.broker.drained
+
+
+def test_who_drains_what_is_suspended_is_told_so() -> None:
+    stage = Stage()
+    stage.open()
+    change(stage, suspended=True)
+    assert change(stage, drain=True)[1].endswith(
+        f"; it is suspended, by {BOSS}: resume it, or they never end"
+    )
+
+
+def test_actors_and_sessions_of_tasks_are_not_drained() -> None:
+    stage = Stage()
+    stage.open(initializer=b"make", restarts=0)
+    stage.open(2, within="token/1")
+    assert change(stage, drain=True) == (1, "session s1 is that of an actor: it can be closed, not drained")
+    assert change(stage, "s2", drain=True) == (
+        1,
+        "session s2 is that of a task: it can be closed, not drained",
+    )
+
+
+def test_a_client_that_nobody_asked_to_drain_closes_at_once() -> None:
+    stage = Stage()
+    session = stage.open(forward_output=False)
+    stage.submit(1)
+    stage.say(CLIENT, m.Close(1, True))
+    assert session.closed
+
+
+def test_futures_of_a_session_that_drains_end_as_ever_and_those_that_came_too_late_are_cancelled() -> None:
+    calls, futures = calls_with([b"a", b"b"])
+    calls.stage(link_up(), 1, tell)
+    calls.on_closed_by(m.ClosedBy(1, BOSS, True), tell)
+    assert not calls.closed
+    assert [future.outcome[0] for future in futures] == [caller.PENDING] * 2
+
+    calls.on_drained(tell)
+    why = f"session s is being closed by {BOSS}: what was submitted runs, and nothing more is taken"
+    assert [future.outcome for future in futures] == [(caller.CANCELLED, caller.ERROR, why)] * 2
+    assert calls.closed
+    calls.check()

@@ -1,4 +1,4 @@
-"""flmctl suspend, resume and events, and the same from the session's own program."""
+"""flmctl suspend, resume, close --drain and events, and the same from the session's own program."""
 
 from __future__ import annotations
 
@@ -114,6 +114,41 @@ def test_a_suspended_session_can_be_closed(session: flm.Session) -> None:
     session.close(cancel=True)
 
     assert future.cancelled()
+
+
+# --- close --drain
+
+
+def test_a_session_that_drains_takes_nothing_more_and_ends_what_it_has(
+    ask: Callable[..., str], client: flm.Client, tmp_path: Path
+) -> None:
+    session = client.session("drained")
+    futures = [session.submit(wait_for, tmp_path / "go") for _ in range(10)]
+    until(lambda: session.status().running == 2)
+
+    assert ask("close", "--drain", session.id).endswith("is closed when those that it has have ended: 10\n")
+    until(lambda: session._calls.draining)  # its client hears of it a moment later
+    with pytest.raises(flm.ClientClosed, match=r"being closed by flmctl .* is taken; open a new one"):
+        session.submit(abs, 1)
+    assert state_of(ask, session) == "Draining"
+    with pytest.raises(flm.ClientClosed, match="being closed by flmctl"):
+        session.map(abs, range(10)).__next__()
+
+    (tmp_path / "go").write_text("gone")
+    assert {future.result(LIMIT_SECONDS) for future in futures} == {"gone"}
+    until(lambda: state_of(ask, session) == "Closed")
+    assert json.loads(ask("view", session.id, "-o", "json"))["ending"].startswith("closed by flmctl")
+    kinds = [event.kind for event in session.events()]
+    assert (kinds.count("draining"), kinds[-1]) == (1, "closed")
+    session.close()
+    with pytest.raises(flm.ClientClosed):
+        session.submit(abs, 1)
+
+
+def test_an_idle_session_drains_at_once(ask: Callable[..., str], client: flm.Client) -> None:
+    with client.session("idle") as session:
+        ask("close", "--drain", session.id)
+        until(lambda: state_of(ask, session) == "Closed")
 
 
 # --- events

@@ -13,16 +13,20 @@ from flamezmq.cli.ctl_output import output_option
 
 @click.command("close")
 @click.argument("session", shell_complete=session_ids)
+@click.option("--drain", is_flag=True, help="Cancel nothing: close it when the tasks that it has have ended.")
 @output_option
 @address_option
-def close_command(session: str, output: str, address: str | None) -> None:
+def close_command(session: str, drain: bool, output: str, address: str | None) -> None:
     """Close a session: what waits is cancelled, what runs is interrupted.
 
     What goes on for another second is killed with its executor.  Its client is told, and so are its
     futures: they are cancelled, with the reason.
     """
     with connect(address) as controller:
-        done, text = controller.close_session(session, by())
+        if drain:
+            done, text = controller.change_session(session, by(), drain=True)
+        else:
+            done, text = controller.close_session(session, by())
     _tell(done, text, output)
 
 

@@ -22,7 +22,11 @@ from flamezmq.cli.ctl_output import (
 #: Flame's columns, and more when there is room.
 SESSIONS: tuple[Column, ...] = (
     Column("ID", "id", "its id, as `session.id` says it"),
-    Column("State", "state", "Open, Suspended (its tasks wait until it is resumed) or Closed"),
+    Column(
+        "State",
+        "state",
+        "Open, Suspended (its tasks wait), Draining (to be closed when its tasks have ended) or Closed",
+    ),
     Column("App", "app", "its application, else the name that it was opened with"),
     Column("Slots", "slots", "executors that serve it now", right=True),
     Column(

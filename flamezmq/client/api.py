@@ -16,7 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flamezmq import config
-from flamezmq.client import arguments, inquiry, roll, stream, surroundings, terms
+from flamezmq.client import arguments, inquiry, roll, steering, stream, surroundings, terms
 from flamezmq.client.applications import ApplicationsOfClient
 from flamezmq.client.defaults import Defaults
 from flamezmq.client.errands import Errands
@@ -491,6 +491,8 @@ class Client(ApplicationsOfClient):
             self._dirty.pop(alias, None)
             if calls.outbox:  # a submit came in between
                 self._dirty[alias] = calls
+            elif calls.draining:
+                steering.say_drained(self, calls)
         return moved
 
     def _drive(self, done: Callable[[], bool], deadline: float | None) -> bool:
@@ -541,17 +543,13 @@ class Client(ApplicationsOfClient):
             elif kind is m.Opened:
                 calls.opened, calls.error = not message.error, message.error
             elif kind is m.ClosedBy:
-                calls.on_closed_by(message, self._on_end)
+                steering.on_closed_by(self, calls, message)
             elif kind is m.Broken:
                 from flamezmq.client.broken import on_broken
 
                 on_broken(self, calls, message)
             elif kind is m.Closed:
-                if calls.unfinished:  # nobody has asked for it: an odd router
-                    calls.cancel_all(self._on_end, f"session {calls.id} was closed by the router")
-                if calls.closed:  # not by us: now all that its tasks have printed is here
-                    self._forget(calls.alias)
-                calls.closed = True
+                steering.on_closed(self, calls)
         if kind is m.Output:
             self._errands.add(self._show, message)
 

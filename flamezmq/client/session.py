@@ -94,8 +94,8 @@ class Session(Steering):
         bad task fails alone.  A few microseconds; it blocks while the client has 1,048,576
         unfinished tasks, or about a gigabyte of the session's arguments waits to be sent.
         """
-        client = self._client
-        if client._closed or self._calls.closed or client._line.lost is not None:
+        client, calls = self._client, self._calls
+        if client._closed or calls.closed or calls.draining or client._line.lost is not None:
             self._refuse()
         future = Future(self)
         try:
@@ -110,9 +110,9 @@ class Session(Steering):
         outbox = self._outbox
         outbox.append((future, function, payload))
         waiting = len(outbox)
-        if waiting == 1 or self._calls.alias not in client._dirty:
-            client._dirty[self._calls.alias] = self._calls
-            if self._calls.pending or not client._eager:
+        if waiting == 1 or calls.alias not in client._dirty:
+            client._dirty[calls.alias] = calls
+            if calls.pending or not client._eager:
                 client._pump.arm()
             else:
                 client._pump.push(look=False)  # nothing is on its way: company may never come
@@ -329,7 +329,9 @@ class Session(Steering):
         self._client._check_open()
         if self._calls.broken is not None:
             raise self._calls.broken
-        raise ClientClosed(f"{self._calls.error or f'session {self.id} is closed'}; open a new one")
+        raise ClientClosed(
+            f"{self._calls.error or self._calls.draining or f'session {self.id} is closed'}; open a new one"
+        )
 
     def _stillborn(self, future: Future, error: Unpicklable) -> Future:
         error.what += f" (a task of session {self.id})"

@@ -20,6 +20,32 @@ EVENTS, WHY = 6, 7
 BY = "its client"
 
 
+def on_closed_by(client: Client, calls: Calls, message: m.ClosedBy) -> None:
+    """Somebody else closes the session; if it is to drain, the router is told when all is there."""
+    calls.on_closed_by(message, client._on_end)
+    if message.draining:
+        client._dirty[calls.alias] = calls
+        client._pump.arm()
+
+
+def on_closed(client: Client, calls: Calls) -> None:
+    """The router has closed the session, whoever wanted it: all that its tasks have printed is here."""
+    if calls.draining and not calls.closed:
+        calls.on_drained(client._on_end)
+    elif calls.unfinished:  # nobody has asked for it: an odd router
+        calls.cancel_all(client._on_end, f"session {calls.id} was closed by the router")
+    if calls.closed:  # not by us
+        client._forget(calls.alias)
+    calls.closed = True
+
+
+def say_drained(client: Client, calls: Calls) -> None:
+    """The outbox is empty, and nothing more comes into it."""
+    if not calls.said_drained:
+        calls.said_drained = True
+        client._orders.append(m.Close(calls.alias, True))
+
+
 class Steering:
     """The part of `Session` that changes it while it runs."""
 

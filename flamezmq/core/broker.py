@@ -77,6 +77,7 @@ class Broker:
         self.spare: dict[int, Worker] = {}  # workers that have spare executors
         self.unplaced: dict[int, float] = {}  # actors that wait for an executor: since when
         self.gated: dict[int, int] = {}  # actors with a call that waits for others -> its index
+        self.drained: dict[int, Session] = {}  # sessions that end when what they have has ended
         self.delaying: dict[int, Session] = {}  # sessions with tasks that wait for their time
         self.rests: list[tuple[float, int]] = []  # a heap: when to look at an executor that rests
         self.expiring: dict[int, Session] = {}  # sessions with tasks that have deadlines
@@ -100,8 +101,8 @@ class Broker:
             m.Submit: self._on_submit,
             m.Open: self._on_open,
             m.Cancel: self._on_cancel,
-            m.Close: self._on_close,
-            m.Query: self._on_query,
+            m.Close: partial(changes.on_close, self),
+            m.Query: partial(overview.on_query, self),
             m.Supply: partial(needs.on_supply, self),
             m.Ready: self._on_ready,
             m.Begun: self._on_begun,
@@ -154,6 +155,8 @@ class Broker:
             interrupts.kill_stubborn(self, now, out)
         if self.delaying:
             retries.release_due(self, now)
+        if self.drained:
+            changes.close_drained(self, now, out)
         if now >= self.look_at:
             deaths.kill_overdue(self, now, out)
         if self.owing:
@@ -208,7 +211,7 @@ class Broker:
             raise ProtocolError("this is a client's message")
         return client
 
-    def _session(self, peer: int, alias: int) -> Session | None:
+    def session(self, peer: int, alias: int) -> Session | None:
         """The client's open session, or None when it was closed (the message came late)."""
         return self.client(peer).sessions.get(alias)
 
@@ -238,7 +241,7 @@ class Broker:
         out.append((peer, m.Opened(session.alias), []))
 
     def _on_submit(self, peer: int, message: m.Submit, frames: list[Any], now: float, out: Effects) -> None:
-        session = self._session(peer, message.session)
+        session = self.session(peer, message.session)
         if session is None:
             return
         payloads = split_payloads(message.inputs, message.parts, frames)
@@ -294,7 +297,7 @@ class Broker:
         return function
 
     def _on_cancel(self, peer: int, message: m.Cancel, _frames: list[Any], now: float, out: Effects) -> None:
-        session = self._session(peer, message.session)
+        session = self.session(peer, message.session)
         if session is None:
             return
         self.cancel(session, set(message.indices), now, out, message.running)
@@ -332,13 +335,6 @@ class Broker:
                 wanted.difference_update(held)
         return sorted(wanted)
 
-    def _on_close(self, peer: int, message: m.Close, _frames: list[Any], now: float, out: Effects) -> None:
-        session = self._session(peer, message.session)
-        if session is not None:
-            self.close_session(session, "closed by its client", now, out)
-        else:
-            out.append((peer, m.Closed(message.session), []))
-
     def close_session(self, session: Session, ending: str, now: float, out: Effects) -> None:
         """End it; its client hears `Closed` when all that its tasks have printed has been sent on."""
         self.end(session, ending, now, out)
@@ -356,6 +352,7 @@ class Broker:
         session.queued = 0
         session.queue.clear()
         session.functions.clear()
+        self.drained.pop(session.number, None)
         session.client.sessions.pop(session.alias, None)
         for executor in list(session.executors.values()):
             if executor.tasks:
@@ -380,13 +377,6 @@ class Broker:
             self.records.over(session)
             self.scheduler.remove_session(session.number)
             wear.forget(self, session)
-
-    def _on_query(self, peer: int, message: m.Query, _frames: list[Any], now: float, out: Effects) -> None:
-        s = self._session(peer, message.session)
-        if s is not None:
-            running = sum(1 for executor in s.executors.values() if executor.tasks)
-            counts = (s.waiting + s.held - running, running, s.succeed, s.failed, s.cancelled)
-            out.append((peer, m.Counts(s.alias, message.request, *counts, s.suspended), []))
 
     # --- executors
 

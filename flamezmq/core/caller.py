@@ -195,6 +195,8 @@ class Calls:
         self.forget: list[int] = []  # numbers that no new task will quote, for the router to drop
         self.opened = False
         self.closed = False
+        self.draining = ""  # why nothing more is taken, while what was submitted runs
+        self.said_drained = False
         self.broken: Exception | None = None  # with it fails what is submitted yet
         self.error = ""
         self.actor = ""
@@ -463,8 +465,20 @@ class Calls:
         self._end(list(self.pending), ERROR, why, CANCELLED, tell)
 
     def on_closed_by(self, message: m.ClosedBy, tell: Tell) -> None:
-        """Somebody else has closed the session."""
+        """Somebody else has closed the session, or wants it closed when what it has has ended."""
+        if message.draining:
+            self.draining = (
+                f"session {self.id} is being closed by {message.reason}: what was submitted runs, "
+                "and nothing more is taken"
+            )
+            return
         self.error = f"session {self.id} was closed by {message.reason}"
+        self.closed = True
+        self.cancel_all(tell, self.error)
+
+    def on_drained(self, tell: Tell) -> None:
+        """It is closed, and what it had has ended; but for what was submitted when it was too late."""
+        self.error = self.draining
         self.closed = True
         self.cancel_all(tell, self.error)
 

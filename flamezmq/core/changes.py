@@ -1,10 +1,14 @@
-"""Changes: sessions that are suspended and resumed.
+"""Changes: sessions that are suspended and resumed, and those that are drained.
 
 Of a suspended session nothing is handed out.  What runs ends; what executors hold
 and have not begun is asked back, and then they serve others.  All else goes on:
 tasks come in and are queued, results go out, deaths and retries are seen to.
 What the tasks of its tasks need is handed out as ever, or those that run
 could not end.
+
+A session is drained together with its client.  That is told, takes nothing more, and
+says when all that was submitted is with the router; when that has ended the session is
+closed.  So nothing that `submit` has taken is lost on the way.
 
 Functions over the broker's state; same rules.
 """
@@ -19,6 +23,19 @@ from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
+
+
+def on_close(
+    broker: Broker, peer: int, message: m.Close, _frames: list[Any], now: float, out: Effects
+) -> None:
+    """Its client closes the session; at once, or when what it has has ended."""
+    session = broker.session(peer, message.session)
+    if session is None:
+        out.append((peer, m.Closed(message.session), []))
+    elif message.drained and session.draining:
+        broker.drained[session.number] = session
+    else:
+        broker.close_session(session, "closed by its client", now, out)
 
 
 def on_change_session(
@@ -39,6 +56,8 @@ def _change(
     by = message.by[: control.MOST_CHARACTERS]
     if session.closed:
         return control.NOT_DONE, f"session {session.id} is closed already"
+    if message.drain:
+        return _drain(session, by, now, out)
     if message.suspended is None:
         return control.NOT_DONE, f"nothing was to be changed in session {session.id}"
     if message.suspended:
@@ -50,6 +69,31 @@ def _change(
         return control.NOT_DONE, f"session {session.id} is not suspended"
     resume(broker, session, by, now)
     return control.DONE, f"session {session.id} is resumed; tasks that wait: {session.waiting:,}"
+
+
+def _drain(session: Session, by: str, now: float, out: Effects) -> tuple[int, str]:
+    if session.draining:
+        return control.NOT_DONE, f"session {session.id} is being closed already, by {session.draining}"
+    if session.actor or session.spec.within:
+        whose = "an actor" if session.actor else "a task"
+        return control.NOT_DONE, f"session {session.id} is that of {whose}: it can be closed, not drained"
+    session.draining = by or "somebody"
+    events.note(session, events.DRAINING, now, f"by {session.draining}")
+    out.append((session.client.peer, m.ClosedBy(session.alias, session.draining, True), []))
+    left = session.waiting + session.held
+    text = (
+        f"session {session.id} takes no more tasks, and is closed when those that it has have ended: {left:,}"
+    )
+    if session.suspended:
+        text += f"; it is suspended, by {session.suspended}: resume it, or they never end"
+    return control.DONE, text
+
+
+def close_drained(broker: Broker, now: float, out: Effects) -> None:
+    """Those of which nothing is left, and nothing comes any more."""
+    for session in list(broker.drained.values()):
+        if not session.waiting and not session.held:
+            broker.close_session(session, f"closed by {session.draining}", now, out)
 
 
 def suspend(broker: Broker, session: Session, by: str, now: float, out: Effects) -> None:

@@ -41,6 +41,7 @@ HELD_BACK = "held back"
 GOES_ON = "goes on"
 SUSPENDED = "suspended"
 RESUMED = "resumed"
+DRAINING = "draining"
 CLOSED = "closed"
 #: What may happen often.
 _MERGED = frozenset((DIED, LOST, RETRIED, TIMED_OUT, LATE, BIND_FAILED, UNBIND_FAILED))

@@ -108,6 +108,7 @@ class Session:
     )  # see control
     suspended: str = ""  # by whom; nothing is handed out (core/changes.py)
     suspended_at: float = 0.0
+    draining: str = ""  # by whom; it is closed when nothing of it is left (core/changes.py)
     events: Events | None = None  # what has happened (core/events.py)
     labels: dict[int, str] = field(default_factory=dict)  # the router's numbers of functions -> their names
     recent: deque[Any] = field(default_factory=lambda: deque(maxlen=RECENT_MESSAGES))  # what ended of late

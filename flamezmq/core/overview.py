@@ -48,6 +48,17 @@ def on_ask(broker: Broker, peer: int, message: m.Ask, _frames: list[Any], now: f
     out.append((peer, _ANSWERS[message.kind](broker, message, now), []))
 
 
+def on_query(
+    broker: Broker, peer: int, message: m.Query, _frames: list[Any], _now: float, out: Effects
+) -> None:
+    """Count the tasks of a client's session."""
+    s = broker.session(peer, message.session)
+    if s is not None:
+        running = _running(s)
+        counts = (s.waiting + s.held - running, running, s.succeed, s.failed, s.cancelled)
+        out.append((peer, m.Counts(s.alias, message.request, *counts, s.suspended), []))
+
+
 def _page(rows: Iterator[T], limit: int) -> tuple[list[T], int]:
     """The first rows, and how many follow."""
     page = list(islice(rows, max(0, min(limit, MOST_ROWS))))
@@ -87,7 +98,9 @@ def _running(session: Session) -> int:
 def _session_state(s: Session) -> SessionState:
     if s.closed:
         return SessionState.CLOSED
-    return SessionState.SUSPENDED if s.suspended else SessionState.OPEN
+    if s.suspended:
+        return SessionState.SUSPENDED
+    return SessionState.DRAINING if s.draining else SessionState.OPEN
 
 
 def _session_row(s: Session, now: float) -> m.SessionRow:

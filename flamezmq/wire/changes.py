@@ -10,9 +10,11 @@ class ChangeSession(msgspec.Struct, tag=17, array_like=True):
 
     by         who wants it, for people
     suspended  nothing of it is handed out any more, or again; nil: that stays as it is
+    drain      it takes nothing more, and is closed when what it has has ended
     """
 
     request: int
     session: str
     by: str
     suspended: bool | None = None
+    drain: bool = False

@@ -280,9 +280,13 @@ class Close(msgspec.Struct, tag=4, array_like=True):
     """Close the session: what waits or can be taken back is cancelled.
 
     Answered by `Closed`, after all that its tasks have printed.
+
+    drained  somebody wanted that (`ClosedBy` with `draining`), and nothing more comes: cancel nothing,
+             and close it when what it has has ended
     """
 
     session: int
+    drained: bool = False
 
 
 class Query(msgspec.Struct, tag=5, array_like=True):

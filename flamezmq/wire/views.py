@@ -342,8 +342,10 @@ class Done(msgspec.Struct, tag=31, array_like=True):
 class ClosedBy(msgspec.Struct, tag=32, array_like=True):
     """The client's session is closed by somebody else; `Closed` follows, as after `Close`.
 
-    reason  who did it
+    reason    who did it
+    draining  not yet: submit nothing more, and say `Close` with `drained` behind what was submitted
     """
 
     session: int
     reason: str
+    draining: bool = False

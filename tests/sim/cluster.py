@@ -377,6 +377,9 @@ class Cluster:
 
     def check_tasks(self) -> None:
         for session in self.sessions:
+            assert session.calls.closed or not session.drained or session.user.gone, (
+                f"{session.id} is not closed"
+            )
             for future in session.futures:
                 self._check_future(session, future)
             if session.actor:

@@ -64,6 +64,7 @@ class SimSession:
         self.visited: dict[int, None] = {}  # indices that a visitor wanted to have cancelled
         self.closing = False
         self.restarts = -1  # of an actor
+        self.drained = False  # a visitor has it closed when what was submitted has ended
         self.poison = self.needy = 0.0
         self.buffers = False
 
@@ -217,6 +218,11 @@ class SimUser:
                     if room <= 0 or not calls.stage(self.dialler.link, room, session.tell, self.world.now):
                         break
                     moved = True
+        for session in self.sessions.values():
+            calls = session.calls
+            if calls.draining and not (calls.outbox or calls.said_drained or session.closing):
+                calls.said_drained = True
+                self.dialler.enqueue(m.Close(calls.alias, True))
         self.dialler.flush()
 
     def cancel(self, session: SimSession, futures: list[Future], running: bool) -> None:
@@ -336,9 +342,12 @@ class SimUser:
             calls.broken, calls.closed = RuntimeError(message.text), True
             calls.fail_all(calls.broken, session.tell)
         elif kind is m.ClosedBy:
-            session.closing, session.left = True, 0
+            session.left = 0
+            session.drained = session.drained or message.draining
+            session.closing = session.closing or not message.draining
             calls.on_closed_by(message, session.tell)
         elif kind is m.Closed:
+            assert session.closing or not calls.unfinished, "closed before it was drained"
             calls.closed = True
         elif kind is m.Begun:
             future = calls.pending.get(message.index)

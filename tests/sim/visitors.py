@@ -42,12 +42,14 @@ class SimVisitor:
         session = random.choice(sessions) if sessions else None
         name = session.id if session is not None else "nobody"
         looks = (SESSIONS, EXECUTORS, NODES, TASKS, TASKS, LOGS, EVENTS, WHY, WHY)
-        kind = random.choice((*looks, "cancel", "cancel", "close", "suspend", "suspend", "resume"))
+        kind = random.choice((*looks, "cancel", "cancel", "close", "suspend", "suspend", "resume", "drain"))
         message: Any
         if kind == "close" and random.random() < 0.3:
             message = m.CloseSession(self._last, name, "a visitor")
         elif kind in ("suspend", "resume"):
             message = m.ChangeSession(self._last, name, "a visitor", suspended=kind == "suspend")
+        elif kind == "drain":
+            message = m.ChangeSession(self._last, name, "a visitor", drain=random.random() < 0.3)
         elif isinstance(kind, str):
             futures = session.futures if session is not None else []
             index = random.randrange(len(futures) + 1)
