@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MOST_ON_WAY = 4096
 #: Those, and those that have ended and wait for their turn.
 MOST_HELD = 1 << 16
+#: Characters of the commands of all these, above which no more input is taken.
+MOST_INPUT = 64 << 20
 #: After so long without a first result one may ask whether the cluster has a worker.
 PATIENCE_SECONDS = 10.0
 _TICK_SECONDS = 0.1
@@ -63,6 +65,7 @@ class Run:
         self._plan, self._report = plan, report
         self._spool = Spool()
         self._number = 0
+        self._input = 0  # characters, of tasks that were not shown yet
         self._on_way: dict[Task, Future] = {}
         self._held: dict[int, Task] = {}  # ended, but not shown: by number
         self._next = 1  # to be shown
@@ -111,12 +114,14 @@ class Run:
             if values is not None:
                 self._number += 1
                 job = self._work.template.fill(self._number, values)
-                self._send(Task(self._number, values, self._work.spell(job)), job)
+                task = Task(self._number, values, self._work.spell(job))
+                self._input += len(task.command)
+                self._send(task, job)
 
     @property
     def _has_room(self) -> bool:
         on_way = len(self._on_way)
-        return on_way < MOST_ON_WAY and on_way + len(self._held) < MOST_HELD
+        return on_way < MOST_ON_WAY and on_way + len(self._held) < MOST_HELD and self._input < MOST_INPUT
 
     def _send(self, task: Task, job: Job) -> None:
         future = self._on_way[task] = self._work.submit(self._session, task.number, job)
@@ -222,6 +227,7 @@ class Run:
             self._show(due)
 
     def _show(self, task: Task) -> None:
+        self._input -= len(task.command)
         if task.kept is not None:
             self._report.show(task, *self._spool.get(task.kept))
             task.kept = None
