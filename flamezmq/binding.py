@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from flamezmq import page, shims, streams
+from flamezmq import page, running, shims, streams
 from flamezmq.serialize.failures import words_of
 from flamezmq.serialize.initializer import Assigned
 from flamezmq.shims.base import Shim
@@ -96,7 +96,8 @@ class Bindings:
             self._grace = application.grace
             self._shim.start()
         name = f"{self._executor.config.node}/{self._executor.config.number}"
-        ctx = Context(application.name, bind.id, name, service.common_data, self._executor.who)
+        who = self._executor.who
+        ctx = Context(application.name, bind.id, name, service.common_data, who, _publish)
         self._shim.enter(ctx)
         Bound.shim, Bound.ctx = self._shim, ctx
 
@@ -155,6 +156,10 @@ class Bindings:
                     shim.stop()
                 except Exception:
                     traceback.print_exc()  # whatever is left of it ends with this process's group
+
+
+def _publish(value: object) -> None:
+    running.current().publish(value)
 
 
 @contextmanager

@@ -191,6 +191,34 @@ def test_hooks_are_called_once_for_each_bind_while_executors_are_killed(diary: P
         assert hooks == whole or (pid in killed and hooks == [*whole, "enter"]), f"{pid}: {hooks}"
 
 
+class Counting:
+    def on_task_invoke(self, ctx: flm.Context, n: int) -> Iterator[int]:
+        for number in range(n):
+            ctx.publish(number)
+            yield number
+
+
+def test_a_service_streams_what_it_yields_and_publishes_how_far_it_is(cluster: flm.Client) -> None:
+    register(cluster, Counting, "counting")
+    with service_session(cluster, app="counting") as session:
+        with session.stream(5) as values:
+            assert list(values) == [0, 1, 2, 3, 4]
+
+
+class Telling:
+    def on_task_invoke(self, ctx: flm.Context, text: str) -> str:
+        ctx.publish(text)
+        return text
+
+
+def test_what_a_service_publishes_comes_out_of_the_future(cluster: flm.Client) -> None:
+    register(cluster, Telling, "telling")
+    with service_session(cluster, app="telling") as session:
+        future = session.submit("half done")
+        assert future.result(LIMIT_SECONDS) == "half done"
+        until(lambda: future.last_published == "half done", "it was published")
+
+
 # --- hooks that fail
 
 

@@ -9,6 +9,7 @@ from flamezmq.client.application import MOST_GRACE_SECONDS
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.session import Session
+from flamezmq.client.stream import Stream
 from flamezmq.optioned import options
 from flamezmq.shims.calls import invoke
 
@@ -55,3 +56,10 @@ class ServiceSession(Session):
         return super().map(
             self.call, *iterables, ordered=ordered, chunksize=chunksize, timeout=timeout, progress=progress
         )
+
+    def stream(self, /, *args: Any, replay: bool = False, **kwargs: Any) -> Stream:
+        """The values that the service yields for this input, as they come.
+
+        As `Session.stream`, which explains `replay`, without a function.
+        """
+        return super().stream(self.call, *args, replay=replay, **kwargs)

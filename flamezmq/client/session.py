@@ -219,7 +219,7 @@ class Session(Steering):
                 "a task can't read another task's stream, for it may have to run that itself, in place; "
                 "iterate over the generator itself, or stream from the main program"
             )
-        future = self.submit(Streamed(fn, replay), *args, **kwargs)
+        future = self._submit(Streamed(fn, replay), *args, **kwargs)
         if self._streams is None:
             self._streams = WeakSet()
         self._streams.add(future)

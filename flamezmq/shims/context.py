@@ -28,10 +28,11 @@ class Context:
         executor_id: str,
         common_data: bytes = b"",
         who: Callable[[], tuple[str, int]] = lambda: ("", 1),
+        publish: Callable[[object], None] = lambda value: None,
     ) -> None:
         self.application, self.session_id, self.executor_id = application, session_id, executor_id
         self.node = executor_id.rpartition("/")[0]
-        self._pickled, self._who = common_data, who
+        self._pickled, self._who, self._publish = common_data, who, publish
 
     @property
     def task_id(self) -> str:
@@ -42,6 +43,13 @@ class Context:
     def attempt(self) -> int:
         """Of the task that runs: 1, or more when it was started again."""
         return self._who()[1]
+
+    def publish(self, value: object) -> None:
+        """Show `value` to whoever waits for the task that runs: progress, or a part of its result.
+
+        As `flm.current().publish`, which explains it.  Raises NoTask outside of `on_task_invoke`.
+        """
+        self._publish(value)
 
     @cached_property
     def common_data(self) -> Any:
