@@ -262,3 +262,22 @@ def test_calls_of_an_actor_wait_for_its_process_or_behind_others_there() -> None
     stage.ready(1)
     stage.wait(0.01)
     assert words(stage, 0).startswith("task s1/0 runs on executor node/1")
+
+
+def test_a_call_says_which_one_holds_it_back() -> None:
+    stage = Stage(executors=2)
+    stage.open(initializer=b"make", restarts=0, max_retries=0)
+    stage.open(2)
+    stage.submit(1, alias=2)
+    stage.submit(3, needs=(0, 2, 0))
+    assert words(stage, 2).endswith(
+        "Its actor's calls keep their order; call 0, before it, waits for values of others."
+    )
+
+
+def test_an_actor_that_is_one_too_many_says_so() -> None:
+    stage = Stage(executors=3, actors_per_worker=1)
+    for alias in (1, 2):
+        stage.open(alias, initializer=b"make", restarts=0, max_retries=0)
+        stage.submit(1, alias=alias)
+    assert "as many live as may, 1 for each of 1 node." in words(stage, 0, "s2")

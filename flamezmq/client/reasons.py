@@ -156,6 +156,13 @@ def _cause(why: m.Why) -> str:
         return f"{why.free} {are} free, but had other programs' modules loaded; fresh ones are on their way."
     if why.cause == "actor is busy":
         return "Its actor does one call after the other, and is busy."
+    if why.cause == "actor waits":
+        return (
+            f"Its actor's calls keep their order; call {why.current}, before it, waits for values of others."
+        )
+    if why.cause == "too many actors":
+        most = f"{why.limit} for each of {_many(why.workers, 'node')}"
+        return f"Its actor has no process: as many live as may, {most}. Close those that are not needed."
     if why.cause == "actor starts":
         return "Its actor has no process: it gets the next one that is free."
     if why.cause == "now":

@@ -11,6 +11,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from flamezmq.core import actors
 from flamezmq.core.blocked import Blocked, Key
 from flamezmq.core.control import cancelled_by
 from flamezmq.core.dispatch import may_have, suits
@@ -166,13 +167,24 @@ def _cause(broker: Broker, session: Session, why: m.Why, now: float) -> None:
     elif broker.draining:
         why.cause = "router stops"
     elif session.actor:
-        why.cause = "actor is busy" if session.executors else "actor starts"
+        _actor(broker, session, why)
     elif not why.executors:
         _no_executors(broker, why, now)
     elif why.limit and why.have >= why.limit:
         why.cause = "limit"
     else:
         _share(broker, session, why)
+
+
+def _actor(broker: Broker, session: Session, why: m.Why) -> None:
+    if session.blocked and session.queue and session.queue[0].start > actors.gate(session):
+        why.cause, why.current = "actor waits", actors.gate(session)
+    elif session.executors:
+        why.cause = "actor is busy"
+    elif actors.has_room(broker):
+        why.cause = "actor starts"
+    else:
+        why.cause, why.limit = "too many actors", broker.limits.actors_per_worker
 
 
 def _no_executors(broker: Broker, why: m.Why, now: float) -> None:

@@ -239,7 +239,8 @@ class Why(msgspec.Struct, array_like=True):
                  "held back" (the client does not take its results), "router stops", "no workers",
                  "no executors", "executors die", "limit" (it has as many as it may), "all" (it has all),
                  "share" (others have the rest), "unsuitable" (the free ones have served other programs, and
-                 are being replaced), "now" (an executor is about to get it), "actor is busy", "actor starts"
+                 are being replaced), "now" (an executor is about to get it), "actor is busy", "actor starts",
+                 "actor waits" (call `current`, before it, lacks values), "too many actors" (`limit` a node)
     by           who has suspended, cancelled or closed it; how executors die
     cause_since  seconds since that is so, -1: unknown
     have         executors that serve the session
