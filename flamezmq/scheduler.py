@@ -25,29 +25,19 @@ logarithms, on that of sessions.  The same calls give the same moves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
+from flamezmq import scheduler_check
 from flamezmq.fairness import QUANTUM_SECONDS as QUANTUM_SECONDS
 from flamezmq.fairness import Group, fair_at, reweigh
+from flamezmq.rooms import Rooms
 from flamezmq.shares import NO_LIMIT, Share, Tree
+from flamezmq.shares import Moves as Moves
 
+#: Where no room could be made for a session with a request, it is tried again after so long.
+RETRY_SECONDS = 0.05
 #: When nobody has waited for so long, it is forgotten who has used how much.
 FORGET_SECONDS = 1.0
-
-
-@dataclass(slots=True)
-class Moves:
-    """What is to be done, as (executor, session) or executors.
-
-    assign   free executors serve these sessions from now on
-    replace  free executors that suit no session that waits are to end; the session waits for a fresh one
-    reclaim  executors are to run dry, and then be released
-    """
-
-    assign: list[tuple[int, int]] = field(default_factory=list)
-    replace: list[tuple[int, int]] = field(default_factory=list)
-    reclaim: list[int] = field(default_factory=list)
 
 
 def _always(_executor: int, _session: int) -> bool:
@@ -75,6 +65,9 @@ class Scheduler:
         self._unclaimed: dict[int, None] = {}  # executors that are given back, and nobody waits for them yet
         self._active = 0  # sessions that ask for any
         self._tree = Tree()
+        self._rooms = Rooms()
+        self._stuck: dict[Share, None] = {}  # sessions for which no room could be made
+        self._retry_at = 0.0
         self._stale: dict[Share, None] = {}  # sessions that have changed since they were last ranked
         self._contended = False  # sessions wait for each other: what they use is counted
         self._seen = 0.0  # the latest time that was said
@@ -91,16 +84,21 @@ class Scheduler:
         minimum: int = 0,
         tenant: str = "",
         priority: int = 0,
+        request: Mapping[str, float] | None = None,
     ) -> None:
         """A new session.
 
         weight: of its share, among the sessions of its tenant with the same priority
         limit: of executors that serve it at a time; 0: none
         minimum: executors that it has as long as it is open; no more than the limit counts
+        request: what each of its executors needs of its node (see `resources.py`)
         """
-        share = Share(session, weight, limit=limit or NO_LIMIT)
+        share = Share(session, weight, limit=limit or NO_LIMIT, request=dict(request or {}))
         share.minimum = min(minimum, share.limit)
         self._shares[session] = share
+        if share.request:
+            self._rooms.demanding += 1
+            self._rooms.assess(share)
         self._tree.join(share, tenant, priority)
         self._note(share)
 
@@ -111,6 +109,8 @@ class Scheduler:
         share.suspended = True  # it wants nothing more
         self._note(share)
         del self._shares[session]
+        self._rooms.demanding -= bool(share.request)
+        self._stuck.pop(share, None)
         for executor in share.warm:
             self._free[executor] = 0
         for executor in share.coming:
@@ -147,21 +147,34 @@ class Scheduler:
         if priority is not None:
             tenant = self._tree.leave(share)
             self._tree.join(share, tenant, priority)
-        self._note(share)
-        self._stale[share] = None
+        self._changed(share)
 
-    def suspend(self, session: int) -> None:
-        """It gets nothing until `unsuspend`; what it has is reclaimed."""
-        self._shares[session].suspended = True
-        self._note(self._shares[session])
-        self._stale[self._shares[session]] = None
+    def suspend(self, session: int, suspended: bool = True) -> None:
+        """It gets nothing as long as it is suspended; what it has is reclaimed."""
+        self._shares[session].suspended = suspended
+        self._changed(self._shares[session])
 
-    def unsuspend(self, session: int) -> None:
-        self._shares[session].suspended = False
-        self._note(self._shares[session])
-        self._stale[self._shares[session]] = None
+    def add_node(self, node: str, has: Mapping[str, float], executors: int) -> None:
+        """A node has come, or has another size now: what it has, and how many executors share that."""
+        self._rooms.add_node(node, has, executors)
+        self._assess()
 
-    def add_executor(self, executor: int) -> None:
+    def remove_node(self, node: str) -> None:
+        """It is gone, and so are its executors, or will be."""
+        self._rooms.remove_node(node)
+        self._assess()
+
+    def _assess(self) -> None:
+        if self._rooms.demanding:
+            for share in self._shares.values():
+                if share.request:
+                    self._rooms.assess(share)
+                    self._changed(share)
+
+    def add_executor(self, executor: int, node: str = "") -> None:
+        """A new one is here, and free."""
+        if node:
+            self._rooms.add_executor(executor, node)
         self._free[executor] = 0
         if self._ended:
             self._came(next(iter(self._ended)))
@@ -185,6 +198,7 @@ class Scheduler:
         """The executor is gone, whatever it did."""
         if executor in self._serves:
             self.release(executor, now)
+        self._rooms.remove_executor(executor)
         if executor in self._free:
             self._unwarm(executor)
         elif executor in self._ending:
@@ -202,6 +216,7 @@ class Scheduler:
         if executor in self._promises:
             self._kept[executor] = None
         del share.have[executor]
+        self._rooms.give_back(executor, share)
         share.leaving.pop(executor, None)
         share.resting.pop(executor, None)
         self._free[executor] = session
@@ -284,9 +299,14 @@ class Scheduler:
         self._tick(now)
         if self._over:
             self._cut(moves)
+        if self._stuck and (self._free or now >= self._retry_at):
+            for share in self._stuck:
+                share.passed = False
+                self._stale[share] = None
+            self._stuck.clear()
         if self._free and self._hungry:
             self._hand_out(moves, now)
-        if self._hungry and not self._free and self._is_contended():
+        if self._hungry and (not self._free or self._rooms.demanding) and self._is_contended():
             if not self._contended:
                 self._contend(now)
             self._reclaim(moves, now)
@@ -297,6 +317,8 @@ class Scheduler:
     def next_turn(self) -> float | None:
         """When a session's turn ends that another waits for; None if nobody waits for time to pass."""
         group = self._tree.dues.first() if self._contended else None
+        if self._stuck:
+            return self._retry_at if group is None else min(self._retry_at, group.due)
         return None if group is None else group.due
 
     def _settle(self) -> None:
@@ -314,7 +336,7 @@ class Scheduler:
     def _note(self, share: Share) -> None:
         """What it asks for or has is another number now."""
         wanted = share.asked if share.asked > share.minimum else share.minimum
-        if share.suspended:
+        if share.suspended or share.homeless:
             wanted = 0
         if (wanted > 0) is not share.active:
             share.active = wanted > 0
@@ -332,7 +354,10 @@ class Scheduler:
                 self._relax()
         while share.promised and wanted < share.expected:
             self._renounce(share)
-        if (wanted > staying + len(share.coming) + len(share.promised)) is not share.hungry:
+        if share.gathers and wanted < share.expected:
+            self._rooms.abandon(share)
+            self._stale[share] = None
+        if (wanted > share.expected) is not share.hungry:
             self._stale[share] = None
         if self._over or staying > share.limit or share.suspended:
             self._see_surplus(share)
@@ -376,8 +401,12 @@ class Scheduler:
             if executor is not None:
                 self._give(executor, share, now)
                 moves.assign.append((executor, share.number))
-            elif share.lacking or share.promised:
-                executor = next(iter(self._free))  # the one that nobody has used for the longest
+            elif share.lacking or share.promised or (share.gathers and not share.coming):
+                # The one that nobody has used for the longest.
+                executor = next((e for e in self._free if self._fits(e, share)), None)
+                if executor is None:
+                    self._pass_over(share, passed)
+                    continue
                 if share.promised:
                     self._renounce(share)  # a fresh one comes sooner
                 self._unwarm(executor)
@@ -386,12 +415,26 @@ class Scheduler:
                 moves.replace.append((executor, share.number))
                 self._changed(share)
             else:
-                share.passed = True
-                passed.append(share)
-                self._stale[share] = None
+                self._pass_over(share, passed)
         for share in passed:
-            share.passed = False
+            share.passed = share in self._stuck
             self._stale[share] = None
+
+    def _pass_over(self, share: Share, passed: list[Share]) -> None:
+        """Nothing that is free is of use to it."""
+        share.passed = True
+        passed.append(share)
+        self._stale[share] = None
+        for executor in [executor for executor in share.promised if executor in self._kept]:
+            self._unpromise(executor)  # for whom it may be of use
+
+    def fits(self, executor: int, session: int) -> bool:
+        """Whether the executor's node has room for one of this session."""
+        return self._fits(executor, self._shares[session])
+
+    def _fits(self, executor: int, share: Share) -> bool:
+        """Whether its node has what the session's executors need."""
+        return not self._rooms.demanding or self._rooms.fits(executor, share)
 
     def _next_served(self) -> Share | None:
         """Who lacks some of its minimum, then who was promised one, then who is served worst."""
@@ -411,18 +454,22 @@ class Scheduler:
 
     def _pick(self, share: Share) -> int | None:
         """A free executor: a warm one (it served this session last), a promised one, or the latest freed."""
-        if share.warm:
-            return next(reversed(share.warm))
+        for executor in reversed(share.warm):
+            if self._fits(executor, share):
+                return executor
         session = share.number
         for executor in share.promised:
-            if executor in self._kept and self._suits(executor, session):
+            if executor in self._kept and self._suits(executor, session) and self._fits(executor, share):
                 return executor
-        return next((executor for executor in reversed(self._free) if self._suits(executor, session)), None)
+        return next(
+            (e for e in reversed(self._free) if self._suits(e, session) and self._fits(e, share)), None
+        )
 
     def _give(self, executor: int, share: Share, now: float) -> None:
         its_own = self._promises.get(executor) is share
         self._unwarm(executor)
         share.have[executor] = now
+        self._rooms.take(executor, share)
         self._serves[executor] = share.number
         if share.promised and not its_own:
             self._renounce(share)  # it has got this one instead
@@ -448,7 +495,7 @@ class Scheduler:
         self._settle()
         while self._unclaimed:  # the first ones get what is on its way already
             share = self._tree.neediest()
-            if share is None:
+            if share is None or share.request:
                 break
             self._promise(next(iter(self._unclaimed)), share)
         while self._tree.below:
@@ -456,7 +503,7 @@ class Scheduler:
             donor = self._tree.wealthiest()
             if donor is None:
                 break
-            self._move(donor, share, moves)
+            self._move(donor, share, moves, now)
         while True:
             group = self._tree.dues.first()
             if group is None or group.due > now:
@@ -483,9 +530,13 @@ class Scheduler:
                 group.due = when
                 self._tree.dues.put(group, (when, 0.0, group.number))
                 return
-            self._move(donor, share, moves)
+            self._move(donor, share, moves, now)
 
-    def _move(self, donor: Share, share: Share, moves: Moves) -> None:
+    def _move(self, donor: Share, share: Share, moves: Moves, now: float) -> None:
+        """It is the turn of `share`: an executor of `donor` is to be its next one, or room is made."""
+        if share.request:
+            self._make_room(share, moves, now)
+            return
         executor = donor.first_to_go
         moves.reclaim.append(executor)
         donor.leaving[executor] = True
@@ -493,6 +544,22 @@ class Scheduler:
         self._note(donor)
         self._tree.rank(donor)
         self._promise(executor, share)
+
+    def _make_room(self, share: Share, moves: Moves, now: float) -> None:
+        going = None if share.gathers else self._rooms.make(share, self._serves, self._shares)
+        if going is None:
+            share.passed = True
+            if not self._stuck:
+                self._retry_at = now + RETRY_SECONDS
+            self._stuck[share] = None
+        for executor in going or ():
+            moves.reclaim.append(executor)
+            donor = self._shares[self._serves[executor]]
+            donor.leaving[executor] = False  # it goes to nobody else
+            self._note(donor)
+            self._tree.rank(donor)
+        self._note(share)
+        self._tree.rank(share)
 
     def _promise(self, executor: int, share: Share) -> None:
         """It will be free soon, and this session waits for it."""
@@ -523,35 +590,9 @@ class Scheduler:
     # --- for those who look on
 
     def statistics(self) -> dict[str, int]:
-        return {
-            "sessions": len(self._shares),
-            "free": len(self._free),
-            "serving": len(self._serves),
-            "promised": len(self._promises),
-        }
+        sessions, free, serving = len(self._shares), len(self._free), len(self._serves)
+        return {"sessions": sessions, "free": free, "serving": serving}
 
     def check(self) -> None:
         """Compare every index with every other."""
-        serves = {e: s for s, share in self._shares.items() for e in share.have}
-        assert serves == self._serves
-        assert not set(serves) & set(self._free)
-        assert self._active == sum(1 for share in self._shares.values() if share.active)
-        assert not set(self._ending) & (set(serves) | set(self._free))
-        warm = {e: s for s, share in self._shares.items() for e in share.warm}
-        assert warm == {e: s for e, s in self._free.items() if s}
-        coming = {e: s for s, share in self._shares.items() for e in share.coming}
-        assert coming == {e: s for e, s in (self._ending | self._ended).items() if s}
-        promised = {e: share for share in self._shares.values() for e in share.promised}
-        assert promised == self._promises
-        soon = {e for share in self._shares.values() for e, free in share.leaving.items() if free}
-        assert soon == set(promised) - set(self._kept) | set(self._unclaimed)
-        assert set(self._kept) <= set(promised) and set(self._kept) <= set(self._free)
-        for session, share in self._shares.items():
-            assert set(share.leaving) <= set(share.have) and set(share.resting) <= set(share.have)
-            assert (session in self._over) == (share.staying > share.most), "more than it may have"
-            assert (session in self._hungry) == (share.wanted > share.staying), session
-            assert not share.promised or share.expected <= share.wanted
-            demand = 0 if share.suspended else max(share.asked, share.minimum)
-            assert share.wanted == min(demand, share.limit - len(share.leaving))
-        self._settle()
-        self._tree.check(self._shares.values())
+        scheduler_check.check(self)

@@ -28,7 +28,10 @@ class Share(Party):
 
     minimum    executors that it has as long as it is open
     limit      executors that it may have at a time, those in `leaving` among them
+    request    what each of its executors needs; empty: its part of a node
     unit       what one executor of it counts
+    homeless   no node has what it needs
+    gathers    the node that is reserved for one executor of it, or ""
     asked      executors that it could use now; those in `leaving` are not among them
     wanted     of what it asked for, or its minimum, as many as its limit allows
     active     it wants any
@@ -44,7 +47,10 @@ class Share(Party):
 
     minimum: int = 0
     limit: int = NO_LIMIT
+    request: dict[str, float] = field(default_factory=dict)
     unit: float = 1.0
+    homeless: bool = False
+    gathers: str = ""
     asked: int = 0
     wanted: int = 0
     active: bool = False
@@ -64,7 +70,13 @@ class Share(Party):
     @property
     def expected(self) -> int:
         """Executors that it has and will have, without what it is to give back."""
-        return len(self.have) - len(self.leaving) + len(self.coming) + len(self.promised)
+        return len(self.have) - len(self.leaving) + self.later
+
+    @property
+    def later(self) -> int:
+        """Executors that it does not have yet."""
+        coming = len(self.coming)
+        return coming + len(self.promised) + (bool(self.gathers) and not coming)
 
     @property
     def lacking(self) -> bool:
@@ -104,6 +116,20 @@ class Priority(Group):
     priority: int = 0
     sessions: int = 0
     present: bool = False
+
+
+@dataclass(slots=True)
+class Moves:
+    """What is to be done, as (executor, session) or executors.
+
+    assign   free executors serve these sessions from now on
+    replace  free executors that suit no session that waits are to end; the session waits for a fresh one
+    reclaim  executors are to run dry, and then be released
+    """
+
+    assign: list[tuple[int, int]] = field(default_factory=list)
+    replace: list[tuple[int, int]] = field(default_factory=list)
+    reclaim: list[int] = field(default_factory=list)
 
 
 class Tree:
@@ -157,7 +183,7 @@ class Tree:
 
     def rank(self, share: Share) -> None:
         """It has changed: find its new places."""
-        later = (len(share.coming) + len(share.promised)) * share.unit
+        later = share.later * share.unit
         staying = share.staying
         hungry = share.lacking and not share.passed
         update(
@@ -243,7 +269,9 @@ class Tree:
             assert len(group.needy) == sum(party.hungry for party in parties)
             assert len(group.wealthy) == sum(party.giving for party in parties)
         for share in shares:
-            assert share.hungry == share.lacking and share.giving == (share.staying > share.minimum)
+            assert share.hungry == (share.lacking and not share.passed)
+            assert abs(share.units - share.expected * share.unit) < EPSILON
+            assert share.giving == (share.staying > share.minimum)
             assert (share in self.below) == (share.hungry and share.expected < share.minimum)
 
 

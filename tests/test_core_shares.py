@@ -259,7 +259,7 @@ def test_a_suspended_session_gives_back_all_and_gets_nothing_until_it_goes_on() 
     farm.run(1.0)
     assert (job.running, other.running) == (0, 6)
 
-    farm.scheduler.unsuspend(1)
+    farm.scheduler.suspend(1, False)
     farm.run(1.0)
     assert (job.running, other.running) == (3, 3)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import flamezmq as flm
+from flamezmq.capacity import usable_cores
 
 pytestmark = pytest.mark.processes
 
@@ -93,11 +94,28 @@ def test_an_executor_that_is_kept_serves_the_next_task_of_its_session() -> None:
         ({"min_executors": 3, "max_executors": 2}, "min_executors=3 is more than max_executors=2"),
         ({"delay_release": -1.0}, "delay_release is -1.0; it must be a number of seconds from 0"),
         ({"delay_release": math.nan}, "delay_release is nan"),
+        ({"resources": "cpu=many"}, "resources are given as"),
     ],
 )
 def test_what_is_no_share_is_said_at_once(arguments: dict[str, Any], text: str) -> None:
     with flm.Client(executors=1) as client, pytest.raises(ValueError, match=text):
         client.session(**arguments)
+
+
+def test_a_session_of_two_cores_an_executor_has_half_of_the_executors() -> None:
+    cores = usable_cores()
+    with flm.Client(executors=4) as client, client.session(resources=f"cpu={cores / 2}") as session:
+        assert len(set(session.map(rest, [0.02] * 40, chunksize=1))) <= 2
+
+
+def test_a_session_that_fits_nowhere_waits_and_can_be_asked_why() -> None:
+    with flm.Client(executors=1) as client:
+        assert client.submit(abs, -1).result(WAIT_SECONDS) == 1  # the executor is there
+        session = client.session(resources="gpu=99")
+        future = session.submit(os.getpid)
+        assert "No node has what an executor of the session needs: gpu=99" in session.explain()
+        session.close(cancel=True)
+    assert future.cancelled()
 
 
 def test_a_task_can_not_ask_for_a_share_of_its_own() -> None:

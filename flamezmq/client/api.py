@@ -202,6 +202,7 @@ class Client(ApplicationsOfClient):
         min_executors: int = 0,
         max_executors: int | None = None,
         delay_release: float = 0.0,
+        resources: str | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         max_tasks_per_child: int | None = None,
@@ -228,6 +229,8 @@ class Client(ApplicationsOfClient):
             max_executors: how many executors may serve it at a time; None means no limit.
             delay_release: seconds that an executor without anything to do stays bound to it, while
                 the session has no more than its share; `math.inf`: until it is closed.
+            resources: what each of its executors needs of its node, as in "cpu=2,mem=1g,gpu=1"; without
+                it that is the node's cores over the number of its executors.
             initializer: called as `initializer(*initargs)` once in each executor process, before its
                 first task of this session.  The globals that it assigns are there for the tasks,
                 those of `__main__`, too.  If it raises, the session is broken: what has not ended, and
@@ -261,6 +264,7 @@ class Client(ApplicationsOfClient):
             min_executors=min_executors,
             max_executors=max_executors,
             delay_release=delay_release,
+            resources=resources,
             initializer=initializer,
             initargs=initargs,
             max_tasks_per_child=max_tasks_per_child,

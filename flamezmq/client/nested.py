@@ -57,7 +57,14 @@ MOST_LOADED_BYTES = 1 << 20
 #: The stack of such a thread.
 STACK_BYTES = 64 << 20
 #: What sessions of nested tasks can't ask for, with what they have.
-_OF_THE_OUTER = {"tenant": "", "priority": 0, "weight": 1.0, "min_executors": 0, "delay_release": 0.0}
+_OF_THE_OUTER = {
+    "tenant": "",
+    "priority": 0,
+    "weight": 1.0,
+    "min_executors": 0,
+    "delay_release": 0.0,
+    "resources": (),
+}
 
 _depth: ContextVar[int] = ContextVar("flamezmq_depth", default=0)
 

@@ -154,6 +154,10 @@ def _cause(why: m.Why) -> str:
     if why.cause == "unsuitable":
         are = "executor is" if why.free == 1 else "executors are"
         return f"{why.free} {are} free, but had other programs' modules loaded; fresh ones are on their way."
+    if why.cause == "no node fits":
+        return f"No node has what an executor of the session needs: {why.by or 'there is none'}."
+    if why.cause == "no room":
+        return "The nodes that have what an executor of the session needs use it for others."
     if why.cause == "actor is busy":
         return "Its actor does one call after the other, and is busy."
     if why.cause == "actor waits":

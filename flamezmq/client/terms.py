@@ -9,11 +9,13 @@ from typing import Any
 from flamezmq.address import check
 from flamezmq.optioned import Options
 from flamezmq.optioned import options as make_options
+from flamezmq.resources import parse
 from flamezmq.serialize.culprit import unpicklable
 from flamezmq.serialize.functions import MAX_BLOB_BYTES
 from flamezmq.serialize.initializer import dump_initializer
 from flamezmq.serialize.pickler import dump_in_band
 from flamezmq.serialize.values import too_large
+from flamezmq.wire import messages as m
 
 #: What "for ever" is on the wire.
 MOST_SECONDS = 1e12
@@ -60,6 +62,7 @@ def of_session(
     min_executors: int,
     max_executors: int | None,
     delay_release: float,
+    resources: str | None,
     initializer: Callable[..., object] | None,
     initargs: Iterable[Any],
     max_tasks_per_child: int | None,
@@ -81,6 +84,9 @@ def of_session(
         raise ValueError(f"min_executors={min_executors} is more than max_executors={max_executors}")
     if type(delay_release) not in (int, float) or not delay_release >= 0:
         raise ValueError(f"delay_release is {delay_release!r}; it must be a number of seconds from 0")
+    if resources is not None and not isinstance(resources, str):
+        raise TypeError(f"resources is {resources!r}; it must be a text like 'cpu=1,mem=1g,gpu=0', or None")
+    request = parse(resources) if resources else {}
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     if not isinstance(app, str):
@@ -100,6 +106,7 @@ def of_session(
         "min_executors": min_executors,
         "max_executors": max_executors or 0,
         "delay_release": min(float(delay_release), MOST_SECONDS),
+        "resources": tuple(m.Resource(name, amount) for name, amount in request.items()),
         "initializer": b"" if initializer is None else dump_initializer(initializer, tuple(initargs)),
         "max_tasks_per_child": max_tasks_per_child or 0,
         "application": app,

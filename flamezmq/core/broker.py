@@ -398,7 +398,7 @@ class Broker:
         executor = Executor(peer, message.node, message.token, message.number, message.pid, now)
         self.executors[peer] = executor
         self.by_name[name] = peer
-        self.scheduler.add_executor(peer)
+        self.scheduler.add_executor(peer, message.token)
         if any(worker.leaving and worker.token == message.token for worker in self.workers.values()):
             departures.see_off(self, executor, now, out)
 

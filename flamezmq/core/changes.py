@@ -112,5 +112,5 @@ def resume(broker: Broker, session: Session, by: str, now: float) -> None:
     session.suspended = ""
     events.note(session, events.RESUMED, now, f"by {by or 'somebody'}")
     broker.fed.update(session.executors)
-    broker.scheduler.unsuspend(session.number)
+    broker.scheduler.suspend(session.number, False)
     broker.demand(session)

@@ -120,6 +120,7 @@ def enlist(broker: Broker, session: Session, now: float) -> None:
         minimum=spec.min_executors,
         tenant=outer.tenant,
         priority=outer.priority,
+        request={resource.name: resource.amount for resource in spec.resources if resource.amount},
     )
 
 

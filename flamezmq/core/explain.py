@@ -11,12 +11,14 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from flamezmq import waits
 from flamezmq.core import actors
 from flamezmq.core.blocked import Blocked, Key
 from flamezmq.core.control import cancelled_by
 from flamezmq.core.dispatch import may_have, suits
 from flamezmq.core.members import NAME_CHARACTERS, Executor, Session
 from flamezmq.core.records import Ended
+from flamezmq.resources import in_words
 from flamezmq.states import TaskState
 from flamezmq.wire import messages as m
 
@@ -174,6 +176,8 @@ def _cause(broker: Broker, session: Session, why: m.Why, now: float) -> None:
         why.cause = "limit"
     else:
         _share(broker, session, why)
+        if session.spec.resources and why.cause != "now":
+            _rooms(broker, session, why)
 
 
 def _actor(broker: Broker, session: Session, why: m.Why) -> None:
@@ -208,12 +212,23 @@ def _share(broker: Broker, session: Session, why: m.Why) -> None:
         if other is not session and other.queued and not other.suspended
     )
     free = [e for e in broker.executors.values() if _is_free(e)]
-    if any(suits(executor, session) for executor in free):
+    scheduler = broker.scheduler
+    if any(suits(executor, session) and scheduler.fits(executor.peer, session.number) for executor in free):
         why.cause = "now"
     elif free:
         why.cause, why.free = "unsuitable", len(free)
     else:
         why.cause = "share" if why.rivals else "all"
+
+
+def _rooms(broker: Broker, session: Session, why: m.Why) -> None:
+    """Nodes, and not only executors, decide where a session with a request can be served."""
+    found = waits.explain(broker.scheduler, session.number)
+    if found.cause == "no node fits":
+        parts = (f"{name}={in_words(asked)} (at most {in_words(had)})" for name, asked, had in found.missing)
+        why.cause, why.by = found.cause, ", ".join(parts)[:NAME_CHARACTERS]
+    elif found.cause == "no room" or why.cause == "unsuitable":
+        why.cause = "no room"
 
 
 def _counts(executor: Executor) -> bool:

@@ -29,6 +29,8 @@ def on_register(
         peer, message.node, message.token, message.executors, message.pid,
         message.cores, message.memory, message.gpus, now,
     )  # fmt: skip
+    has = {"cpu": message.cores, "mem": float(message.memory), "gpu": float(message.gpus)}
+    broker.scheduler.add_node(message.token, has, message.executors)
     printed.on_worker(broker, peer, message.token, out)
     actors.look_again(broker)
     broker.events.append(("node-joined", {"node": message.node, "executors": message.executors}))
@@ -75,6 +77,7 @@ def on_died(broker: Broker, peer: int, message: m.Died, _frames: list[Any], now:
 
 def on_lost(broker: Broker, worker: Worker, now: float, out: Effects) -> None:
     """A worker is gone, whether it had said so or not, and its executors with it."""
+    broker.scheduler.remove_node(worker.token)
     broker.spare.pop(worker.peer, None)
     broker.events.append(("node-left" if worker.leaving else "node-lost", {"node": worker.node}))
     for number in list(broker.flushing):

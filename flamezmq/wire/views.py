@@ -239,8 +239,10 @@ class Why(msgspec.Struct, array_like=True):
                  "held back" (the client does not take its results), "router stops", "no workers",
                  "no executors", "executors die", "limit" (it has as many as it may), "all" (it has all),
                  "share" (others have the rest), "unsuitable" (the free ones have served other programs, and
-                 are being replaced), "now" (an executor is about to get it), "actor is busy", "actor starts",
-                 "actor waits" (call `current`, before it, lacks values), "too many actors" (`limit` a node)
+                 are being replaced), "no node fits" (`by` says what is missing), "no room" (the nodes that
+                 could serve it do something else), "now" (an executor is about to get it), "actor is busy",
+                 "actor starts", "actor waits" (call `current`, before it, lacks values), "too many actors"
+                 (`limit` a node)
     by           who has suspended, cancelled or closed it; how executors die
     cause_since  seconds since that is so, -1: unknown
     have         executors that serve the session

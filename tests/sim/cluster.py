@@ -102,6 +102,8 @@ class Cluster:
             limits["priority"] = random.choice((-1, 0, 0, 5))
             limits["tenant"] = random.choice(("", "", "other"))
             limits["delay_release"] = random.choice((0.0, 0.003, 0.05, 1e12))
+            if plan.executors > 1:
+                limits["resources"] = random.choice(((), (), (m.Resource("cpu", 2.0),)))
             if plan.executors * plan.workers > plan.users * plan.sessions:  # else some wait till others close
                 limits["min_executors"] = min(random.choice((0, 1)), limits.get("max_executors") or 1)
         return limits
@@ -335,11 +337,12 @@ class Cluster:
             if session.actor:
                 may_have_more = not session.executors and has_room(broker)
             if session.queued and may_have_more and may_have(session):
-                for executor in idle:
+                fitting = [e for e in idle if broker.scheduler.fits(e.peer, session.number)]
+                for executor in fitting:
                     assert not suits(executor, session), (
                         f"{executor.name} is idle, {session.queued} queued in session {session.number}"
                     )
-                assert not idle or broker.scheduler.coming, (
+                assert not fitting or broker.scheduler.coming, (
                     f"{len(idle)} idle, {session.queued} queued in session {session.number}, none is coming"
                 )
 

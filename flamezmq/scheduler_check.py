@@ -1,0 +1,36 @@
+"""The scheduler's `check`, for tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flamezmq.scheduler import Scheduler
+
+
+def check(scheduler: Scheduler) -> None:
+    """Compare every index with every other; it walks through everything."""
+    serves = {e: s for s, share in scheduler._shares.items() for e in share.have}
+    assert serves == scheduler._serves
+    assert not set(serves) & set(scheduler._free)
+    assert scheduler._active == sum(1 for share in scheduler._shares.values() if share.active)
+    assert not set(scheduler._ending) & (set(serves) | set(scheduler._free))
+    warm = {e: s for s, share in scheduler._shares.items() for e in share.warm}
+    assert warm == {e: s for e, s in scheduler._free.items() if s}
+    coming = {e: s for s, share in scheduler._shares.items() for e in share.coming}
+    assert coming == {e: s for e, s in (scheduler._ending | scheduler._ended).items() if s}
+    promised = {e: share for share in scheduler._shares.values() for e in share.promised}
+    assert promised == scheduler._promises
+    soon = {e for share in scheduler._shares.values() for e, free in share.leaving.items() if free}
+    assert soon == set(promised) - set(scheduler._kept) | set(scheduler._unclaimed)
+    assert set(scheduler._kept) <= set(promised) and set(scheduler._kept) <= set(scheduler._free)
+    for session, share in scheduler._shares.items():
+        assert set(share.leaving) <= set(share.have) and set(share.resting) <= set(share.have)
+        assert (session in scheduler._over) == (share.staying > share.most), "more than it may have"
+        assert (session in scheduler._hungry) == (share.wanted > share.staying), session
+        assert not share.promised or share.expected <= share.wanted
+        demand = 0 if share.suspended or share.homeless else max(share.asked, share.minimum)
+        assert share.wanted == min(demand, share.limit - len(share.leaving))
+    scheduler._settle()
+    scheduler._tree.check(scheduler._shares.values())
+    scheduler._rooms.check(scheduler._serves, scheduler._shares, scheduler._free)

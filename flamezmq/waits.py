@@ -1,0 +1,44 @@
+"""What a session waits for, as facts; others make sentences of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flamezmq.scheduler import Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Why a session gets no further executor.
+
+    cause    "" (it lacks none), "suspended", "limit" (it has as many as it may), "no node fits" (none has
+             what an executor of it needs), "no room" (those that have do something else), "coming" (one is
+             on its way), or "share" (others have what it does not have)
+    have     executors that serve it
+    wanted   that it could use
+    missing  of "no node fits": (name, asked for, the most that a node has)
+    """
+
+    cause: str
+    have: int
+    wanted: int
+    missing: tuple[tuple[str, float, float], ...] = ()
+
+
+def explain(scheduler: Scheduler, session: int) -> Waits:
+    """The first reason that applies; it changes nothing.  The scheduler must know the session."""
+    share = scheduler._shares[session]
+    have, wanted = len(share.have), max(share.asked, share.minimum)
+    if share.suspended:
+        return Waits("suspended", have, wanted)
+    if share.homeless:
+        return Waits("no node fits", have, wanted, tuple(scheduler._rooms.missing(share)))
+    if wanted <= share.staying:
+        return Waits("", have, wanted)
+    if have >= share.limit:
+        return Waits("limit", have, wanted)
+    if share.coming or share.promised:
+        return Waits("coming", have, wanted)
+    return Waits("no room" if share.gathers or share in scheduler._stuck else "share", have, wanted)
