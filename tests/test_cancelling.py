@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ import flamezmq as flm
 
 pytestmark = pytest.mark.processes
 
+ROOT = Path(__file__).parents[1]
 #: Generous: the machine may be busy.
 WAIT_SECONDS = 30.0
 
@@ -162,10 +166,6 @@ def test_many_are_cancelled_at_once_those_that_run_and_those_that_wait(
 # --- sessions and clients that end
 
 
-def gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
-
-
 @pytest.mark.parametrize("how", ["sleep", "stubborn"])
 def test_what_runs_of_a_session_that_is_left_by_an_exception_ends(
     client: flm.Client, tmp_path: Path, how: str
@@ -289,3 +289,77 @@ def test_an_initializer_is_not_killed_because_the_first_task_is_cancelled(
         late.join()
         assert session.submit(pow, 2, 4).result(WAIT_SECONDS) == 16
     assert (tmp_path / "preparing").read_text() == "x"
+
+
+# --- by others
+
+
+def test_an_asyncio_task_that_is_cancelled_interrupts_the_remote_one(
+    client: flm.Client, tmp_path: Path
+) -> None:
+    def noisy(folder: Path) -> None:
+        try:
+            waste("sleep", folder / "begun")
+        finally:
+            (folder / "tidied").touch()
+
+    async def impatient() -> None:
+        async with flm.aio.Client(client.address) as aclient:
+            answer = aclient.submit(noisy, tmp_path)
+            while not (tmp_path / "begun").exists():
+                await asyncio.sleep(0.005)
+            answer.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await answer
+
+    asyncio.run(impatient())
+    until((tmp_path / "tidied").exists)
+    assert client.submit(pow, 2, 3).result(WAIT_SECONDS) == 8
+
+
+def test_flmctl_interrupts_what_runs_if_it_is_told_to(client: flm.Client, tmp_path: Path) -> None:
+    late = begun(client.submit(waste, "sleep", tmp_path / "begun"), tmp_path / "begun")
+    words = [sys.executable, "-P", "-m", "flamezmq.cli.ctl", "cancel", "-a", client.address]
+
+    def said(*more: str) -> str:
+        done = subprocess.run(
+            [*words, late.task_id, *more],
+            capture_output=True,
+            text=True,
+            timeout=WAIT_SECONDS,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        return done.stdout + done.stderr
+
+    assert "has begun or ended" in said()
+    assert said("--running") == f"task {late.task_id} is cancelled\n"
+    with pytest.raises(CancelledError, match="cancelled by flmctl"):
+        late.result(WAIT_SECONDS)
+
+
+CLIENT = """
+import sys, time
+from pathlib import Path
+import flamezmq as flm
+
+def noisy(folder):
+    try:
+        (folder / "begun").touch()
+        time.sleep(1000)
+    finally:
+        (folder / "tidied").touch()
+
+flm.Client(sys.argv[1]).submit(noisy, Path(sys.argv[2])).result()
+"""
+
+
+def test_what_runs_for_a_client_that_is_killed_is_interrupted(client: flm.Client, tmp_path: Path) -> None:
+    words = [sys.executable, "-P", "-c", CLIENT, client.address, str(tmp_path)]
+    with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(ROOT)}) as other:
+        try:
+            until((tmp_path / "begun").exists)
+        finally:
+            other.kill()
+    until((tmp_path / "tidied").exists)
+    assert client.submit(pow, 2, 3).result(WAIT_SECONDS) == 8

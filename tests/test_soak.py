@@ -44,7 +44,7 @@ class Load:
     def run(self, until_when: float) -> None:
         kinds: list[Callable[[], None]] = [
             self.many, self.nested, self.needs, self.again, self.overdue, self.mapped, self.cancelled,
-            self.closed, self.limited, self.initialized, self.broken,
+            self.interrupted, self.closed, self.limited, self.initialized, self.broken,
         ]  # fmt: skip
         with self.client:
             while time.monotonic() < until_when:
@@ -110,6 +110,17 @@ class Load:
             for number, future in enumerate(futures):
                 with contextlib.suppress(CancelledError):
                     assert future.result(WAIT_SECONDS) == number
+
+    def interrupted(self) -> None:
+        """Of tasks that run, and those that wait behind them, each is cancelled or has its own value."""
+        with self.session() as session:
+            futures = [session.submit(nap, 0.05, n) for n in range(6)]
+            unwanted = futures[self.random.randrange(6) :: 2]
+            assert session.cancel(unwanted, running=True) == sum(one.cancelled() for one in unwanted)
+            for number, future in enumerate(futures):
+                with contextlib.suppress(CancelledError):
+                    assert future.result(WAIT_SECONDS) == number
+                assert future in unwanted or not future.cancelled()
 
     def closed(self) -> None:
         session = self.session()
