@@ -23,7 +23,9 @@ from flamezmq.wire.codec import join_payloads, split_payloads
 from flamezmq.wire.composed import decompose, is_composed
 from tests.sim.ends import Dialler, Router
 from tests.sim.ledger import Ledger
+from tests.sim.payloads import head, is_stream
 from tests.sim.services import SimService
+from tests.sim.streaming import SimOutlet
 from tests.sim.world import World
 
 if TYPE_CHECKING:
@@ -37,13 +39,6 @@ MOST_DISTRUST = 1000
 ANNOUNCED_TRUST = -10
 
 Task = tuple[int, int, int, Any]  # function, index, attempt, payload
-
-
-def head(payload: Any) -> bytes:
-    """The pickle of a payload, without its buffers; of a composed one that of its call."""
-    if is_composed(payload):
-        payload = decompose(payload)[0]
-    return bytes(payload[0]) if type(payload) is list else payload
 
 
 def answer(blob: bytes, text: bytes, values: list[bytes]) -> bytes:
@@ -109,6 +104,7 @@ class SimExecutor:
         self.paused = False
         self.inner: SimInner | None = None
         self.actor = 0  # the session whose instance lives here
+        self.outlet = SimOutlet(self)
         self.busy_seconds = 0.0
         self.by_session: dict[int, float] = {}
         self._began = 0.0
@@ -216,6 +212,8 @@ class SimExecutor:
             wanted = set(message.indices)
             kept = [task for task in self.tasks if task[1] not in wanted]
             self._give_back(kept, [task for task in self.tasks if task[1] in wanted])
+        elif kind is m.Pull:
+            self.outlet.on_pull(message)
         elif kind is m.Interrupt:
             if message.session == self.session:
                 self.unwanted.update(dict.fromkeys(message.indices or [-1]))
@@ -305,6 +303,9 @@ class SimExecutor:
             self._flush(m.Begun(self.session, index, attempt))
         elif trust <= 0 and self.ended:
             self._flush()
+        if is_stream(payload):
+            self.outlet.begin(task)
+            return
         seconds = run_seconds(self.world, text)
         _, _, timeout = self._options(function)
         self.due = now + timeout if timeout else 0.0

@@ -26,6 +26,7 @@ class Plan:
     node_crashes: float = 0.0
     poison: float = 0.0
     needy: float = 0.0  # the share of tasks that need others
+    streams: float = 0.0  # and of those that stream
     cancels: float = 0.0
     early_closes: float = 0.0
     sleeps: float = 0.0
@@ -96,4 +97,5 @@ def draw(seed: int) -> Plan:
         shares=r.random() < 0.4,
         actors=maybe(0.4, 0.3, 1.0),
         actors_per_worker=r.choice((64, 64, 1)),
+        streams=maybe(0.4, 0.02, 0.6),
     )

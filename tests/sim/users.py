@@ -13,7 +13,9 @@ from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads
 from tests.sim.ends import Dialler, Router
 from tests.sim.network import Connection
-from tests.sim.nodes import answer, head
+from tests.sim.nodes import answer
+from tests.sim.payloads import head, is_stream
+from tests.sim.streaming import Reader
 
 #: What run times a function has; see nodes.run_seconds.
 KINDS = ("tiny", "short", "long", "liar")
@@ -40,6 +42,7 @@ class Future:
         self.cancel_asked = self.interrupt_asked = False
         self.submitted = self.ended = 0.0
         self.ends = 0
+        self.reader: Reader | None = None  # of a stream
         self.expected = b""
 
     @property
@@ -65,7 +68,7 @@ class SimSession:
         self.closing = False
         self.restarts = -1  # of an actor
         self.drained = False  # a visitor has it closed when what was submitted has ended
-        self.poison = self.needy = 0.0
+        self.poison = self.needy = self.streams = 0.0
         self.buffers = False
 
     @property
@@ -89,6 +92,8 @@ class SimSession:
                 text += "#raises"
             elif chance < 0.3 and name.options is not None:
                 text += random.choice(("#flaky", "#flaky", "#hangs"))
+            elif chance > 1.0 - self.streams:
+                text += f"#stream:{random.randrange(0, 20)}:{random.randrange(2)}"
             payload: Any = text.encode()
             if self.buffers and random.random() < 0.3:
                 payload = [payload, *(b"x" * random.randrange(1, 50) for _ in range(random.randrange(1, 3)))]
@@ -97,6 +102,8 @@ class SimSession:
             future.submitted = self.user.world.now
             self.futures.append(future)
             self.left -= 1
+            if is_stream(payload):
+                future.reader = Reader(self, future)
             dead = next((need for need in future.needs if need.has_failed), None)
             if dead is not None:  # as Session.submit does
                 future._form, future._value = caller.UNMET, dead
@@ -324,6 +331,11 @@ class SimUser:
                     for index in range(part.first, part.first + part.count):
                         session.announce(index, "ended")
             calls.on_results(message, frames, session.tell)
+        elif kind is m.Part:
+            future = calls.pending.get(message.index)
+            if future is not None:
+                assert future.reader is not None, "values of a task that does not stream"
+                future.reader.on_part(message, frames)
         elif kind is m.Cancelled:
             for index in message.indices:
                 session.announce(index, "cancelled")
