@@ -202,11 +202,23 @@ def fetch(broker: Broker, out: Effects) -> None:
     for client in list(broker.owing.values()):
         if broker.gated:
             _fetch_gates(client, out)
-        while client.later and (client.kept_bytes < broker.limits.max_bytes or not client.composed):
+        while client.later and (
+            client.kept_bytes < broker.limits.max_bytes or _nothing_moves(broker, client)
+        ):
             blocked = client.later.popleft()
             _fetch(client, blocked, out)
         if not client.later:
             del broker.owing[client.peer]
+
+
+def _nothing_moves(broker: Broker, client: Client) -> bool:
+    """Whether none that has its values can run: all may stand behind actors' calls that lack theirs."""
+    held_back = 0
+    for number, gate in broker.gated.items():
+        session = broker.sessions.get(number)
+        if session is not None and session.client is client:
+            held_back += sum(index > gate for index in session.composed)
+    return client.composed <= held_back
 
 
 def _fetch(client: Client, blocked: Blocked, out: Effects) -> None:
