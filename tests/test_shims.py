@@ -274,7 +274,7 @@ def test_executors_may_be_killed_at_any_moment_and_all_tasks_are_done(tmp_path: 
     [
         ({"shim": "stdio"}, "the shim stdio needs a `command`"),
         ({"shim": "http", "command": "x", "options": {"port": 1}}, "the shim http has no option 'port'"),
-        ({"shim": "stdio", "command": "x", "service": int}, "is no service|has no method on_task_invoke"),
+        ({"shim": "stdio", "command": "x", "service": "module:Class"}, "`service` is for the shim python"),
         ({"shim": "ftp", "command": "x"}, "ftp"),
     ],
 )

@@ -62,6 +62,8 @@ class ShimOptions:
 
 def check(shim: Callable[[Application], object], application: Application) -> None:
     """Raises ValueError if the shim can't be made; what it needs may be missing here, this is no executor."""
+    if getattr(application, "service", b""):
+        raise ValueError(f"`service` is for the shim python; the shim {application.shim} starts a `command`")
     try:
         shim(application)
     except ShimMissing:
