@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 
 from flamezmq import page
-from flamezmq.errors import TaskCancelled
+from flamezmq.errors import TaskCancelled, TaskTimeout
+from flamezmq.shims.alarm import alarm
 from flamezmq.shims.interrupts import SIGNAL, Interrupts, unbroken
 
 #: The session that the page names.
@@ -144,6 +146,25 @@ def test_where_it_may_not_be_torn_it_is_rung_for_again(ground: Ground) -> None:
     assert ring(ground), "not even begun"
     with pytest.raises(TaskCancelled):
         run_task(call)
+
+
+def test_a_timeout_waits_until_what_must_not_be_torn_has_ended() -> None:
+    ended: list[float] = []
+
+    @unbroken
+    def ours() -> None:
+        time.sleep(0.1)
+        ended.append(time.monotonic())
+
+    def call() -> None:
+        ours()
+        time.sleep(1000)
+
+    begin = time.monotonic()
+    with pytest.raises(TaskTimeout):
+        alarm.call(0.02, 1, call)
+    assert ended
+    assert ended[0] >= begin + 0.1
 
 
 def test_a_signal_that_nobody_has_sent_changes_nothing(ground: Ground) -> None:

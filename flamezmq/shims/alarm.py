@@ -24,7 +24,7 @@ from typing import Any
 
 from flamezmq import page
 from flamezmq.errors import TaskTimeout
-from flamezmq.shims.interrupts import unbroken
+from flamezmq.shims.interrupts import is_unbroken, unbroken
 
 try:  # what `signal.signal` would do, without 10 us for making enums
     from _signal import signal as set_handler  # type: ignore[import-not-found]
@@ -33,7 +33,7 @@ except ImportError:
 
 #: 0 would turn the timer off.
 LEAST_SECONDS = 1e-6
-#: When it may not ring, it comes again after so long.
+#: Where the task must not be torn (`interrupts.unbroken`) it does not ring, and comes again after so long.
 AGAIN_SECONDS = 0.001
 
 
@@ -49,13 +49,9 @@ class _Clock:
 
 
 class Alarm:
-    """The clocks of this process, the innermost last.
-
-    held: the main thread does what must not be torn, for some microseconds
-    """
+    """The clocks of this process, the innermost last."""
 
     def __init__(self) -> None:
-        self.held = False
         self._clocks: list[_Clock] = []
         self._words: Any
         self._who: Callable[[], tuple[str, int]]
@@ -106,8 +102,8 @@ class Alarm:
         delay = max(min(ahead) - monotonic(), LEAST_SECONDS) if ahead else 0.0
         signal.setitimer(signal.ITIMER_REAL, delay)
 
-    def _ring(self, _signal: int, _frame: FrameType | None) -> None:
-        if self.held:
+    def _ring(self, _signal: int, frame: FrameType | None) -> None:
+        if is_unbroken(frame):
             signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
             return
         now = monotonic()

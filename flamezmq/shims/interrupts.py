@@ -41,6 +41,15 @@ def unbroken(function: F) -> F:
     return function
 
 
+def is_unbroken(frame: FrameType | None) -> bool:
+    """Whether something on this stack must not be torn; a timeout waits for its end, too."""
+    while frame is not None:
+        if frame.f_code in _unbroken:
+            return True
+        frame = frame.f_back
+    return False
+
+
 class Interrupts:
     """Of this process.  `note` and `ring` are for whoever holds the executor's line."""
 

@@ -28,7 +28,6 @@ from flamezmq import page
 from flamezmq.net.line import Line
 from flamezmq.optioned import Configured, Optioned, Options
 from flamezmq.serialize.values import dump_value
-from flamezmq.shims.alarm import alarm
 from flamezmq.shims.interrupts import unbroken
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads
@@ -302,11 +301,7 @@ class Outlet:
     @unbroken
     def _pause(self, waits: bool) -> None:
         self.moves += 1
-        alarm.held = True
-        try:
-            self.executor.pause(waits)
-        finally:
-            alarm.held = False
+        self.executor.pause(waits)
 
     def _send(self, stream: Outgoing, payload: Any, began: float) -> None:
         now = monotonic()
@@ -324,11 +319,7 @@ class Outlet:
     def _flush(self) -> None:
         """Send what there is and take in what came; nothing interrupts the task meanwhile."""
         self.moves += 1
-        alarm.held = True
-        try:
-            self.executor._flush()
-        finally:
-            alarm.held = False
+        self.executor._flush()
         self._sent_at = monotonic()
 
     def _key(self) -> Key:
