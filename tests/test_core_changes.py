@@ -1,7 +1,8 @@
-"""Sessions that are changed while they run: suspended, resumed, drained."""
+"""Sessions that are changed while they run: suspended, resumed, drained, given another share."""
 
 from __future__ import annotations
 
+from flamezmq.client.happened import sentence
 from flamezmq.core import caller
 from flamezmq.states import SessionState
 from flamezmq.wire import messages as m
@@ -267,3 +268,75 @@ def test_futures_of_a_session_that_drains_end_as_ever_and_those_that_came_too_la
     assert [future.outcome for future in futures] == [(caller.CANCELLED, caller.ERROR, why)] * 2
     assert calls.closed
     calls.check()
+
+
+# --- shares
+
+
+def test_a_session_with_more_weight_gets_more_executors() -> None:
+    stage = Stage(executors=6)
+    sessions = [stage.open(alias) for alias in (1, 2)]
+    for alias in (1, 2):
+        stage.submit(30, alias=alias)
+
+    def go_on() -> list[int]:
+        for _ in range(6):
+            for number in range(1, 7):
+                if stage.executor(number).tasks:
+                    stage.finish(number, 0.5, count=1)
+            stage.wait(0.5)
+            for alias in (1, 2):
+                stage.submit(6, alias=alias)
+        return [len(session.executors) for session in sessions]
+
+    assert go_on() == [3, 3]
+    outcome, text = change(stage, weight=2.0)
+    assert (outcome, text) == (0, "session s1 has weight=2 from now on")
+    assert go_on() == [4, 2]
+    assert sessions[0].spec.weight == 2.0, "as it is listed"
+
+
+def test_a_lower_limit_is_kept_as_soon_as_tasks_end_and_a_higher_one_at_once() -> None:
+    stage = Stage(executors=4)
+    session = stage.open()
+    stage.submit(20)
+    assert len(session.executors) == 4
+
+    change(stage, max_executors=1)
+    for number in range(1, 5):
+        stage.finish(number, 0.5)
+    assert len(session.executors) == 1
+    change(stage, max_executors=3)
+    assert len(session.executors) == 3
+    change(stage, max_executors=0)
+    assert len(session.executors) == 4
+
+
+def test_a_minimum_is_bound_at_once_and_let_go_when_it_is_taken_back() -> None:
+    stage = Stage(executors=3)
+    session = stage.open()
+    change(stage, min_executors=2)
+    assert len(session.executors) == 2
+    change(stage, min_executors=0)
+    assert len(session.executors) == 0
+
+
+def test_what_can_not_be_is_not_set() -> None:
+    stage = Stage()
+    session = stage.open(max_executors=2)
+    stage.open(2, initializer=b"make", restarts=0)
+    assert change(stage, min_executors=3) == (1, "session s1 can't have min_executors=3, max_executors=2")
+    assert session.spec.min_executors == 0
+    assert change(stage, "s2", weight=2.0) == (
+        1,
+        "session s2 is that of an actor: it has no share of its own",
+    )
+
+
+def test_what_was_set_is_an_event() -> None:
+    stage = Stage()
+    stage.open()
+    change(stage, weight=2.5, priority=-1)
+    stage.say(OTHER, m.Ask(1, 6, "s1"))
+    (answer,) = stage.heard(OTHER, m.Answer)
+    assert sentence(answer.events[-1]) == f"changed: weight=2.5, priority=-1, by {BOSS}"

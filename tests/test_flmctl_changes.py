@@ -1,4 +1,4 @@
-"""flmctl suspend, resume, close --drain and events, and the same from the session's own program."""
+"""flmctl suspend, resume, close --drain, set and events, and the same from the session's own program."""
 
 from __future__ import annotations
 
@@ -149,6 +149,43 @@ def test_an_idle_session_drains_at_once(ask: Callable[..., str], client: flm.Cli
     with client.session("idle") as session:
         ask("close", "--drain", session.id)
         until(lambda: state_of(ask, session) == "Closed")
+
+
+# --- set
+
+
+def test_the_share_of_a_session_is_changed_while_it_runs(
+    ask: Callable[..., str], client: flm.Client, session: flm.Session, tmp_path: Path
+) -> None:
+    for number in range(10):
+        session.submit(wait_for, tmp_path / f"go{number % 2}")
+    until(lambda: session.status().running == 2)
+
+    assert ask("set", session.id, "--max", "1", "--weight", "3") == (
+        f"session {session.id} has weight=3, max_executors=1 from now on\n"
+    )
+    (tmp_path / "go0").write_text("gone")
+    until(lambda: session.status().running == 1)
+    found = json.loads(ask("view", session.id, "-o", "json"))
+    assert (found["weight"], found["slots"]) == (3.0, 1)
+    session.set(max_executors=0, priority=2)
+    until(lambda: json.loads(ask("view", session.id, "-o", "json"))["priority"] == 2)
+    (tmp_path / "go1").write_text("gone")
+
+
+def test_what_can_not_be_set_is_said(client: flm.Client, session: flm.Session) -> None:
+    for words, code, text in (
+        ((), 2, "nothing was to be set"),
+        (("--weight", "0"), 2, "a number above 0"),
+        (("--min", "3", "--max", "1"), 1, "can't have min_executors=3, max_executors=1"),
+    ):
+        found = run("set", session.id, *words, address=client.address)
+        assert (found.returncode, text in found.stderr) == (code, True), found
+    with pytest.raises(flm.Refused, match="can't have min_executors=3"):
+        session.set(min_executors=3, max_executors=1)
+    for wrong in ({}, {"weight": -1}, {"min_executors": -1}, {"priority": 0.5}):
+        with pytest.raises(ValueError, match=r"must be|nothing"):
+            session.set(**wrong)
 
 
 # --- events

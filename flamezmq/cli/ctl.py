@@ -24,7 +24,13 @@ from flamezmq.cli.ctl_base import (
     USAGE,
     Failure,
 )
-from flamezmq.cli.ctl_change import cancel_command, close_command, resume_command, suspend_command
+from flamezmq.cli.ctl_change import (
+    cancel_command,
+    close_command,
+    resume_command,
+    set_command,
+    suspend_command,
+)
 from flamezmq.cli.ctl_events import events_command
 from flamezmq.cli.ctl_explain import explain_command
 from flamezmq.cli.ctl_list import list_command
@@ -48,6 +54,7 @@ Examples:
   flmctl cancel TASK        that has not begun
   flmctl close SESSION      and cancel what waits in it
   flmctl register -f FILE   an application that FILE describes, for flmctl list --apps
+  flmctl set SESSION --weight 2   give it twice the share
   flmctl suspend SESSION    let nothing more of it run, until flmctl resume SESSION
 
 \b
@@ -85,6 +92,7 @@ for one in (
     cancel_command,
     suspend_command,
     resume_command,
+    set_command,
     logs_command,
     events_command,
     explain_command,

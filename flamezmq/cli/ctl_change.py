@@ -1,4 +1,4 @@
-"""`flmctl close`, `cancel`, `suspend`, `resume`: orders about other people's sessions and tasks."""
+"""`flmctl close`, `cancel`, `suspend`, `resume`, `set`: orders about other people's sessions and tasks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import click
 from flamezmq.cli.ctl_base import Failure, address_option, connect, say
 from flamezmq.cli.ctl_complete import session_ids
 from flamezmq.cli.ctl_output import output_option
+
+#: Priorities are from -HIGHEST to HIGHEST.
+HIGHEST = 1 << 31
+#: Executors that can be asked for.
+MOST = 1 << 62
 
 
 @click.command("close")
@@ -70,6 +75,37 @@ def resume_command(session: str, output: str, address: str | None) -> None:
     """Resume a session that is suspended: its tasks are handed out again."""
     with connect(address) as controller:
         done, text = controller.change_session(session, by(), suspended=False)
+    _tell(done, text, output)
+
+
+@click.command("set")
+@click.argument("session", shell_complete=session_ids)
+@click.option("--weight", type=float, help="Its part of what is left to the sessions of its priority.")
+@click.option("--priority", type=click.IntRange(-HIGHEST, HIGHEST), help="Higher ones get nearly all.")
+@click.option("--min", "least", type=click.IntRange(0, MOST), help="Executors that it keeps.")
+@click.option("--max", "most", type=click.IntRange(0, MOST), help="Executors at a time; 0: no limit.")
+@output_option
+@address_option
+def set_command(
+    session: str,
+    weight: float | None,
+    priority: int | None,
+    least: int | None,
+    most: int | None,
+    output: str,
+    address: str | None,
+) -> None:
+    """Change a session's share of the executors while it runs.
+
+    What it has above a lower share, or limit, it gives back as its tasks end.
+    """
+    if weight is not None and not 0 < weight <= 1e18:
+        raise click.UsageError(f"--weight is a number above 0, not {weight}.")
+    asked = {"weight": weight, "priority": priority, "min_executors": least, "max_executors": most}
+    if all(value is None for value in asked.values()):
+        raise click.UsageError("nothing was to be set; give --weight, --priority, --min or --max.")
+    with connect(address) as controller:
+        done, text = controller.change_session(session, by(), **asked)
     _tell(done, text, output)
 
 

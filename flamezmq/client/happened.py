@@ -82,6 +82,7 @@ _WORDS = {
     "goes on": ("its client has taken its results, tasks are handed out again", ""),
     "suspended": ("suspended{by}", ""),
     "resumed": ("resumed{by}", ""),
+    "changed": ("changed:{by}", ""),
     "draining": ("nothing more is taken, it will be closed{by}", ""),
     "closed": ("{by}", ""),
 }

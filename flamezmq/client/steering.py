@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from flamezmq.client.happened import Event, event_of
 from flamezmq.client.inquiry import exchange
 from flamezmq.client.reasons import sentences
+from flamezmq.client.terms import check_share
+from flamezmq.errors import Refused
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
@@ -70,6 +72,44 @@ class Steering:
         Raises as `suspend` does.
         """
         return self._change(suspended=False)
+
+    def set(
+        self,
+        *,
+        weight: float | None = None,
+        priority: int | None = None,
+        min_executors: int | None = None,
+        max_executors: int | None = None,
+    ) -> None:
+        """Change its share of the executors while it runs, as `flmctl set` does.  One round trip.
+
+        Args:
+            weight, priority, min_executors: as `Client.session` explains; None leaves them as they are.
+            max_executors: the same, and 0 takes the limit away.
+
+        What it has above a lower share or limit it gives back as its tasks end.
+
+        Raises:
+            ValueError: an argument is none that it can be, or there is none.
+            Refused: the router does not do it: the minimum would be above the limit, say.
+            ClientClosed, RouterLost: there is nobody to tell.
+        """
+        check_share(None, 0 if priority is None else priority, 1.0 if weight is None else weight)
+        for what, number in (("min_executors", min_executors), ("max_executors", max_executors)):
+            if number is not None and (type(number) is not int or number < 0):
+                raise ValueError(f"{what} is {number!r}; it must be an integer from 0")
+        asked: dict[str, Any] = {
+            "weight": None if weight is None else float(weight),
+            "priority": priority,
+            "min_executors": min_executors,
+            "max_executors": max_executors,
+        }
+        if all(value is None for value in asked.values()):
+            raise ValueError("nothing was to be set; give a weight, priority, min_executors or max_executors")
+        id = self._calls.id
+        done = exchange(self._client, lambda request: m.ChangeSession(request, id, BY, **asked))
+        if done.outcome:
+            raise Refused(done.text)
 
     def events(self) -> list[Event]:
         """What has happened to it, oldest first, also when it is closed: the last 64 `Event`s.

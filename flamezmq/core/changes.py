@@ -1,4 +1,4 @@
-"""Changes: sessions that are suspended and resumed, and those that are drained.
+"""Changes: sessions that are suspended and resumed, or drained, or get another share.
 
 Of a suspended session nothing is handed out.  What runs ends; what executors hold
 and have not begun is asked back, and then they serve others.  All else goes on:
@@ -17,12 +17,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from flamezmq.core import control, dispatch, events
 from flamezmq.core.members import Effects, Session
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
+
+#: What of a `ChangeSession` is a part of the session's spec.
+SHARES = ("weight", "priority", "min_executors", "max_executors")
 
 
 def on_close(
@@ -56,6 +61,9 @@ def _change(
     by = message.by[: control.MOST_CHARACTERS]
     if session.closed:
         return control.NOT_DONE, f"session {session.id} is closed already"
+    shares = {name: getattr(message, name) for name in SHARES if getattr(message, name) is not None}
+    if shares:
+        return _set(broker, session, shares, by, now)
     if message.drain:
         return _drain(session, by, now, out)
     if message.suspended is None:
@@ -69,6 +77,33 @@ def _change(
         return control.NOT_DONE, f"session {session.id} is not suspended"
     resume(broker, session, by, now)
     return control.DONE, f"session {session.id} is resumed; tasks that wait: {session.waiting:,}"
+
+
+def _set(broker: Broker, session: Session, shares: dict[str, Any], by: str, now: float) -> tuple[int, str]:
+    if session.actor or session.spec.within:
+        whose = "an actor" if session.actor else "a task"
+        return control.NOT_DONE, f"session {session.id} is that of {whose}: it has no share of its own"
+    spec = replace(session.spec, **shares)
+    if 0 < spec.max_executors < spec.min_executors:
+        both = f"min_executors={spec.min_executors}, max_executors={spec.max_executors}"
+        return control.NOT_DONE, f"session {session.id} can't have {both}"
+    session.spec = spec
+    session.keeps = session.keeps or bool(spec.min_executors)
+    broker.scheduler.set(
+        session.number,
+        weight=spec.weight,
+        priority=spec.priority,
+        minimum=spec.min_executors,
+        limit=spec.max_executors,
+    )
+    for inner in broker.sessions.values():
+        if inner.root is session and not inner.closed:  # it counts for the session that it is from
+            broker.scheduler.set(inner.number, weight=spec.weight, priority=spec.priority)
+    broker.fed.update(session.executors)  # one that rests may have to go
+    broker.demand(session)
+    text = ", ".join(f"{name}={value:g}" for name, value in shares.items())
+    events.note(session, events.CHANGED, now, f"{text}, by {by or 'somebody'}")
+    return control.DONE, f"session {session.id} has {text} from now on"
 
 
 def _drain(session: Session, by: str, now: float, out: Effects) -> tuple[int, str]:

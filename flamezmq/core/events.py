@@ -41,6 +41,7 @@ HELD_BACK = "held back"
 GOES_ON = "goes on"
 SUSPENDED = "suspended"
 RESUMED = "resumed"
+CHANGED = "changed"
 DRAINING = "draining"
 CLOSED = "closed"
 #: What may happen often.

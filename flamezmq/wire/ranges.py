@@ -14,5 +14,7 @@ Limit = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 #: A run time; not a NaN, not infinite.
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 Priority = Annotated[int, msgspec.Meta(ge=-(1 << 31), le=1 << 31)]
+#: Of a session, in its share.
+Weight = Annotated[float, msgspec.Meta(gt=0, le=1e18)]
 #: Of a resource.
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e18)]

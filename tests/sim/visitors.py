@@ -42,12 +42,23 @@ class SimVisitor:
         session = random.choice(sessions) if sessions else None
         name = session.id if session is not None else "nobody"
         looks = (SESSIONS, EXECUTORS, NODES, TASKS, TASKS, LOGS, EVENTS, WHY, WHY)
-        kind = random.choice((*looks, "cancel", "cancel", "close", "suspend", "suspend", "resume", "drain"))
+        orders = ("cancel", "cancel", "close", "suspend", "suspend", "resume", "drain", "set")
+        kind = random.choice((*looks, *orders))
         message: Any
         if kind == "close" and random.random() < 0.3:
             message = m.CloseSession(self._last, name, "a visitor")
         elif kind in ("suspend", "resume"):
             message = m.ChangeSession(self._last, name, "a visitor", suspended=kind == "suspend")
+        elif kind == "set":
+            least, most = random.choice(((None, 0), (None, 1), (0, 2), (0, None), (9, 1)))  # else some starve
+            weight, priority = random.choice((None, 0.5, 3.0)), random.choice((None, 1, -1))
+            shares: Any = {
+                "weight": weight,
+                "priority": priority,
+                "min_executors": least,
+                "max_executors": most,
+            }
+            message = m.ChangeSession(self._last, name, "a visitor", **shares)
         elif kind == "drain":
             message = m.ChangeSession(self._last, name, "a visitor", drain=random.random() < 0.3)
         elif isinstance(kind, str):
