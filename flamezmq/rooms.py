@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from flamezmq.fairness import EPSILON
+from flamezmq.fairness import EPSILON, QUANTUM_SECONDS
 from flamezmq.resources import Node, unit_of
 from flamezmq.shares import Share
 
@@ -78,18 +78,30 @@ class Rooms:
             return not share.request
         return self._reserved.get(node.name, share) is share and node.fits(share.request)
 
+    def is_reserved(self, executor: int) -> bool:
+        """Whether a session waits for its node."""
+        node = self._home.get(executor)
+        return node is not None and node.name in self._reserved
+
     def assess(self, share: Share) -> None:
         """Nodes have come or gone: what it counts, and whether any could ever serve it."""
         nodes = self.nodes.values()
         share.homeless = not any(node.could_fit(share.request) for node in nodes)
         share.unit = unit_of(share.request, nodes)
 
-    def make(self, share: Share, serves: Mapping[int, int], shares: Mapping[int, Share]) -> list[int] | None:
-        """Reserve a node for it; returns what is to be given back there; None: no node will do."""
+    def make(
+        self, share: Share, donor: Share, serves: Mapping[int, int], shares: Mapping[int, Share], now: float
+    ) -> list[int] | None:
+        """Reserve a node for it; returns what is to be given back there; None: no node will do.
+
+        donor: whose turn it is to give back
+        """
+        if share.gathers:
+            return None  # one after the other
         best: tuple[Node, list[int]] | None = None
         for node in self.nodes.values():
             if node.name not in self._reserved and node.could_fit(share.request):
-                going = self._going(node, share, serves, shares)
+                going = self._going(node, share, donor, serves, shares, now)
                 if going is not None and (best is None or len(going) < len(best[1])):
                     best = node, going
         if best is None:
@@ -99,7 +111,13 @@ class Rooms:
         return best[1]
 
     def _going(
-        self, node: Node, share: Share, serves: Mapping[int, int], shares: Mapping[int, Share]
+        self,
+        node: Node,
+        share: Share,
+        donor: Share,
+        serves: Mapping[int, int],
+        shares: Mapping[int, Share],
+        now: float,
     ) -> list[int] | None:
         """Executors of a node that have to be given back before the session fits; None: not enough may."""
         after = replace(node, taken=dict(node.taken))
@@ -110,13 +128,14 @@ class Rooms:
                 after.give_back(other.request)
         going: list[int] = []
         taken: dict[Share, int] = {}
-        serving.sort(key=lambda one: -one[1].level)
+        serving.sort(key=lambda one: (one[1] is not donor, one[0] not in one[1].resting, -one[1].level))
         for executor, other in serving:
             if after.fits(share.request):
                 break
             spared = other.staying - taken.get(other, 0) <= other.minimum
             owed = other.level > share.level + EPSILON or share.expected < share.minimum
-            if executor not in other.leaving and not spared and owed and other is not share:
+            new = now < other.have[executor] + QUANTUM_SECONDS  # it has its turn
+            if executor not in other.leaving and not (spared or new) and owed and other is not share:
                 taken[other] = taken.get(other, 0) + 1
                 after.give_back(other.request)
                 going.append(executor)

@@ -293,6 +293,10 @@ class Scheduler:
         share = self._shares[session]
         return share.minimum >= share.staying and executor not in share.leaving and not share.suspended
 
+    def is_awaited(self, executor: int) -> bool:
+        """Whether a session waits for this one."""
+        return executor in self._promises or self._rooms.is_reserved(executor)
+
     def decide(self, now: float) -> Moves:
         """Hand out what is free, then ask those above their share to give back."""
         moves = Moves()
@@ -317,9 +321,8 @@ class Scheduler:
     def next_turn(self) -> float | None:
         """When a session's turn ends that another waits for; None if nobody waits for time to pass."""
         group = self._tree.dues.first() if self._contended else None
-        if self._stuck:
-            return self._retry_at if group is None else min(self._retry_at, group.due)
-        return None if group is None else group.due
+        dues = [self._retry_at] if self._stuck else []
+        return min(dues if group is None else [*dues, group.due], default=None)
 
     def _settle(self) -> None:
         """Rank those that have changed."""
@@ -535,7 +538,7 @@ class Scheduler:
     def _move(self, donor: Share, share: Share, moves: Moves, now: float) -> None:
         """It is the turn of `share`: an executor of `donor` is to be its next one, or room is made."""
         if share.request:
-            self._make_room(share, moves, now)
+            self._make_room(share, donor, moves, now)
             return
         executor = donor.first_to_go
         moves.reclaim.append(executor)
@@ -545,8 +548,8 @@ class Scheduler:
         self._tree.rank(donor)
         self._promise(executor, share)
 
-    def _make_room(self, share: Share, moves: Moves, now: float) -> None:
-        going = None if share.gathers else self._rooms.make(share, self._serves, self._shares)
+    def _make_room(self, share: Share, donor: Share, moves: Moves, now: float) -> None:
+        going = self._rooms.make(share, donor, self._serves, self._shares, now)
         if going is None:
             share.passed = True
             if not self._stuck:
@@ -590,8 +593,7 @@ class Scheduler:
     # --- for those who look on
 
     def statistics(self) -> dict[str, int]:
-        sessions, free, serving = len(self._shares), len(self._free), len(self._serves)
-        return {"sessions": sessions, "free": free, "serving": serving}
+        return {"sessions": len(self._shares), "free": len(self._free), "serving": len(self._serves)}
 
     def check(self) -> None:
         """Compare every index with every other."""

@@ -94,12 +94,25 @@ def test_an_executor_that_is_kept_serves_the_next_task_of_its_session() -> None:
         ({"min_executors": 3, "max_executors": 2}, "min_executors=3 is more than max_executors=2"),
         ({"delay_release": -1.0}, "delay_release is -1.0; it must be a number of seconds from 0"),
         ({"delay_release": math.nan}, "delay_release is nan"),
+        ({"preempt_after": 0}, "preempt_after is 0; it must be a number of seconds above 0"),
+        ({"preempt_after": 5, "max_retries": 0}, "preempt_after needs max_retries"),
         ({"resources": "cpu=many"}, "resources are given as"),
     ],
 )
 def test_what_is_no_share_is_said_at_once(arguments: dict[str, Any], text: str) -> None:
     with flm.Client(executors=1) as client, pytest.raises(ValueError, match=text):
         client.session(**arguments)
+
+
+def test_a_long_task_is_ended_for_a_session_that_waits_and_runs_again() -> None:
+    with flm.Client(executors=1) as client, client.session("long", preempt_after=0.05, max_retries=1) as long:
+        future = long.submit(rest, 1.0)
+        assert eventually(lambda: busy(long) == [1])
+
+        with client.session("short", min_executors=1) as short:
+            assert short.submit(os.getpid).result(WAIT_SECONDS)
+            assert not future.done()
+        assert future.result(WAIT_SECONDS) > 0
 
 
 def test_a_session_of_two_cores_an_executor_has_half_of_the_executors() -> None:

@@ -203,6 +203,7 @@ class Client(ApplicationsOfClient):
         max_executors: int | None = None,
         delay_release: float = 0.0,
         resources: str | None = None,
+        preempt_after: float | None = None,
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         max_tasks_per_child: int | None = None,
@@ -231,6 +232,8 @@ class Client(ApplicationsOfClient):
                 the session has no more than its share; `math.inf`: until it is closed.
             resources: what each of its executors needs of its node, as in "cpu=2,mem=1g,gpu=1"; without
                 it that is the node's cores over the number of its executors.
+            preempt_after: seconds that a task may go on when its executor is due to another session;
+                then it is killed, and runs again elsewhere.  None lets it end.
             initializer: called as `initializer(*initargs)` once in each executor process, before its
                 first task of this session.  The globals that it assigns are there for the tasks,
                 those of `__main__`, too.  If it raises, the session is broken: what has not ended, and
@@ -265,6 +268,7 @@ class Client(ApplicationsOfClient):
             max_executors=max_executors,
             delay_release=delay_release,
             resources=resources,
+            preempt_after=preempt_after,
             initializer=initializer,
             initargs=initargs,
             max_tasks_per_child=max_tasks_per_child,

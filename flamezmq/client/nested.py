@@ -64,6 +64,7 @@ _OF_THE_OUTER = {
     "min_executors": 0,
     "delay_release": 0.0,
     "resources": (),
+    "preempt_after": 0.0,
 }
 
 _depth: ContextVar[int] = ContextVar("flamezmq_depth", default=0)

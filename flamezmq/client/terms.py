@@ -63,6 +63,7 @@ def of_session(
     max_executors: int | None,
     delay_release: float,
     resources: str | None,
+    preempt_after: float | None,
     initializer: Callable[..., object] | None,
     initargs: Iterable[Any],
     max_tasks_per_child: int | None,
@@ -84,6 +85,12 @@ def of_session(
         raise ValueError(f"min_executors={min_executors} is more than max_executors={max_executors}")
     if type(delay_release) not in (int, float) or not delay_release >= 0:
         raise ValueError(f"delay_release is {delay_release!r}; it must be a number of seconds from 0")
+    if preempt_after is not None and (type(preempt_after) not in (int, float) or not 0 < preempt_after < inf):
+        raise ValueError(
+            f"preempt_after is {preempt_after!r}; it must be a number of seconds above 0, or None"
+        )
+    if preempt_after is not None and not max_retries:
+        raise ValueError("preempt_after needs max_retries: a task that leaves its executor is started again")
     if resources is not None and not isinstance(resources, str):
         raise TypeError(f"resources is {resources!r}; it must be a text like 'cpu=1,mem=1g,gpu=0', or None")
     request = parse(resources) if resources else {}
@@ -106,6 +113,7 @@ def of_session(
         "min_executors": min_executors,
         "max_executors": max_executors or 0,
         "delay_release": min(float(delay_release), MOST_SECONDS),
+        "preempt_after": float(preempt_after or 0.0),
         "resources": tuple(m.Resource(name, amount) for name, amount in request.items()),
         "initializer": b"" if initializer is None else dump_initializer(initializer, tuple(initargs)),
         "max_tasks_per_child": max_tasks_per_child or 0,

@@ -35,6 +35,7 @@ from flamezmq.core import (
     needs,
     nodes,
     overview,
+    preempts,
     printed,
     rests,
     retries,
@@ -80,6 +81,7 @@ class Broker:
         self.drained: dict[int, Session] = {}  # sessions that end when what they have has ended
         self.delaying: dict[int, Session] = {}  # sessions with tasks that wait for their time
         self.rests: list[tuple[float, int]] = []  # a heap: when to look at an executor that rests
+        self.preempts: list[tuple[float, int]] = []  # a heap: when to end the task of one that is reclaimed
         self.expiring: dict[int, Session] = {}  # sessions with tasks that have deadlines
         self.look_at = math.inf  # when to look whether some task is over its timeout
         self.owing: dict[int, Client] = {}  # clients of whose values some were let go
@@ -165,6 +167,8 @@ class Broker:
             actors.open_gates(self)
         if self.rests:
             rests.release_due(self)
+        if self.preempts:
+            preempts.kill_due(self, now, out)
         if self.going:
             services.look(self, now)
         dispatch.balance(self, now, out)

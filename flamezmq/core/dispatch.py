@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable
+from heapq import heappush
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -179,7 +180,7 @@ def _bind(broker: Broker, executor: Executor, session: Session, now: float, out:
 
 def _unbind(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:
     executor.session, executor.leaving = None, False
-    executor.rests_since, executor.rests_until = None, math.inf
+    executor.rests_since, executor.rests_until, executor.preempt_at = None, math.inf, math.inf
     if session.closed and executor.service is session:
         services.unbind(executor, out)
     del session.executors[executor.peer]
@@ -346,6 +347,9 @@ def _reclaim(broker: Broker, executor: Executor, now: float, out: Effects) -> No
         broker.fed[executor.peer] = executor
     elif executor.tasks > 1 and not executor.asked and executor.load > broker.limits.horizon_seconds:
         ask(executor, session, 1, out)
+    if session.spec.preempt_after and session.spec.max_retries and executor.tasks:
+        executor.preempt_at = now + session.spec.preempt_after
+        heappush(broker.preempts, (executor.preempt_at, executor.peer))
 
 
 def let_run_dry(broker: Broker, executor: Executor, session: Session) -> None:

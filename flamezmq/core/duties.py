@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def next_deadline(broker: Broker, now: float) -> float | None:
     """As `Broker.next_deadline`."""
-    watched = broker.delaying or broker.look_at < math.inf or broker.rests or broker.going
+    watched = broker.delaying or broker.look_at < math.inf or broker.rests or broker.going or broker.preempts
     dying = broker.mourned or broker.orphans or broker.unwanted or broker.expiring
     if not (watched or dying or broker.laden or broker.scheduler.waiting or broker.spare):
         return None
@@ -26,7 +26,7 @@ def next_deadline(broker: Broker, now: float) -> float | None:
     due += interrupts.deadlines(broker)
     due += deadlines.next_due(broker)
     if watched:
-        due += [when for when, _ in broker.rests[:1]]
+        due += [when for when, _ in [*broker.rests[:1], *broker.preempts[:1]]]
         due += [broker.look_at, *(session.delayed[0][0] for session in broker.delaying.values())]
     if broker.draining:
         return min(due, default=None)  # nothing is handed out

@@ -165,6 +165,7 @@ class Executor:
     stream    what it has streamed last; of a task that has ended, unless it still holds it
     rests_since  when it ran dry, and stayed with its session all the same; None while it does not
     rests_until  when that is to be looked at again
+    preempt_at  when it is to be killed, if somebody still waits for it
     """
 
     peer: int
@@ -188,6 +189,7 @@ class Executor:
     paused: float | None = None
     rests_since: float | None = None
     rests_until: float = inf
+    preempt_at: float = inf
     stream: Streaming | None = None
     reclaimed: bool = False  # it was to leave before it was paused
     taken: dict[int, int] = field(default_factory=dict)

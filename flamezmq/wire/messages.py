@@ -153,7 +153,7 @@ class Resource(msgspec.Struct, array_like=True, frozen=True):
 class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     """What a session asks for.
 
-    Not read yet: `preempt_after`, `gang`, `task_timeout` and `detached`.
+    Not read yet: `gang`, `task_timeout` and `detached`.
 
     application          the name of a registered one, whose service runs its tasks; "": they bring functions
     tenant               for whom it is; tenants share evenly, and never share a process

@@ -104,6 +104,7 @@ class Cluster:
             limits["priority"] = random.choice((-1, 0, 0, 5))
             limits["tenant"] = random.choice(("", "", "other"))
             limits["delay_release"] = random.choice((0.0, 0.003, 0.05, 1e12))
+            limits["preempt_after"] = random.choice((0.0, 0.0, 0.01))
             if plan.executors > 1:
                 limits["resources"] = random.choice(((), (), (m.Resource("cpu", 2.0),)))
             if plan.executors * plan.workers > plan.users * plan.sessions:  # else some wait till others close
