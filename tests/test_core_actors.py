@@ -72,6 +72,18 @@ def test_another_executor_comes_in_the_place_of_an_actors() -> None:
     assert stage.held() == [[(0, 1)], [(0, 1)]]
 
 
+def test_an_executor_that_is_quicker_than_its_worker_is_counted_when_that_comes() -> None:
+    stage = Stage(executors=0)
+    actor = open_actor(stage)
+    stage.submit(1)
+    stage.say(FIRST + 6, m.Ready("other", "other", 1, 7))
+    assert list(actor.executors) == [FIRST + 6]
+
+    stage.say(WORKER + 1, m.Register("other", "other", 1, 2.0, 1 << 30, 2))
+
+    assert stage.heard(WORKER + 1, m.Target) == [m.Target(3)]
+
+
 def test_an_actor_that_finds_no_executor_has_one_more_started() -> None:
     stage = Stage(executors=1)
     stage.open(2)

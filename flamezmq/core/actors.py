@@ -131,6 +131,13 @@ def _lost_instance(
     broker.close_session(session, f"its actor died on {executor.name}", now, out)
 
 
+def on_worker(broker: Broker, worker: Worker, out: Effects) -> None:
+    """A worker is here; its executors may have been quicker, and stand aside already."""
+    aside = sum(_is_of(executor, worker) for executor in broker.executors.values())
+    spares.retarget(broker, worker, worker.spare, aside, out)
+    look_again(broker)
+
+
 def look_again(broker: Broker) -> None:
     """There is room for another one."""
     for number in list(broker.unplaced):

@@ -92,7 +92,8 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
             broker.executors[peer].exiting = True
             out.append((peer, m.Exit(), []))
         for peer in moves.reclaim:
-            _reclaim(broker, broker.executors[peer], now, out)
+            if not broker.executors[peer].aside:  # else it has become an actor's just now
+                _reclaim(broker, broker.executors[peer], now, out)
     if staying:
         _feed_all(broker, staying, False, out)
     if scheduler.idle and broker.laden:

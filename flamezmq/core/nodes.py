@@ -32,7 +32,7 @@ def on_register(
     has = {"cpu": message.cores, "mem": float(message.memory), "gpu": float(message.gpus)}
     broker.scheduler.add_node(message.token, has, message.executors)
     printed.on_worker(broker, peer, message.token, out)
-    actors.look_again(broker)
+    actors.on_worker(broker, broker.workers[peer], out)
     broker.events.append(("node-joined", {"node": message.node, "executors": message.executors}))
 
 
