@@ -108,7 +108,8 @@ class Cluster:
             if plan.executors > 1:
                 limits["resources"] = random.choice(((), (), (m.Resource("cpu", 2.0),)))
             if plan.executors * plan.workers > plan.users * plan.sessions:  # else some wait till others close
-                limits["min_executors"] = min(random.choice((0, 1)), limits.get("max_executors") or 1)
+                few = limits.get("max_executors") or 1
+                limits["min_executors"] = 0 if limits.get("resources") else min(random.choice((0, 1)), few)
         return limits
 
     def _submit(self, session: SimSession) -> None:
