@@ -496,7 +496,8 @@ class Cluster:
         assert deadline, "it had no deadline"
         assert future.ended >= future.submitted + deadline * 0.99, "it had time left"
         dead = {executor.name for worker in self.workers for executor in worker.retired}
-        failed = account.sent_back or any(executor in dead for executor, _ in account.begins)
+        lost = account.finished > account.sent  # what it ended with: its executor was cut off, and given up
+        failed = lost or account.sent_back or any(executor in dead for executor, _ in account.begins)
         assert failed or not account.begins, f"it had begun: {account}"
 
     def check_refusals(self) -> None:
