@@ -41,8 +41,10 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         (meta,) = hint.__metadata__
         if hint.__origin__ is str:
             return st.text(min_size=meta.min_length, max_size=9)
-        least, most = meta.ge, meta.le
-        return st.integers(least, most) if hint.__origin__ is int else st.floats(least, most)
+        least, most = meta.ge if meta.gt is None else meta.gt, meta.le
+        if hint.__origin__ is int:
+            return st.integers(least, most)
+        return st.floats(least, most, exclude_min=meta.gt is not None)
     if hint is msgspec.Raw:
         return st.lists(st.binary(max_size=9), max_size=4).map(
             lambda column: msgspec.Raw(msgspec.msgpack.encode(column))

@@ -153,8 +153,6 @@ class Resource(msgspec.Struct, array_like=True, frozen=True):
 class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     """What a session asks for.
 
-    Not read yet: `gang`, `task_timeout` and `detached`.
-
     application          the name of a registered one, whose service runs its tasks; "": they bring functions
     tenant               for whom it is; tenants share evenly, and never share a process
     priority             among the sessions of its tenant; higher ones are served first
@@ -168,9 +166,7 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     resources            that each of its executors needs
     delay_release        seconds that an executor stays bound to it without anything to do
     preempt_after        seconds after which executors that are due to others leave their tasks; 0: never
-    gang                 so many executors serve it, or none; 0: any number
     common_data          a pickle for its service, sent to each executor that binds it; empty: none
-    detached             it outlives its client
     restarts             how many more instances it may have, where the session is an actor; -1: it is none
     """
 
@@ -191,9 +187,7 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     resources: tuple[Resource, ...] = ()
     delay_release: Seconds = 0.0
     preempt_after: Seconds = 0.0
-    gang: Limit = 0
     common_data: bytes = b""
-    detached: bool = False
     restarts: int = -1
 
 
