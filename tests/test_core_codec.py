@@ -53,7 +53,7 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return numbers
     if hint is float:
         return st.floats(allow_nan=False)
-    if typing.get_origin(hint) is types.UnionType:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # Annotated | None is the second
         return st.one_of(
             [st.none() if kind is type(None) else values(kind) for kind in typing.get_args(hint)]
         )
