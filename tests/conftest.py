@@ -59,6 +59,8 @@ PROC = Path("/proc")
 KERNEL_LISTS_CHILDREN = (PROC / f"self/task/{os.getpid()}/children").exists()
 PROCESS_FIXTURES = {"cluster", "client"}
 PROCESS_MODULES = pytest.StashKey[set[Path]]()
+#: Once a test has spoken gRPC in this process, its handlers would abort what other tests fork.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 @dataclass(frozen=True)

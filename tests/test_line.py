@@ -50,6 +50,20 @@ def next_hello(router: zmq.Socket, line: Line) -> tuple[bytes, int]:
     return route, epoch
 
 
+def answer(router: zmq.Socket, line: Line, message: object, kind: int) -> None:
+    """Answer the next HELLO, and one that the connection may have it say again; until the line has heard."""
+    until = time.monotonic() + 10
+    route, epoch = next_hello(router, line)
+    while not line.link.up and time.monotonic() < until:
+        frame = codec.encode(message)
+        codec.seal(frame, kind, epoch, 0, 0)
+        router.send_multipart([route, bytes(frame)])
+        while not line.link.up and not router.poll(0) and time.monotonic() < until:
+            line.turn(10)
+        if not line.link.up:
+            route, epoch = next_hello(router, line)
+
+
 def test_who_waits_for_a_router_does_not_pile_up_hellos(line: Line, router: zmq.Socket) -> None:
     line.open()
     drive(line, 0.5)  # as many as fifty, if it said HELLO into the void
@@ -80,25 +94,15 @@ def test_a_refusal_says_whether_the_router_is_gone_or_the_peer_at_fault(
 ) -> None:
     router.bind(line.address)
     line.open()
-    route, epoch = next_hello(router, line)
-    refuse = codec.encode(m.Refuse("for a reason", gone))
-    codec.seal(refuse, codec.REFUSE, epoch, 0, 0)
-    router.send_multipart([route, bytes(refuse)])
 
     with pytest.raises(error, match="for a reason"):
-        drive(line, 10)
+        answer(router, line, m.Refuse("for a reason", gone), codec.REFUSE)
 
 
 def test_what_is_committed_leaves_before_the_line_is_closed(line: Line, router: zmq.Socket) -> None:
     router.bind(line.address)
     line.open()
-    route, epoch = next_hello(router, line)
-    welcome = codec.encode(m.Welcome(b"token", 0))
-    codec.seal(welcome, codec.WELCOME, epoch, 0, 0)
-    router.send_multipart([route, bytes(welcome)])
-    until = time.monotonic() + 10
-    while not line.link.up and time.monotonic() < until:
-        line.turn(10)
+    answer(router, line, m.Welcome(b"token", 0), codec.WELCOME)
     line.enqueue(m.Leave())
 
     line.close(bye=True)

@@ -46,7 +46,8 @@ def told(broker: Broker, peer: int, message: object) -> list[tuple[int, object]]
 
 def test_a_session_is_closed_when_its_workers_have_sent_on_what_was_printed() -> None:
     broker, out = closing()
-    ((peer, flush),) = out
+    (interrupted, (peer, flush)) = out
+    assert interrupted == (EXECUTOR, m.Interrupt(1, [])), "what still runs is ended"
     assert peer == WORKER
     assert isinstance(flush, m.Flush)
 
@@ -68,7 +69,7 @@ def test_a_worker_that_is_lost_has_nothing_more_to_say() -> None:
 
 
 def test_who_does_not_want_to_hear_it_waits_for_nobody() -> None:
-    assert closing(forward_output=False)[1] == [(CLIENT, m.Closed(5))]
+    assert closing(forward_output=False)[1][-1] == (CLIENT, m.Closed(5))
 
 
 def test_what_a_nested_task_prints_goes_to_the_client_of_the_outermost_session() -> None:
