@@ -34,8 +34,10 @@ def on_closed(client: Client, calls: Calls) -> None:
     """The router has closed the session, whoever wanted it: all that its tasks have printed is here."""
     if calls.draining and not calls.closed:
         calls.on_drained(client._on_end)
-    elif calls.unfinished:  # nobody has asked for it: an odd router
-        calls.cancel_all(client._on_end, f"session {calls.id} was closed by the router")
+    elif calls.unfinished and calls.broken is not None:  # submitted while it broke
+        calls.fail_all(calls.broken, client._on_end)
+    elif calls.unfinished:  # submitted while somebody closed it; or nobody has: an odd router
+        calls.cancel_all(client._on_end, calls.error or f"session {calls.id} was closed by the router")
     if calls.closed:  # not by us
         client._forget(calls.alias)
     calls.closed = True
