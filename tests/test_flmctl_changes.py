@@ -6,40 +6,18 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import flamezmq as flm
 from tests.test_flmctl import COMMAND, LIMIT_SECONDS, environment, run, until
+from tests.test_flmctl import ask as ask
+from tests.test_flmctl import client as client
+from tests.test_flmctl import session as session
 
 pytestmark = pytest.mark.processes
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[flm.Client]:
-    with flm.Client(executors=2, forward_output=False) as one:
-        yield one
-
-
-@pytest.fixture
-def ask(client: flm.Client) -> Callable[..., str]:
-    """Run a command that is to be done; what it says."""
-
-    def done(*words: str) -> str:
-        found = run(*words, address=client.address)
-        assert (found.returncode, found.stderr) == (0, ""), found
-        return found.stdout
-
-    return done
-
-
-@pytest.fixture
-def session(client: flm.Client) -> Iterator[flm.Session]:
-    one = client.session("demo")
-    yield one
-    one.close(cancel=True)
 
 
 def wait_for(path: Path) -> str:
