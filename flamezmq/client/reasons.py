@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flamezmq.states import TaskState
 from flamezmq.wire import messages as m
 
@@ -126,49 +128,66 @@ def _of_session(why: m.Why) -> str:
 
 
 def _cause(why: m.Why) -> str:
+    said = _CAUSES.get(why.cause, "")
+    if not isinstance(said, str):
+        return said(why)
     since = f", since {span(why.cause_since)}" if why.cause_since >= 0 else ""
-    if why.cause == "suspended":
-        return f"The session is suspended{since}, by {why.by}; flmctl resume {why.session} lets it go on."
-    if why.cause == "held back":
-        return f"Nothing is handed out{since}: its client does not take the results that wait for it."
-    if why.cause == "router stops":
-        return "Nothing is handed out: the router is stopping."
-    if why.cause == "no workers":
-        return "There are no executors: no worker is with the router."
-    if why.cause == "no executors":
-        return (
-            f"There are no executors: {_many(why.workers, 'worker')} with the router, and none has one yet."
-        )
-    if why.cause == "executors die":
-        ago = f" {span(why.cause_since)} ago" if why.cause_since >= 0 else ""
-        return f"There are no executors: they die, the last one on node {why.executor}{ago}: {why.by}."
-    if why.cause == "limit":
-        has = "the one executor that it may have" if why.limit == 1 else f"the {why.limit} that it may have"
-        return f"The session has {has} at a time (max_executors)."
-    if why.cause == "all":
-        return f"All executors serve its session, {why.have} of {why.executors}, and are busy."
-    if why.cause == "share":
-        rivals = f"{_many(why.rivals, 'other session')} {'has' if why.rivals == 1 else 'have'} the others"
-        more = f", and tasks wait in {why.waiting_rivals:,} of the others" if why.waiting_rivals else ""
-        return f"The session has {why.have} of {_many(why.executors, 'executor')}; {rivals}{more}."
-    if why.cause == "unsuitable":
-        are = "executor is" if why.free == 1 else "executors are"
-        return f"{why.free} {are} free, but had other programs' modules loaded; fresh ones are on their way."
-    if why.cause == "no node fits":
-        return f"No node has what an executor of the session needs: {why.by or 'there is none'}."
-    if why.cause == "no room":
-        return "The nodes that have what an executor of the session needs use it for others."
-    if why.cause == "actor is busy":
-        return "Its actor does one call after the other, and is busy."
-    if why.cause == "actor waits":
-        return (
-            f"Its actor's calls keep their order; call {why.current}, before it, waits for values of others."
-        )
-    if why.cause == "too many actors":
-        most = f"{why.limit} for each of {_many(why.workers, 'node')}"
-        return f"Its actor has no process: as many live as may, {most}. Close those that are not needed."
-    if why.cause == "actor starts":
-        return "Its actor has no process: it gets the next one that is free."
-    if why.cause == "now":
-        return "An executor is free, and about to get it."
-    return ""
+    return said.format(why=why, since=since)
+
+
+def _no_executors(why: m.Why) -> str:
+    return f"There are no executors: {_many(why.workers, 'worker')} with the router, and none has one yet."
+
+
+def _executors_die(why: m.Why) -> str:
+    ago = f" {span(why.cause_since)} ago" if why.cause_since >= 0 else ""
+    return f"There are no executors: they die, the last one on node {why.executor}{ago}: {why.by}."
+
+
+def _limit(why: m.Why) -> str:
+    has = "the one executor that it may have" if why.limit == 1 else f"the {why.limit} that it may have"
+    return f"The session has {has} at a time (max_executors)."
+
+
+def _share(why: m.Why) -> str:
+    rivals = f"{_many(why.rivals, 'other session')} {'has' if why.rivals == 1 else 'have'} the others"
+    more = f", and tasks wait in {why.waiting_rivals:,} of the others" if why.waiting_rivals else ""
+    return f"The session has {why.have} of {_many(why.executors, 'executor')}; {rivals}{more}."
+
+
+def _unsuitable(why: m.Why) -> str:
+    are = "executor is" if why.free == 1 else "executors are"
+    return f"{why.free} {are} free, but had other programs' modules loaded; fresh ones are on their way."
+
+
+def _no_node_fits(why: m.Why) -> str:
+    return f"No node has what an executor of the session needs: {why.by or 'there is none'}."
+
+
+def _too_many_actors(why: m.Why) -> str:
+    most = f"{why.limit} for each of {_many(why.workers, 'node')}"
+    return f"Its actor has no process: as many live as may, {most}. Close those that are not needed."
+
+
+#: By `Why.cause`: a sentence, in which `why` and `since` are filled in, or what makes one.
+_CAUSES: dict[str, str | Callable[[m.Why], str]] = {
+    "suspended": "The session is suspended{since}, by {why.by}; flmctl resume {why.session} lets it go on.",
+    "held back": "Nothing is handed out{since}: its client does not take the results that wait for it.",
+    "router stops": "Nothing is handed out: the router is stopping.",
+    "no workers": "There are no executors: no worker is with the router.",
+    "no executors": _no_executors,
+    "executors die": _executors_die,
+    "limit": _limit,
+    "all": "All executors serve its session, {why.have} of {why.executors}, and are busy.",
+    "share": _share,
+    "unsuitable": _unsuitable,
+    "no node fits": _no_node_fits,
+    "no room": "The nodes that have what an executor of the session needs use it for others.",
+    "actor is busy": "Its actor does one call after the other, and is busy.",
+    "actor waits": (
+        "Its actor's calls keep their order; call {why.current}, before it, waits for values of others."
+    ),
+    "too many actors": _too_many_actors,
+    "actor starts": "Its actor has no process: it gets the next one that is free.",
+    "now": "An executor is free, and about to get it.",
+}
