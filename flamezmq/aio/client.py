@@ -9,9 +9,11 @@ from types import TracebackType
 from typing import Any
 
 from flamezmq.aio.actor import Actor, close_actor, make_actor
+from flamezmq.aio.applications import ApplicationsOfClient
 from flamezmq.aio.behind import ClientBehind
 from flamezmq.aio.hub import Answer, answer_of
 from flamezmq.aio.mapping import Mapped, WatchedSlices
+from flamezmq.aio.steering import Steering
 from flamezmq.aio.stream import Stream
 from flamezmq.aio.threads import in_thread
 from flamezmq.client import session as sync
@@ -19,12 +21,11 @@ from flamezmq.client import terms
 from flamezmq.client.actor import ActorSession
 from flamezmq.client.arguments import reduce_client, reduce_future
 from flamezmq.client.service_session import ServiceSession
-from flamezmq.client.status import Status
 from flamezmq.errors import ClientClosed
 from flamezmq.serialize.pickler import Pickler, add_reducer
 
 
-class Session:
+class Session(Steering):
     """Tasks that belong together; made by `Client.session`, opened by `async with` or `open`.
 
     At the end of the block its tasks are awaited; they are cancelled when the block is left by an
@@ -122,24 +123,6 @@ class Session:
         assert self._behind is not None
         return Stream(self._behind, session.stream(fn, *args, replay=replay, **kwargs))
 
-    async def status(self) -> Status:
-        """How many of its tasks are pending, running, succeed, failed, cancelled.  One round trip.
-
-        Raises:
-            ClientClosed: the session is closed.
-            RouterLost: there is nobody to ask.
-        """
-        status: Status = await in_thread(self._opened().status)
-        return status
-
-    async def suspend(self) -> bool:
-        """Have nothing more of it run, until `resume`; as `flm.Session.suspend`."""
-        return bool(await in_thread(self._opened().suspend))
-
-    async def resume(self) -> bool:
-        """Have its tasks run again; as `flm.Session.resume`."""
-        return bool(await in_thread(self._opened().resume))
-
     async def aclose(self, cancel: bool = False) -> None:
         """Wait for the tasks and close the session.  Idempotent.
 
@@ -172,7 +155,7 @@ class Session:
         return self._session
 
 
-class Client:
+class Client(ApplicationsOfClient):
     """A connection to a router for event loops; without an address, to a private cluster.
 
     Args:

@@ -15,6 +15,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flamezmq.client.future import DONE, Future, More
@@ -144,6 +145,22 @@ class Answer(asyncio.Future):  # type: ignore[type-arg]
         client.cancel_soon((light,))
         return True
 
+    @property
+    def task_id(self) -> str:
+        """`<session id>/<index>`, as of `flm.Future`; the index is -1 while the task has not been sent."""
+        return self._light.task_id
+
+    def running(self) -> bool:
+        """Whether the task is known to have begun (short tasks are not announced)."""
+        return self._light.running()
+
+    def on_publish(self, fn: Callable[[Any], object]) -> None:
+        """Have the event loop call `fn(value)` for each value that the task publishes.
+
+        As `flm.Future.on_publish`; if `fn` is slower than the task, values wait in the loop.
+        """
+        self._light.on_publish(partial(in_loop, self.get_loop(), fn))
+
     def published(self) -> AsyncIterator[Any]:
         """Iterate over what the task publishes (`flm.current().publish`), until the task has ended.
 
@@ -173,6 +190,14 @@ class Answer(asyncio.Future):  # type: ignore[type-arg]
             self.set_exception(wrapped)
         else:
             self.set_exception(error)
+
+
+def in_loop(loop: asyncio.AbstractEventLoop, fn: Callable[[Any], object], value: Any) -> None:
+    """Have the loop call it, if it runs still; from another thread."""
+    try:
+        loop.call_soon_threadsafe(fn, value)
+    except RuntimeError:
+        pass  # the loop is closed, and nobody listens
 
 
 def answer_of(behind: ClientBehind, submit: Callable[[], Future]) -> Answer:

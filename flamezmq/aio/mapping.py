@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from flamezmq.aio.hub import in_loop
 from flamezmq.client.mapping import Slices
 
 if TYPE_CHECKING:
@@ -48,7 +50,9 @@ class Mapped:
         self._client, self._slices = client, slices
         self._news = _News()
         self._items: Iterator[Any] = iter(())
-        slices.watch(client.hub(), self._news)
+        hub = client.hub()
+        self._loop = hub.loop
+        slices.watch(hub, self._news)
         slices.fill()
 
     def __aiter__(self) -> Mapped:
@@ -72,6 +76,10 @@ class Mapped:
             self._news.event.clear()
             await self._news.event.wait()
         self._items = iter(self._slices.open(future))
+
+    def on_publish(self, fn: Callable[[Any], object]) -> None:
+        """Have the event loop call `fn(value)` for what the items publish; as `Answer.on_publish`."""
+        self._slices.on_publish(partial(in_loop, self._loop, fn))
 
     async def aclose(self) -> None:
         """Stop: what has not ended is cancelled, nothing more is pulled from the inputs.  Does not wait."""

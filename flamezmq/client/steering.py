@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.client.happened import Event, event_of
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 EVENTS, WHY = 6, 7
 #: Who does it, as others read it.
 BY = "its client"
+#: So long a task may take to leave the outbox before it is said that it waits there.
+UNSENT_SECONDS = 0.25
 
 
 def on_closed_by(client: Client, calls: Calls, message: m.ClosedBy) -> None:
@@ -143,6 +146,8 @@ class Steering:
             if future._session is not self:
                 raise ValueError(f"{future!r} is not of session {self._calls.id}; ask its own")
             self._client._pump.push()
+            if future._index < 0:  # another thread has the line, and sends it
+                self._client._drive(lambda: future._index >= 0 or future.done(), monotonic() + UNSENT_SECONDS)
             index = future._index
             if index < 0:
                 return self._of_unsent(future)
