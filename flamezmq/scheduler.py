@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping
 from flamezmq import scheduler_check
 from flamezmq.fairness import QUANTUM_SECONDS as QUANTUM_SECONDS
 from flamezmq.fairness import Group, fair_at, reweigh
+from flamezmq.promises import Promises
 from flamezmq.rooms import Rooms
 from flamezmq.shares import NO_LIMIT, Share, Tree
 from flamezmq.shares import Moves as Moves
@@ -60,15 +61,12 @@ class Scheduler:
         self._early = 0  # of those that end, so many may have a successor here already
         self._hungry: dict[int, Share] = {}  # sessions with fewer executors than they want
         self._over: dict[int, Share] = {}  # sessions with more executors than they may have
-        self._promises: dict[int, Share] = {}  # executor that is given back -> the session that waits for it
-        self._kept: dict[int, None] = {}  # free executors that are promised
-        self._unclaimed: dict[int, None] = {}  # executors that are given back, and nobody waits for them yet
         self._active = 0  # sessions that ask for any
         self._tree = Tree()
+        self._promises = Promises(self._tree)
         self._rooms = Rooms()
         self._stuck: dict[Share, None] = {}  # sessions for which no room could be made
         self._retry_at = 0.0
-        self._stale: dict[Share, None] = {}  # sessions that have changed since they were last ranked
         self._contended = False  # sessions wait for each other: what they use is counted
         self._seen = 0.0  # the latest time that was said
         self._calm = 0.0  # since when nobody waits
@@ -117,7 +115,6 @@ class Scheduler:
             (self._ending if executor in self._ending else self._ended)[executor] = 0
         share.coming.clear()
         self._tree.leave(share)
-        self._stale.pop(share, None)
 
     def want(self, session: int, executors: int) -> None:
         """The session could use so many executors now, not counting those that are to be given back."""
@@ -212,9 +209,7 @@ class Scheduler:
         self._tick(now)
         session = self._serves.pop(executor)
         share = self._shares[session]
-        self._unclaimed.pop(executor, None)
-        if executor in self._promises:
-            self._kept[executor] = None
+        self._promises.is_free(executor)
         del share.have[executor]
         self._rooms.give_back(executor, share)
         share.leaving.pop(executor, None)
@@ -242,18 +237,18 @@ class Scheduler:
         """
         session = self._serves.get(executor)
         if session is not None:
-            self._unpromise(executor)
+            self._promises.withdraw(executor)
             share = self._shares[session]
             share.leaving[executor] = soon
             if soon:
-                self._unclaimed[executor] = None
+                self._promises.offer(executor)
             self._changed(share)
 
     def resume(self, executor: int) -> None:
         """The executor takes tasks again, after `retire`."""
         session = self._serves.get(executor)
         if session is not None:
-            self._unpromise(executor)
+            self._promises.withdraw(executor)
             share = self._shares[session]
             share.leaving.pop(executor, None)
             self._changed(share)
@@ -295,7 +290,7 @@ class Scheduler:
 
     def is_awaited(self, executor: int) -> bool:
         """Whether a session waits for this one."""
-        return executor in self._promises or self._rooms.is_reserved(executor)
+        return executor in self._promises.waiters or self._rooms.is_reserved(executor)
 
     def decide(self, now: float) -> Moves:
         """Hand out what is free, then ask those above their share to give back."""
@@ -306,7 +301,7 @@ class Scheduler:
         if self._stuck and (self._free or now >= self._retry_at):
             for share in self._stuck:
                 share.passed = False
-                self._stale[share] = None
+                self._tree.stale[share] = None
             self._stuck.clear()
         if self._free and self._hungry:
             self._hand_out(moves, now)
@@ -324,17 +319,12 @@ class Scheduler:
         dues = [self._retry_at] if self._stuck else []
         return min(dues if group is None else [*dues, group.due], default=None)
 
-    def _settle(self) -> None:
-        """Rank those that have changed."""
-        while self._stale:
-            self._tree.rank(self._stale.popitem()[0])
-
     # --- how
 
     def _changed(self, share: Share) -> None:
         """It has other executors now, or others are promised to it."""
         self._note(share)
-        self._stale[share] = None
+        self._tree.stale[share] = None
 
     def _note(self, share: Share) -> None:
         """What it asks for or has is another number now."""
@@ -356,12 +346,12 @@ class Scheduler:
             if not self._hungry:
                 self._relax()
         while share.promised and wanted < share.expected:
-            self._renounce(share)
+            self._promises.renounce(share)
         if share.gathers and wanted < share.expected:
             self._rooms.abandon(share)
-            self._stale[share] = None
+            self._tree.stale[share] = None
         if (wanted > share.expected) is not share.hungry:
-            self._stale[share] = None
+            self._tree.stale[share] = None
         if self._over or staying > share.limit or share.suspended:
             self._see_surplus(share)
 
@@ -386,7 +376,7 @@ class Scheduler:
         if now - self._calm > FORGET_SECONDS:
             for share in self._shares.values():
                 self._tree.forgive(share)
-                self._stale[share] = None
+                self._tree.stale[share] = None
 
     def _relax(self) -> None:
         if self._contended:
@@ -411,7 +401,7 @@ class Scheduler:
                     self._pass_over(share, passed)
                     continue
                 if share.promised:
-                    self._renounce(share)  # a fresh one comes sooner
+                    self._promises.renounce(share)  # a fresh one comes sooner
                 self._unwarm(executor)
                 self._ending[executor] = share.number
                 share.coming[executor] = None
@@ -421,15 +411,15 @@ class Scheduler:
                 self._pass_over(share, passed)
         for share in passed:
             share.passed = share in self._stuck
-            self._stale[share] = None
+            self._tree.stale[share] = None
 
     def _pass_over(self, share: Share, passed: list[Share]) -> None:
         """Nothing that is free is of use to it."""
         share.passed = True
         passed.append(share)
-        self._stale[share] = None
-        for executor in [executor for executor in share.promised if executor in self._kept]:
-            self._unpromise(executor)  # for whom it may be of use
+        self._tree.stale[share] = None
+        for executor in [e for e in share.promised if e in self._promises.kept]:
+            self._promises.withdraw(executor)  # for whom it may be of use
 
     def fits(self, executor: int, session: int) -> bool:
         """Whether the executor's node has room for one of this session."""
@@ -444,12 +434,12 @@ class Scheduler:
         if len(self._hungry) == 1:
             share = next(iter(self._hungry.values()))
             return None if share.passed else share
-        self._settle()
+        self._tree.settle()
         if self._tree.below:
             return next(iter(self._tree.below))
-        if self._kept:
-            return self._promises[next(iter(self._kept))]
-        for share in self._promises.values():
+        if self._promises.kept:
+            return self._promises.waiters[next(iter(self._promises.kept))]
+        for share in self._promises.waiters.values():
             if not share.passed:
                 return share
         found = self._tree.neediest()
@@ -462,25 +452,29 @@ class Scheduler:
                 return executor
         session = share.number
         for executor in share.promised:
-            if executor in self._kept and self._suits(executor, session) and self._fits(executor, share):
+            if (
+                executor in self._promises.kept
+                and self._suits(executor, session)
+                and self._fits(executor, share)
+            ):
                 return executor
         return next(
             (e for e in reversed(self._free) if self._suits(e, session) and self._fits(e, share)), None
         )
 
     def _give(self, executor: int, share: Share, now: float) -> None:
-        its_own = self._promises.get(executor) is share
+        its_own = self._promises.waiters.get(executor) is share
         self._unwarm(executor)
         share.have[executor] = now
         self._rooms.take(executor, share)
         self._serves[executor] = share.number
         if share.promised and not its_own:
-            self._renounce(share)  # it has got this one instead
+            self._promises.renounce(share)  # it has got this one instead
         self._changed(share)
 
     def _unwarm(self, executor: int) -> None:
         """It is not free any more."""
-        self._unpromise(executor)
+        self._promises.withdraw(executor)
         last = self._free.pop(executor)
         if last:
             del self._shares[last].warm[executor]
@@ -495,12 +489,12 @@ class Scheduler:
 
     def _reclaim(self, moves: Moves, now: float) -> None:
         """Ask for executors back, for those who would be better off with them."""
-        self._settle()
-        while self._unclaimed:  # the first ones get what is on its way already
+        self._tree.settle()
+        while self._promises.unclaimed:  # the first ones get what is on its way already
             share = self._tree.neediest()
             if share is None or share.request:
                 break
-            self._promise(next(iter(self._unclaimed)), share)
+            self._promises.promise(next(iter(self._promises.unclaimed)), share)
         while self._tree.below:
             share = next(iter(self._tree.below))
             donor = self._tree.wealthiest()
@@ -543,10 +537,10 @@ class Scheduler:
         executor = donor.first_to_go
         moves.reclaim.append(executor)
         donor.leaving[executor] = True
-        self._unclaimed[executor] = None
+        self._promises.offer(executor)
         self._note(donor)
         self._tree.rank(donor)
-        self._promise(executor, share)
+        self._promises.promise(executor, share)
 
     def _make_room(self, share: Share, donor: Share, moves: Moves, now: float) -> None:
         going = self._rooms.make(share, donor, self._serves, self._shares, now)
@@ -563,32 +557,6 @@ class Scheduler:
             self._tree.rank(donor)
         self._note(share)
         self._tree.rank(share)
-
-    def _promise(self, executor: int, share: Share) -> None:
-        """It will be free soon, and this session waits for it."""
-        del self._unclaimed[executor]
-        self._promises[executor] = share
-        share.promised[executor] = None
-        self._tree.rank(share)
-
-    def _renounce(self, share: Share) -> None:
-        """One that was promised to it may go to another session."""
-        executor = next(iter(share.promised))
-        del share.promised[executor], self._promises[executor]
-        if executor in self._kept:
-            del self._kept[executor]
-        else:
-            self._unclaimed[executor] = None
-        self._stale[share] = None
-
-    def _unpromise(self, executor: int) -> None:
-        """The executor serves somebody else, or will not be free soon."""
-        self._unclaimed.pop(executor, None)
-        self._kept.pop(executor, None)
-        share = self._promises.pop(executor, None)
-        if share is not None:
-            del share.promised[executor]
-            self._stale[share] = None
 
     # --- for those who look on
 

@@ -19,11 +19,8 @@ def check(scheduler: Scheduler) -> None:
     assert warm == {e: s for e, s in scheduler._free.items() if s}
     coming = {e: s for s, share in scheduler._shares.items() for e in share.coming}
     assert coming == {e: s for e, s in (scheduler._ending | scheduler._ended).items() if s}
-    promised = {e: share for share in scheduler._shares.values() for e in share.promised}
-    assert promised == scheduler._promises
-    soon = {e for share in scheduler._shares.values() for e, free in share.leaving.items() if free}
-    assert soon == set(promised) - set(scheduler._kept) | set(scheduler._unclaimed)
-    assert set(scheduler._kept) <= set(promised) and set(scheduler._kept) <= set(scheduler._free)
+    scheduler._promises.check(list(scheduler._shares.values()))
+    assert set(scheduler._promises.kept) <= set(scheduler._free)
     for session, share in scheduler._shares.items():
         assert set(share.leaving) <= set(share.have) and set(share.resting) <= set(share.have)
         assert (session in scheduler._over) == (share.staying > share.most), "more than it may have"
@@ -31,6 +28,6 @@ def check(scheduler: Scheduler) -> None:
         assert not share.promised or share.expected <= share.wanted
         demand = 0 if share.suspended or share.homeless else max(share.asked, share.minimum)
         assert share.wanted == min(demand, share.limit - len(share.leaving))
-    scheduler._settle()
+    scheduler._tree.settle()
     scheduler._tree.check(scheduler._shares.values())
     scheduler._rooms.check(scheduler._serves, scheduler._shares, scheduler._free)

@@ -136,6 +136,7 @@ class Tree:
     """All that have a share.
 
     clock   seconds for which sessions have waited for each other
+    stale   sessions that have changed since they were last ranked
     below   sessions that lack some of their minimum
     uneven  groups in which something may be due to be moved
     dues    groups in which something is to be moved later
@@ -144,6 +145,7 @@ class Tree:
     def __init__(self) -> None:
         self.clock = 0.0
         self.root = Group(0, 1.0)
+        self.stale: dict[Share, None] = {}
         self.below: dict[Share, None] = {}
         self.uneven: dict[Group, None] = {}
         self.dues: Ranking[Group] = Ranking()
@@ -170,6 +172,7 @@ class Tree:
         """Take it out of its groups, and forget those that have become empty; returns its tenant's name."""
         update(share, 0.0, 0.0, 0.0, False, False, self.clock)
         self.below.pop(share, None)
+        self.stale.pop(share, None)
         group, tenant = _groups_of(share)
         group.sessions -= 1
         self._see_presence(tenant, group)
@@ -180,6 +183,11 @@ class Tree:
             del self._tenants[tenant.name]
             self._forget(tenant)
         return tenant.name
+
+    def settle(self) -> None:
+        """Rank those that have changed."""
+        while self.stale:
+            self.rank(self.stale.popitem()[0])
 
     def rank(self, share: Share) -> None:
         """It has changed: find its new places."""
