@@ -5,8 +5,8 @@ already, so that the executor is served while it is busy with this; if it is a
 service, the page says so, too, and then nobody is charged for a death.
 
 `on_bind` and `on_unbind` are told by the router, under the line's lock; all
-hooks are called in the main thread, between tasks.  Unbinding is bounded by a
-watch that needs no GIL: it says where the hook hangs, and ends the process.
+hooks are called in the main thread, between tasks.  Entering and leaving are bounded
+by a watch that needs no GIL: it says where the hook hangs, and ends the process.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from flamezmq import page, running, shims, streams
@@ -90,16 +91,34 @@ class Bindings:
 
     def _enter(self, bind: m.Bind, service: m.Service) -> None:
         revision, application = self._applications[service.application]
+        fresh = False
         if self._shim is None or self._revision != revision:
             self._stop()
             self._shim, self._revision = shims.make(application), revision
             self._grace = application.grace
-            self._shim.start()
+            fresh = True
         name = f"{self._executor.config.node}/{self._executor.config.number}"
         who = self._executor.who
         ctx = Context(application.name, bind.id, name, service.common_data, who, _publish)
-        self._shim.enter(ctx)
+        with self._bounded(self._shim.enter_seconds):
+            if fresh:
+                self._shim.start()
+            self._shim.enter(ctx)
         Bound.shim, Bound.ctx = self._shim, ctx
+
+    @contextmanager
+    def _bounded(self, seconds: float | None) -> Iterator[None]:
+        """Watch what is inside; the page says when its time is over, so that the router can tell why."""
+        if seconds is None:
+            yield
+            return
+        words = self._executor.words
+        words[page.DUE] = int((monotonic() + seconds) * 1e9)
+        try:
+            with _watched(seconds):
+                yield
+        finally:
+            words[page.DUE] = 0
 
     def _fail(self, bind: m.Bind, error: BaseException) -> None:
         """Say so, and drop what is held of the session: this process serves it no more."""

@@ -2,7 +2,7 @@
 
 Eight unsigned 64-bit words in a memfd.  The executor writes two of them around
 every task, so that after a SIGKILL the worker still knows whom to charge; around
-a task with a timeout, when its time is over; and whether it binds a service.
+a task with a timeout, or a bind, when its time is over; and whether it binds a service.
 """
 
 from __future__ import annotations

@@ -342,6 +342,24 @@ def test_a_process_that_dies_of_binding_has_failed_to_bind_and_no_task_is_charge
     assert session.closed
 
 
+def test_a_bind_that_was_not_done_in_time_has_failed_and_the_task_behind_it_has_not() -> None:
+    stage = stage_with(bind_retries=2, options={"session_timeout": 2.5})
+    session = stage.open(application="model", max_retries=0)
+    stage.submit(1, timeout=1.0)
+
+    stage.dies(1, running=0, binding=True, overdue=True)
+    assert not stage.heard(CLIENT, m.Lost), "its own time had not begun"
+    stage.ready(2)
+    assert stage.held() == [[(0, 1)]]
+    stage.dies(2, running=0, binding=True, overdue=True, stderr=("Timeout!", "in on_session_enter"))
+
+    (broken,) = stage.heard(CLIENT, m.Broken)
+    assert "not ready after 2.5 s" in broken.text
+    assert "session_timeout" in broken.text
+    assert broken.traceback == "Timeout!\nin on_session_enter"
+    assert session.closed
+
+
 def test_after_so_many_failed_binds_in_a_row_the_session_is_stopped_with_the_error() -> None:
     stage = stage_with(bind_retries=3)
     session = stage.open(application="model", forward_output=False)

@@ -279,6 +279,44 @@ def test_a_service_that_takes_its_process_down_stops_its_session_too(
     assert cluster.submit(abs, -1).result(LIMIT_SECONDS) == 1
 
 
+@pytest.fixture
+def warmed_up(diary: Path) -> Iterator[flm.Client]:
+    """One executor, which has imported what the services of this file need."""
+    with flm.testing.cluster(executors=1, forward_output=False) as client:
+        register(client)
+        with open_session(client, diary) as session:
+            session.submit(1).result(LIMIT_SECONDS)
+        yield client
+
+
+def test_a_service_that_hangs_as_it_is_entered_fails_its_bind_and_says_where(
+    warmed_up: flm.Client, diary: Path
+) -> None:
+    class Hanging(Diary):
+        def on_session_enter(self, ctx: flm.Context) -> None:
+            time.sleep(600)
+
+    register(warmed_up, Hanging, "hanging", bind_retries=1, options={"session_timeout": 0.3})
+    with open_session(warmed_up, diary, "hanging", max_retries=0) as session:
+        error = session.submit(1).exception(LIMIT_SECONDS)
+
+    assert isinstance(error, flm.BrokenSession)
+    assert "it was not ready after 0.3 s" in str(error)
+    assert "on_session_enter" in error.traceback, "where it hung"
+    assert warmed_up.submit(abs, -1).result(LIMIT_SECONDS) == 1
+
+
+def test_a_service_that_was_entered_in_time_may_work_for_longer(warmed_up: flm.Client, diary: Path) -> None:
+    class Slow(Diary):
+        def on_task_invoke(self, ctx: flm.Context, x: float) -> float:
+            time.sleep(x)
+            return x
+
+    register(warmed_up, Slow, "slow", bind_retries=1, options={"session_timeout": 1.0})
+    with open_session(warmed_up, diary, "slow", max_retries=0) as session:
+        assert session.submit(1.2).result(LIMIT_SECONDS) == 1.2
+
+
 def test_a_last_hook_that_fails_costs_its_process_and_is_printed(
     diary: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -456,7 +494,14 @@ def open_inside() -> None:
 def test_a_task_can_not_open_a_session_with_an_application(cluster: flm.Client) -> None:
     error = cluster.submit(open_inside).exception(LIMIT_SECONDS)
     assert isinstance(error, ValueError)
-    assert "application is not for nested tasks" in str(error)
+    assert "a task can't open a session with an application" in str(error)
+    assert "submit(client.submit(" in str(error), "what to do instead"
+
+
+def test_a_task_has_its_result_served_by_the_way_of_futures(cluster: flm.Client) -> None:
+    register(cluster, Double, "double")
+    with service_session(cluster, app="double") as service:
+        assert service.submit(cluster.submit(abs, -4)).result(LIMIT_SECONDS) == 8
 
 
 @pytest.mark.parametrize(
@@ -470,6 +515,8 @@ def test_a_task_can_not_open_a_session_with_an_application(cluster: flm.Client) 
         ({"command": "ls"}, "not for the shim python"),
         ({"isolation": "none"}, "`isolation`"),
         ({"bind_retries": 0}, "`bind_retries`"),
+        ({"options": {"session_timeout": 0}}, "session_timeout is a number of seconds above 0"),
+        ({"options": {"timeout": 1}}, "the shim python has no option 'timeout'; there are session_timeout"),
         ({"grace": 1000.0}, "`grace`"),
         ({"environment": {"A": 1}}, "`environment`"),
         ({"schema": {"inputs": {}}}, "there may be input"),

@@ -56,6 +56,12 @@ MOST_DEPTH = 20_000
 MOST_LOADED_BYTES = 1 << 20
 #: The stack of such a thread.
 STACK_BYTES = 64 << 20
+#: Unlike nested tasks, what a service is to do can't be run in place by who waits for it.
+NO_SERVICES = (
+    "a task can't open a session with an application: it would keep its executor while it waits for the "
+    "service, which needs one, too. Open the session in your program, and pass futures from one to the "
+    "other: service.submit(client.submit(fn, x))"
+)
 #: What sessions of nested tasks can't ask for, with what they have.
 _OF_THE_OUTER = {
     "tenant": "",
@@ -132,7 +138,9 @@ class NestedClient(Client):
         return self._executor.home.environment or super()._environment()
 
     def _spec(self, **asked: Any) -> m.SessionSpec:
-        for what in ("initializer", "max_tasks_per_child", "application"):
+        if asked.get("application"):
+            raise ValueError(NO_SERVICES)
+        for what in ("initializer", "max_tasks_per_child"):
             if asked.get(what) and asked.get("restarts", -1) < 0:
                 raise ValueError(f"{what} is not for nested tasks: who waits for them runs them in place")
         for what, usual in _OF_THE_OUTER.items():

@@ -69,8 +69,8 @@ class End(msgspec.Struct, frozen=True, gc=False):
 class Words(msgspec.Struct, frozen=True, gc=False):
     """What a dead executor's page says.
 
-    `running` is -1 if no task ran; `overdue`: that task had a timeout, and its time was over; `binding`: a
-    service was being bound for it.
+    `running` is -1 if no task ran; `binding`: a service was being bound for it; `overdue`: that task, or
+    the bind, had a timeout, and its time was over.
     """
 
     session: int = 0
@@ -274,7 +274,7 @@ class Agent:
             end.rss_bytes,
             executor.chatter.last_words(),
             executor.expected or _left_in_order(end, words),
-            executor.overdue and words.overdue,  # else it had come to another task by then
+            (executor.overdue or words.binding) and words.overdue,  # else it had come to another task by then
             words.binding,
         )
         printed = executor.chatter.say(executor.number, now, last=True)

@@ -104,7 +104,8 @@ def mourn(
     unwanted never runs again.
     """
     running, executed = _last_moments(executor, session, died)
-    overdue = died.running if died and died.overdue and died.session == session.number else -1
+    late = died is not None and died.overdue and not died.binding
+    overdue = died.running if died and late and died.session == session.number else -1
     again: list[Run] = []
     lost: list[int] = []
     unwanted: list[int] = []

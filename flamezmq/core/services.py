@@ -28,6 +28,7 @@ from flamezmq.core import dispatch, events, interrupts, printed, wear
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
+from flamezmq.wire.applications import SESSION_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
@@ -152,11 +153,22 @@ def on_gone(broker: Broker, executor: Executor, died: m.Died | None, now: float,
     if died is None or died.expected:
         return
     if died.binding:
-        _failed(
-            broker, executor, session, f"the executor has died of it: {events.in_a_line(died)}", "", now, out
-        )
+        text, trace = _how_it_died(session, died)
+        _failed(broker, executor, session, text, trace, now, out)
     elif hung:
         events.note(session, events.UNBIND_FAILED, now, events.in_a_line(died), executor=executor.name)
+
+
+def _how_it_died(session: Session, died: m.Died) -> tuple[str, str]:
+    """What is said of a death in a bind, and where it was, if that is known."""
+    if not died.overdue or session.application is None:
+        return f"the executor has died of it: {events.in_a_line(died)}", ""
+    seconds = session.application.application.options.get("session_timeout", SESSION_TIMEOUT_SECONDS)
+    text = (
+        f"it was not ready after {seconds:g} s, so its process was ended; if its class needs longer to be "
+        "loaded, or to be entered, give the application a longer session_timeout"
+    )
+    return text, "\n".join(died.stderr)
 
 
 def _let_go(broker: Broker, executor: Executor, session: Session, out: Effects) -> None:

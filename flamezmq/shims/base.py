@@ -14,7 +14,12 @@ class Shim:
     each task, and `leave`; `stop` at the end.  So what `start` has begun (a program, a server)
     serves one session after the other.  Whatever is raised by `start` or `enter` is a failed bind:
     neither `leave` follows, nor another session, but `stop` does.  What `invoke` raises fails the task.
+
+    enter_seconds: that `start` and `enter` may take together, until the process is ended; None: no
+        limit, or the shim keeps to one by itself.
     """
+
+    enter_seconds: float | None = None
 
     def __init__(self, application: Application) -> None:
         self.application = application

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flamezmq.processes import current_folder
 from flamezmq.serialize.functions import dump_function, label, load_function
 from flamezmq.shims.base import Shim
-from flamezmq.wire.applications import Application
+from flamezmq.shims.options import ShimOptions
+from flamezmq.wire.applications import SESSION_TIMEOUT_SECONDS, Application
 
 if TYPE_CHECKING:
     from flamezmq.shims.roles import Context
 
 Class = TypeVar("Class", bound=type)
 
+#: session_timeout: seconds until `on_session_enter` must have returned; then its process is ended.
+OPTIONS: dict[str, Any] = {"session_timeout": SESSION_TIMEOUT_SECONDS}
 HOOKS = ("on_session_enter", "on_task_invoke", "on_session_leave")
 
 
@@ -91,6 +94,7 @@ class PythonShim(Shim):
 
     def __init__(self, application: Application) -> None:
         super().__init__(application)
+        self.enter_seconds = ShimOptions(application, OPTIONS).seconds("session_timeout")
         self._pickled = application.service
         self._class: Any = None
         self._instance: Any = None
@@ -103,6 +107,7 @@ class PythonShim(Shim):
         for what in ("command", "arguments"):
             if getattr(application, what):
                 raise ValueError(f"`{what}` is not for the shim python, whose `service` is a class")
+        ShimOptions(application, OPTIONS).seconds("session_timeout")
 
     def start(self) -> None:
         self._class = load_function(self._pickled)

@@ -27,7 +27,7 @@ class Died(msgspec.Struct, tag=81, array_like=True):
     session, running  the task that ran then (router's session number, index), -1 if none
     finished          how many tasks it had finished in its life
     expected          it was told to go: not an accident, nobody is charged
-    overdue           and that was because the task that ran had not kept to its timeout
+    overdue           and that was because the task that ran, or the bind, had not kept to its timeout
     binding           it was binding the session's service, and `running` had not begun
     """
 

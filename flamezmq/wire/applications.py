@@ -14,6 +14,8 @@ from flamezmq.wire.ranges import Count, Index, Limit, Seconds
 
 #: A name that people write: not empty, and not endless.
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+#: What a python service may take to be entered, where its option `session_timeout` does not say.
+SESSION_TIMEOUT_SECONDS = 600.0
 
 
 class Application(msgspec.Struct, array_like=True, frozen=True):
