@@ -102,7 +102,7 @@ class Router:
         effects: Effects = []
         self.draining = True
         self.board.welcoming = False
-        departures.drain(self.broker, effects)
+        departures.drain(self.broker, effects, monotonic())
         self.board.send(effects)
 
     def drained(self, now: float, reason: str) -> bool:

@@ -42,3 +42,8 @@ def explain(scheduler: Scheduler, session: int) -> Waits:
     if share.coming or share.promised:
         return Waits("coming", have, wanted)
     return Waits("no room" if share.gathers or share in scheduler._stuck else "share", have, wanted)
+
+
+def is_homeless(scheduler: Scheduler, session: int) -> bool:
+    """Whether no node could ever serve the session, as it is now."""
+    return scheduler._shares[session].homeless

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flamezmq.client.reasons import sentences, span
+from flamezmq.core import departures
 from flamezmq.states import TaskState
 from flamezmq.wire import messages as m
 from tests.core_stage import CLIENT, FIRST, OTHER, WORKER, Stage
@@ -154,15 +155,19 @@ def test_a_session_whose_client_takes_no_results() -> None:
 
 def test_a_router_that_stops() -> None:
     stage = busy(executors=0)
-    stage.broker.draining = True
-    assert words(stage, 0).endswith("Nothing is handed out: the router is stopping.")
+    departures.drain(stage.broker, [], stage.now)
+    stage.wait(3.0)
+    assert words(stage, 0).endswith("Nothing is handed out, since 3 s: the router is stopping.")
 
 
 def test_no_worker_and_no_executor() -> None:
     stage = busy(executors=0)
-    assert words(stage, 0).endswith("There are no executors: 1 worker with the router, and none has one yet.")
+    assert words(stage, 0).endswith(
+        "There are no executors, since 5 s: 1 worker with the router, and none has one."
+    )
     stage.lose(WORKER)
-    assert words(stage, 0).endswith("There are no executors: no worker is with the router.")
+    stage.wait(2.0)
+    assert words(stage, 0).endswith("There are no executors, since 2 s: no worker is with the router.")
 
 
 def test_executors_that_die_as_they_start() -> None:
@@ -181,13 +186,13 @@ def test_a_session_that_has_as_many_executors_as_it_may() -> None:
     stage = busy(executors=3, tasks=5, max_executors=2)
     assert words(stage, 4) == (
         "task s1/4 is queued behind 2 others of its session, since 5 s. "
-        "The session has the 2 that it may have at a time (max_executors)."
+        "The session has the 2 that it may have at a time (max_executors), since 5 s."
     )
 
 
 def test_a_session_that_has_all_executors() -> None:
     stage = busy(executors=2, tasks=5)
-    assert words(stage, 2).endswith("All executors serve its session, 2 of 2, and are busy.")
+    assert words(stage, 2).endswith("All executors serve its session, 2 of 2, since 5 s, and are busy.")
 
 
 def test_a_session_that_shares_executors_with_others() -> None:
@@ -200,7 +205,8 @@ def test_a_session_that_shares_executors_with_others() -> None:
     found = why(stage, 3)
     assert (found.cause, found.have, found.executors) == ("share", 1, 2)
     assert words(stage, 3).endswith(
-        "The session has 1 of 2 executors; 1 other session has the others, and tasks wait in 1 of the others."
+        "The session has 1 of 2 executors, since 1 s; "
+        "1 other session has the others, and tasks wait in 1 of the others."
     )
 
 
@@ -215,6 +221,77 @@ def test_executors_that_have_served_another_program() -> None:
     assert why(stage, 0, "s2").cause == "no executors"
 
 
+def test_executors_that_die_as_they_start_time_after_time_say_since_when() -> None:
+    stage = busy(executors=0)
+    for number in range(1, 5):
+        stage.dies(number, signal="", exit_code=3)
+        stage.wait(1.0)
+    assert words(stage, 0).endswith(
+        "There are no executors: they die as they start, 4 in a row, since 4 s, "
+        "the last one on node node 1 s ago: exit code 3."
+    )
+
+
+def test_a_node_that_keeps_failing_beside_one_that_serves_is_named_until_one_of_it_lives() -> None:
+    stage = busy(executors=1)
+    stage.say(WORKER + 1, m.Register("other", "more", 1, 2.0, 1 << 30, 2))
+    for number in range(1, 5):
+        died = m.Died(number, 1, "other", 0, -1, 0, "", 3, False, 0, ("ImportError: no numpy",))
+        stage.say(WORKER + 1, died)
+        stage.wait(1.0)
+    assert words(stage, 1).endswith(
+        "All executors serve its session, 1 of 1, since 9 s, and are busy. Node other gives no executors: "
+        "they die as they start, 4 in a row, since 4 s, the last one by exit code 3: ImportError: no numpy."
+    )
+    stage.say(90, m.Ready("other", "more", 9, 200))
+    stage.submit(1)
+    assert not why(stage, 3).failing
+
+
+def test_a_session_that_no_node_fits_says_since_when_none_does() -> None:
+    stage = Stage(executors=1)
+    stage.say(WORKER + 1, m.Register("other", "more", 1, 2.0, 1 << 30, 2, 1))
+    stage.open(resources=(m.Resource("gpu", 1.0),))
+    stage.submit(1)
+    stage.wait(50.0)
+    stage.lose(WORKER + 1)
+    stage.wait(3.0)
+    assert words(stage, 0).endswith(
+        "No node has what an executor of the session needs, since 3 s: gpu=1 (at most 0)."
+    )
+
+
+def test_a_request_of_which_each_part_is_somewhere_but_not_together_says_so() -> None:
+    stage = Stage(executors=1)
+    stage.say(WORKER + 1, m.Register("other", "more", 1, 1.0, 1 << 30, 1, 1))
+    stage.open(resources=(m.Resource("gpu", 1.0), m.Resource("cpu", 2.0)))
+    stage.submit(1)
+    stage.wait(3.0)
+    assert words(stage, 0).endswith(
+        "No node has what an executor of the session needs, since 3 s: gpu=1, cpu=2, all of it on one node."
+    )
+
+
+def test_a_task_that_waits_for_its_own_says_so() -> None:
+    stage = busy(executors=1)
+    stage.say(FIRST, m.Waiting(stage.broker.clients[CLIENT].sessions[1].number, True))
+    stage.wait(2.0)
+    assert words(stage, 0) == (
+        "task s1/0 runs on executor node/1, since 7 s; "
+        "it waits for its own tasks, or for the reader of its stream, since 2 s."
+    )
+
+
+def test_a_need_that_has_ended_is_on_its_way() -> None:
+    stage = Stage(executors=1)
+    stage.open()
+    stage.submit(1)
+    stage.finish(1)
+    stage.submit(1, needs=(0, 1, 0))
+    stage.wait(1.0)
+    assert "s1/0 (it has ended, and its value is on its way), since 1 s." in words(stage, 1)
+
+
 # --- of a session
 
 
@@ -223,7 +300,8 @@ def test_a_session_says_where_its_tasks_are() -> None:
     stage.submit(1, needs=(0, 1, 0))
     assert words(stage) == (
         "Of the tasks of session s1, 2 run, 3 are queued, 1 waits for values of others. "
-        "The next one was submitted 5 s ago. All executors serve its session, 2 of 2, and are busy."
+        "The next one was submitted 5 s ago. "
+        "All executors serve its session, 2 of 2, since 5 s, and are busy."
     )
 
 
@@ -270,8 +348,9 @@ def test_a_call_says_which_one_holds_it_back() -> None:
     stage.open(2)
     stage.submit(1, alias=2)
     stage.submit(3, needs=(0, 2, 0))
+    stage.wait(2.0)
     assert words(stage, 2).endswith(
-        "Its actor's calls keep their order; call 0, before it, waits for values of others."
+        "Its actor's calls keep their order; call 0, before it, waits for values of others, since 2 s."
     )
 
 

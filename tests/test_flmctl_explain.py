@@ -61,7 +61,7 @@ def test_tasks_that_run_wait_and_have_ended_are_explained(
         assert f"task {futures[0].task_id} runs on executor " in explain(futures[0].task_id)
         waiting = explain(futures[4].task_id)
         assert f"task {futures[4].task_id} is queued behind 2 others of its session, since " in waiting
-        assert waiting.endswith("All executors serve its session, 2 of 2, and are busy.")
+        assert "All executors serve its session, 2 of 2" in waiting
         assert f"Of the tasks of session {session.id}, 2 run, 3 are queued." in explain(session.id)
         assert session.explain(futures[0]).startswith(f"task {futures[0].task_id} runs on executor ")
         assert session.explain().startswith(f"Of the tasks of session {session.id}, 2 run")
@@ -107,9 +107,7 @@ def test_a_suspended_session_and_one_at_its_limit(
     with client.session("demo", max_executors=1) as session:
         futures = [session.submit(wait_for, go) for _ in range(2)]
         until(lambda: session.status().running == 1)
-        assert explain(futures[1].task_id).endswith(
-            "the one executor that it may have at a time (max_executors)."
-        )
+        assert "the one executor that it may have at a time (max_executors)" in explain(futures[1].task_id)
         session.suspend()
         assert "The session is suspended, since " in explain(futures[1].task_id)
         assert f"by its client; flmctl resume {session.id} lets it go on." in session.explain(futures[1])
@@ -125,7 +123,8 @@ def test_sessions_that_share_the_executors(
         until(lambda: one.status().running == 2)
         waiting = two.submit(abs, -1)
         said = two.explain(waiting)
-        assert said.endswith("The session has 0 of 2 executors; 1 other session has the others.")
+        assert "The session has 0 of 2 executors" in said
+        assert said.endswith("; 1 other session has the others.")
         go.write_text("gone")
         assert [future.result(LIMIT_SECONDS) for future in running] == ["gone", "gone"]
 

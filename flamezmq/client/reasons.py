@@ -39,13 +39,21 @@ def _many(count: int, noun: str) -> str:
 
 def _runs(why: m.Why) -> str:
     again = f", attempt {why.attempt}" if why.attempt > 1 else ""
-    return f"runs on executor {why.executor}, since {span(why.runs_for)}{again}."
+    if why.binding:
+        return f"is next on executor {why.executor}, which binds its service, since {span(why.runs_for)}."
+    waits = (
+        f"; it waits for its own tasks, or for the reader of its stream, since {span(why.paused_for)}"
+        if why.paused_for >= 0
+        else ""
+    )
+    return f"runs on executor {why.executor}, since {span(why.runs_for)}{again}{waits}."
 
 
 def _held(why: m.Why) -> str:
+    there = "its service is being bound" if why.binding else f"task {why.current} runs"
     return (
         f"was given to executor {why.executor}, where it waits behind {_many(why.ahead, 'other')}; "
-        f"task {why.current} runs there, since {span(why.runs_for)}."
+        f"{there} there, since {span(why.runs_for)}."
     )
 
 
@@ -65,7 +73,10 @@ def _retry(why: m.Why) -> str:
 
 def _needs(why: m.Why) -> str:
     if why.fetching:
-        return "has all that it needs, and waits for values that come from its client again."
+        return (
+            "has all that it needs, and waits for values that come from its client again, "
+            f"since {span(why.since)}."
+        )
     states = [f"{name} ({_state(state)})" for name, state in zip(why.needs, why.need_states, strict=False)]
     values = _many(why.lacking, "other task")
     named = f": {', '.join(states)}{', ...' if why.lacking > len(states) else ''}" if states else ""
@@ -75,6 +86,8 @@ def _needs(why: m.Why) -> str:
 
 
 def _state(state: int) -> str:
+    if state == TaskState.SUCCEED:
+        return "it has ended, and its value is on its way"
     return "it runs" if state == TaskState.RUNNING else "it waits"
 
 
@@ -129,30 +142,47 @@ def _of_session(why: m.Why) -> str:
 
 def _cause(why: m.Why) -> str:
     said = _CAUSES.get(why.cause, "")
-    if not isinstance(said, str):
-        return said(why)
-    since = f", since {span(why.cause_since)}" if why.cause_since >= 0 else ""
-    return said.format(why=why, since=since)
+    return (
+        f"{said(why) if callable(said) else said.format(why=why, since=_since(why))} {_failing(why)}".rstrip()
+    )
+
+
+def _since(why: m.Why) -> str:
+    return f", since {span(why.cause_since)}" if why.cause_since >= 0.01 else ""
+
+
+def _failing(why: m.Why) -> str:
+    """Beside whatever else it waits for, a node is of no use."""
+    if not why.failing:
+        return ""
+    return f"Node {why.executor} gives no executors: {_die(why)}, the last one by {why.failing}."
+
+
+def _die(why: m.Why) -> str:
+    since = f", since {span(why.failing_for)}" if why.failing_for >= 0 else ""
+    return f"they die as they start, {why.stillborn} in a row{since}"
 
 
 def _no_executors(why: m.Why) -> str:
-    return f"There are no executors: {_many(why.workers, 'worker')} with the router, and none has one yet."
+    there = f"{_many(why.workers, 'worker')} with the router, and none has one"
+    return f"There are no executors{_since(why)}: {there}."
 
 
 def _executors_die(why: m.Why) -> str:
     ago = f" {span(why.cause_since)} ago" if why.cause_since >= 0 else ""
-    return f"There are no executors: they die, the last one on node {why.executor}{ago}: {why.by}."
+    die = _die(why) if why.stillborn > 1 else "they die"
+    return f"There are no executors: {die}, the last one on node {why.executor}{ago}: {why.by}."
 
 
 def _limit(why: m.Why) -> str:
     has = "the one executor that it may have" if why.limit == 1 else f"the {why.limit} that it may have"
-    return f"The session has {has} at a time (max_executors)."
+    return f"The session has {has} at a time (max_executors){_since(why)}."
 
 
 def _share(why: m.Why) -> str:
     rivals = f"{_many(why.rivals, 'other session')} {'has' if why.rivals == 1 else 'have'} the others"
     more = f", and tasks wait in {why.waiting_rivals:,} of the others" if why.waiting_rivals else ""
-    return f"The session has {why.have} of {_many(why.executors, 'executor')}; {rivals}{more}."
+    return f"The session has {why.have} of {_many(why.executors, 'executor')}{_since(why)}; {rivals}{more}."
 
 
 def _unsuitable(why: m.Why) -> str:
@@ -161,33 +191,34 @@ def _unsuitable(why: m.Why) -> str:
 
 
 def _no_node_fits(why: m.Why) -> str:
-    return f"No node has what an executor of the session needs: {why.by or 'there is none'}."
+    return f"No node has what an executor of the session needs{_since(why)}: {why.by or 'there is none'}."
 
 
 def _too_many_actors(why: m.Why) -> str:
     most = f"{why.limit} for each of {_many(why.workers, 'node')}"
-    return f"Its actor has no process: as many live as may, {most}. Close those that are not needed."
+    return f"Its actor has no process{_since(why)}: as many live as may, {most}. Close what is not needed."
 
 
 #: By `Why.cause`: a sentence, in which `why` and `since` are filled in, or what makes one.
 _CAUSES: dict[str, str | Callable[[m.Why], str]] = {
     "suspended": "The session is suspended{since}, by {why.by}; flmctl resume {why.session} lets it go on.",
     "held back": "Nothing is handed out{since}: its client does not take the results that wait for it.",
-    "router stops": "Nothing is handed out: the router is stopping.",
-    "no workers": "There are no executors: no worker is with the router.",
+    "router stops": "Nothing is handed out{since}: the router is stopping.",
+    "no workers": "There are no executors{since}: no worker is with the router.",
     "no executors": _no_executors,
     "executors die": _executors_die,
     "limit": _limit,
-    "all": "All executors serve its session, {why.have} of {why.executors}, and are busy.",
+    "all": "All executors serve its session, {why.have} of {why.executors}{since}, and are busy.",
     "share": _share,
     "unsuitable": _unsuitable,
     "no node fits": _no_node_fits,
-    "no room": "The nodes that have what an executor of the session needs use it for others.",
-    "actor is busy": "Its actor does one call after the other, and is busy.",
+    "no room": "The nodes that have what an executor of the session needs use it for others{since}.",
+    "actor is busy": "Its actor does one call after the other, and is busy{since}.",
     "actor waits": (
-        "Its actor's calls keep their order; call {why.current}, before it, waits for values of others."
+        "Its actor's calls keep their order; "
+        "call {why.current}, before it, waits for values of others{since}."
     ),
     "too many actors": _too_many_actors,
-    "actor starts": "Its actor has no process: it gets the next one that is free.",
+    "actor starts": "Its actor has no process{since}: it gets the next one that is free.",
     "now": "An executor is free, and about to get it.",
 }

@@ -157,9 +157,16 @@ class Steering:
     def _of_unsent(self, future: Future) -> str:
         if future.done():
             return "the task has ended, and was never sent to the router."
+        most_tasks, most_bytes = self._client._line.limits
+        if self._client._no_credit:
+            return (
+                "the task was not sent yet, for want of credit: the router has as many tasks of this client "
+                f"as it may have ({most_tasks:,}), or as many bytes ({most_bytes >> 20:,} MiB); it goes out "
+                "when results of others have come."
+            )
         return (
-            "the task was not sent yet: the router has as many tasks, or bytes, of this client as it may "
-            "have, or the task waits for others of this program."
+            "the task was not sent yet: it, or one that was submitted before it, takes the value of a task "
+            "that was not sent either."
         )
 
     def _change(self, **what: Any) -> bool:

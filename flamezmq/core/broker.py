@@ -93,7 +93,8 @@ class Broker:
         self.orphans: dict[int, float] = {}  # executors that run what nobody waits for
         self.unwanted: dict[int, Session] = {}  # sessions with tasks that are cancelled, and may run
         self.born = 0.0  # when the router was started
-        self.draining = False  # see departures.drain
+        self.draining, self.drains_since = False, 0.0  # see departures.drain
+        self.bare_since = self.alone_since = 0.0  # when the last executor, the last worker has left
         #: What people may want to know of, as (event, fields); the host takes it away.
         self.events: list[tuple[str, dict[str, Any]]] = []
         self._last_function = 0
@@ -403,6 +404,7 @@ class Broker:
         self.executors[peer] = executor
         self.by_name[name] = peer
         self.scheduler.add_executor(peer, message.token)
+        nodes.on_executor(self, message.token)
         if any(worker.leaving and worker.token == message.token for worker in self.workers.values()):
             departures.see_off(self, executor, now, out)
 

@@ -35,6 +35,7 @@ def bury(broker: Broker, peer: int, died: m.Died | None, now: float, out: Effect
     broker.mourned.pop(peer, None)
     if executor is None:
         return
+    broker.bare_since = now  # as far as it was the last one
     broker.by_name.pop((executor.token, executor.number), None)
     printed.on_executor_gone(broker, executor.token, out)
     _end_within(broker, executor, now, out)

@@ -34,9 +34,9 @@ def see_off(broker: Broker, executor: Executor, now: float, out: Effects) -> Non
         broker.fed[executor.peer] = executor
 
 
-def drain(broker: Broker, out: Effects) -> None:
+def drain(broker: Broker, out: Effects, now: float = 0.0) -> None:
     """The router is about to end: grant nothing more, open no session, ask back what has not begun."""
-    broker.draining = True
+    broker.draining, broker.drains_since = True, now
     for executor in broker.executors.values():
         if executor.session is not None and executor.tasks > 1:
             ask(executor, executor.session, 1, out)

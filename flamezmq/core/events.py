@@ -135,6 +135,12 @@ def bound(session: Session, executor: Executor, now: float) -> None:
         event.most = serving
 
 
+def served_since(session: Session) -> float:
+    """Since when as many executors serve it as do now, as far as that is remembered."""
+    rows = session.events.rows if session.events is not None else ()
+    return next((event.until for event in reversed(rows) if event.kind == BOUND), session.opened_at)
+
+
 def unbound(session: Session, now: float) -> None:
     """One less does."""
     events = session.events

@@ -12,7 +12,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from flamezmq import waits
-from flamezmq.core import actors
+from flamezmq.core import actors, events
+from flamezmq.core.backoff import ACCIDENTS
 from flamezmq.core.blocked import Blocked, Key
 from flamezmq.core.control import cancelled_by
 from flamezmq.core.dispatch import may_have, suits
@@ -81,6 +82,9 @@ def _on_executor(session: Session, index: int, why: m.Why, now: float) -> bool:
                 why.executor, why.ahead, why.attempt = executor.name, before, run.attempt
                 why.current = executor.held[0].start
                 why.since, why.runs_for = now - run.came, now - executor.since
+                if executor.paused is not None:
+                    why.paused_for = now - executor.paused
+                why.binding = executor.binding
                 return True
             before += len(run)
     return False
@@ -104,19 +108,21 @@ def _blocked(session: Session, index: int, why: m.Why, now: float) -> bool:
     why.lacking = len(lacking)
     why.fetching = blocked.fetching or not blocked.lacks
     for key in lacking[:MOST_NAMES]:
-        _name_need(blocked, key, why)
+        _name_need(blocked, key, why, now)
     return True
 
 
-def _name_need(blocked: Blocked, key: Key, why: m.Why) -> None:
+def _name_need(blocked: Blocked, key: Key, why: m.Why, now: float) -> None:
     """The name of a needed task, and in which state it is."""
     other = blocked.session.client.sessions.get(key[0])
     if other is None:
         return  # its session is closed: its client supplies the value
-    executors = other.executors.values()
-    runs = any(executor.held[0].start == key[1] for executor in executors if executor.tasks)
-    why.needs.append(f"{other.id}/{key[1]}")
-    why.need_states.append(TaskState.RUNNING if runs else TaskState.PENDING)
+    index, found = key[1], m.Why(other.id, key[1])
+    finders = _on_executor, _delayed, _queued
+    is_here = index in other.blocked or any(find(other, index, found, now) for find in finders)
+    state = TaskState.RUNNING if found.where == "runs" else TaskState.PENDING
+    why.needs.append(f"{other.id}/{index}")
+    why.need_states.append(state if is_here else TaskState.SUCCEED)
 
 
 def _queued(session: Session, index: int, why: m.Why, now: float) -> bool:
@@ -157,7 +163,7 @@ def _ended(session: Session, index: int, why: m.Why, now: float) -> None:
 
 
 def _cause(broker: Broker, session: Session, why: m.Why, now: float) -> None:
-    """The first thing that keeps tasks of this session from executors."""
+    """The first thing that keeps tasks of this session from executors, and since when it does."""
     why.executors = sum(_counts(executor) for executor in broker.executors.values())
     why.have, why.limit = len(session.executors), session.spec.max_executors
     why.workers = sum(not worker.leaving for worker in broker.workers.values())
@@ -167,25 +173,32 @@ def _cause(broker: Broker, session: Session, why: m.Why, now: float) -> None:
     elif session.client.held_back:
         why.cause, why.cause_since = "held back", now - session.client.held_since
     elif broker.draining:
-        why.cause = "router stops"
+        why.cause, why.cause_since = "router stops", now - broker.drains_since
     elif session.actor:
-        _actor(broker, session, why)
+        _actor(broker, session, why, now)
     elif not why.executors:
         _no_executors(broker, why, now)
     elif why.limit and why.have >= why.limit:
-        why.cause = "limit"
+        why.cause, why.cause_since = "limit", now - events.served_since(session)
     else:
+        why.cause_since = now - events.served_since(session)
         _share(broker, session, why)
         if session.spec.resources and why.cause != "now":
-            _rooms(broker, session, why)
+            _rooms(broker, session, why, now)
+        _failing(broker, why, now)
 
 
-def _actor(broker: Broker, session: Session, why: m.Why) -> None:
+def _actor(broker: Broker, session: Session, why: m.Why, now: float) -> None:
     if session.blocked and session.queue and session.queue[0].start > actors.gate(session):
         why.cause, why.current = "actor waits", actors.gate(session)
-    elif session.executors:
+        why.cause_since = now - session.blocked[why.current].came
+        return
+    if session.executors:
         why.cause = "actor is busy"
-    elif actors.has_room(broker):
+        why.cause_since = now - next(iter(session.executors.values())).since
+        return
+    why.cause_since = now - broker.unplaced.get(session.number, now)
+    if actors.has_room(broker):
         why.cause = "actor starts"
     else:
         why.cause, why.limit = "too many actors", broker.limits.actors_per_worker
@@ -193,6 +206,9 @@ def _actor(broker: Broker, session: Session, why: m.Why) -> None:
 
 def _no_executors(broker: Broker, why: m.Why, now: float) -> None:
     why.cause = "no executors" if why.workers else "no workers"
+    if not broker.executors:
+        since = broker.bare_since if broker.workers else broker.alone_since
+        why.cause_since = now - max(since, broker.born)
     for worker in broker.workers.values():
         if worker.last_death and now - worker.died_at < RECENT_SECONDS:
             why.cause, why.executor, why.by = (
@@ -200,7 +216,16 @@ def _no_executors(broker: Broker, why: m.Why, now: float) -> None:
                 worker.node[:NAME_CHARACTERS],
                 worker.last_death,
             )
-            why.cause_since = now - worker.died_at
+            why.cause_since, why.stillborn = now - worker.died_at, worker.stillborn
+            why.failing_for = now - worker.failing_since if worker.stillborn else -1.0
+
+
+def _failing(broker: Broker, why: m.Why, now: float) -> None:
+    """Others serve, but executors of some node die as they start, so that it waits longer and longer."""
+    for worker in broker.workers.values():
+        if worker.stillborn >= ACCIDENTS and now - worker.died_at < RECENT_SECONDS:
+            why.executor, why.failing = worker.node[:NAME_CHARACTERS], worker.last_death
+            why.stillborn, why.failing_for = worker.stillborn, now - worker.failing_since
 
 
 def _share(broker: Broker, session: Session, why: m.Why) -> None:
@@ -221,14 +246,21 @@ def _share(broker: Broker, session: Session, why: m.Why) -> None:
         why.cause = "share" if why.rivals else "all"
 
 
-def _rooms(broker: Broker, session: Session, why: m.Why) -> None:
+def _rooms(broker: Broker, session: Session, why: m.Why, now: float) -> None:
     """Nodes, and not only executors, decide where a session with a request can be served."""
     found = waits.explain(broker.scheduler, session.number)
     if found.cause == "no node fits":
         parts = (f"{name}={in_words(asked)} (at most {in_words(had)})" for name, asked, had in found.missing)
-        why.cause, why.by = found.cause, ", ".join(parts)[:NAME_CHARACTERS]
+        why.cause, why.by = found.cause, ", ".join(parts)[:NAME_CHARACTERS] or _together(session)
+        why.cause_since = now - max(session.homeless_since, session.opened_at)
     elif found.cause == "no room" or why.cause == "unsuitable":
         why.cause = "no room"
+
+
+def _together(session: Session) -> str:
+    """Of each of them some node has enough, but none of all."""
+    asked = (f"{one.name}={in_words(one.amount)}" for one in session.spec.resources)
+    return f"{', '.join(asked)}, all of it on one node"[:NAME_CHARACTERS]
 
 
 def _counts(executor: Executor) -> bool:

@@ -109,6 +109,7 @@ class Session:
     suspended: str = ""  # by whom; nothing is handed out (core/changes.py)
     suspended_at: float = 0.0
     draining: str = ""  # by whom; it is closed when nothing of it is left (core/changes.py)
+    homeless_since: float = -1.0  # when the last node that could serve it left; -1: none has been here
     events: Events | None = None  # what has happened (core/events.py)
     labels: dict[int, str] = field(default_factory=dict)  # the router's numbers of functions -> their names
     recent: deque[Any] = field(default_factory=lambda: deque(maxlen=RECENT_MESSAGES))  # what ended of late
@@ -220,6 +221,7 @@ class Worker:
     since      when it came
     leaving    its executors are to end, and it gets no new ones
     last_death, died_at  how an executor of it died last that was not to end, and when
+    stillborn, failing_since  so many have died in a row before they were here, and since when they do
     """
 
     peer: int
@@ -237,6 +239,8 @@ class Worker:
     leaving: bool = False
     last_death: str = ""
     died_at: float = 0.0
+    stillborn: int = 0
+    failing_since: float = 0.0
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flamezmq import waits
 from flamezmq.core import actors, deaths, departures, dispatch, events, printed
 from flamezmq.core.members import Effects, Worker
 from flamezmq.errors import ProtocolError
@@ -36,6 +37,13 @@ def on_register(
     broker.events.append(("node-joined", {"node": message.node, "executors": message.executors}))
 
 
+def on_executor(broker: Broker, token: str) -> None:
+    """One is here, so executors of its node can live."""
+    for worker in broker.workers.values():
+        if worker.token == token:
+            worker.stillborn = 0
+
+
 def on_leave(
     broker: Broker, peer: int, _message: m.Leave, _frames: list[Any], now: float, out: Effects
 ) -> None:
@@ -60,6 +68,10 @@ def on_died(broker: Broker, peer: int, message: m.Died, _frames: list[Any], now:
         broker.events.append(("executor-lost", {"executor": f"{worker.node}/{message.number}", **how}))
     name = (worker.token, message.number)
     dead = broker.by_name.get(name)
+    if not message.expected and dead is None and name not in broker.buried:
+        if not worker.stillborn:
+            worker.failing_since = now
+        worker.stillborn += 1
     if dead is None:
         if name in broker.buried:
             del broker.buried[name]
@@ -77,7 +89,8 @@ def on_died(broker: Broker, peer: int, message: m.Died, _frames: list[Any], now:
 
 def on_lost(broker: Broker, worker: Worker, now: float, out: Effects) -> None:
     """A worker is gone, whether it had said so or not, and its executors with it."""
-    broker.scheduler.remove_node(worker.token)
+    _leave_homeless(broker, worker, now)
+    broker.alone_since = now  # as far as it was the last one
     broker.spare.pop(worker.peer, None)
     broker.events.append(("node-left" if worker.leaving else "node-lost", {"node": worker.node}))
     for number in list(broker.flushing):
@@ -89,3 +102,15 @@ def on_lost(broker: Broker, worker: Worker, now: float, out: Effects) -> None:
         for name in [name for name in names if name[0] == worker.token]:
             del names[name]
     broker.scheduler.expect_none()
+
+
+def _leave_homeless(broker: Broker, worker: Worker, now: float) -> None:
+    """The node goes; sessions that no other one could serve are marked, for people who ask."""
+    asking = [
+        session for session in broker.sessions.values() if session.spec.resources and not session.closed
+    ]
+    housed = [session for session in asking if not waits.is_homeless(broker.scheduler, session.number)]
+    broker.scheduler.remove_node(worker.token)
+    for session in housed:
+        if waits.is_homeless(broker.scheduler, session.number):
+            session.homeless_since = now

@@ -252,6 +252,12 @@ class Why(msgspec.Struct, array_like=True):
     workers      that there are
     rivals       other sessions that have executors
     waiting_rivals  other sessions in which tasks wait for executors
+    paused_for   seconds for which the task that runs has been waiting for tasks of its own, or for the reader
+                 of its stream; -1: it does not
+    binding      the executor is still about to bind the session's service
+    failing      how the executors of node `executor` die as they start, time after time, while others serve
+    stillborn    so many have in a row, there or of "executors die"
+    failing_for  seconds for which they do; -1: unknown
     """
 
     session: str
@@ -285,6 +291,11 @@ class Why(msgspec.Struct, array_like=True):
     workers: int = 0
     rivals: int = 0
     waiting_rivals: int = 0
+    paused_for: float = -1.0
+    binding: bool = False
+    failing: str = ""
+    stillborn: int = 0
+    failing_for: float = -1.0
 
 
 class RouterRow(msgspec.Struct, array_like=True):
