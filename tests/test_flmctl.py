@@ -580,6 +580,15 @@ def test_nobody_reads_no_complaint_and_a_full_disk_is_one_sentence(client: flm.C
         assert done.stderr.count("\n") <= 1
 
 
+@pytest.mark.parametrize("name", sorted(ctl.command.commands))
+def test_the_help_of_each_command_ends_with_examples_of_it(name: str) -> None:
+    found = ctl.command.commands[name].get_help(click.Context(ctl.command.commands[name], info_name=name))
+
+    _, _, shown = found.partition("Examples:\n")
+    assert shown.splitlines()
+    assert all(line.strip().startswith(f"flmctl {name}") for line in shown.splitlines())
+
+
 def test_every_command_has_a_help_with_its_address_and_the_group_has_the_exit_codes() -> None:
     done = run("--help")
     assert done.returncode == 0

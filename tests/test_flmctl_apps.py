@@ -71,21 +71,42 @@ def test_a_file_describes_what_an_application_describes() -> None:
         ("name: a\nservise: m:C\n", "line 2: there is no key 'servise'; there are name, shim, service"),
         ("name: a\nservice: m:C\nname: b\n", "line 3: `name` is said a second time"),
         ("# mine\nservice: m:C\n", "line 2: there is no `name`"),
-        ("name: a\nservice: m:C\nbind_retries: many\n", "line 3: `bind_retries`: expected `int`, got a text"),
-        ("name: a\nservice: m:C\nbind_retries: 0\n", "line 3: `bind_retries`: expected `int` >= 1"),
+        (
+            "name: a\nservice: m:C\nbind_retries: many\n",
+            "line 3: `bind_retries`: expected an integer, got a text",
+        ),
+        ("name: a\nservice: m:C\nbind_retries: 0\n", "line 3: `bind_retries`: expected an integer, from 1"),
         ("name: a\nservice: [m, C]\n", "line 2: `service`: expected a text, got a list"),
         (
             "name: a\nservice: m:C\nlabels:\n  x: y\n  n: 1\n",
-            "line 5: `labels.n`: expected a text, got `int`",
+            "line 5: `labels.n`: expected a text, got an integer; put it in quotes",
         ),
         (
             "name: a\nshim: stdio\ncommand: cat\narguments:\n- x\n- 1\n",
             "line 6: `arguments`: expected a text",
         ),
-        ("name: a\nservice: m:C\nisolation: none\n", "line 3: `isolation`: invalid enum value 'none'"),
+        (
+            "name: a\nservice: m:C\nisolation: none\n",
+            "line 3: `isolation`: expected app or session, got 'none'",
+        ),
         ("name: a\nservice: m:C\ngrace: 100\n", "line 3: application a: `grace`"),
-        ("name: a\nservice: no colon\n", "'no colon' names no service; write module:Class"),
-        ("name: a\nshim: cobol\n", "there is no shim 'cobol'; those that there are: python"),
+        ("name: a\nservice: no colon\n", "line 2: 'no colon' names no `service`; write module:Class"),
+        ("name: a\nshim: cobol\n", "line 2: application a: there is no `shim` 'cobol'; those"),
+        (
+            "name: a\nservice: m:C\ndelay_release: .inf\n",
+            "line 3: `delay_release`: expected a number, up to 1",
+        ),
+        (
+            "name: a\nshim: stdio\ncommand: cat\noptions:\n  payload: json\n  frame: x\n",
+            "line 6: application a",
+        ),
+        ("name: a\nshim: stdio\ncommand: cat\noptions:\n  framing: x\n", "line 5: application a: the option"),
+        ("name: a\nservice: m:C\n[b]: c\n", "line 3: there is no key ['b']"),
+        ("name: a\nservice: m:C\n? {b: c}\n: d\n", "line 3: there is no key {'b': 'c'}"),
+        (
+            "name: a\nservice: m:C\nenvironment:\n  A=B: c\n",
+            "line 3: application a: `environment` can't have",
+        ),
         ("name: a\n", "needs a `service`, a class"),
         ("name: a\nservice: {m: C\n", "line 3: no YAML: expected ',' or '}'"),
         (
@@ -101,6 +122,21 @@ def test_what_is_wrong_is_refused_with_its_line_and_what_was_expected(text: str,
 
     assert str(refused.value).startswith("app.yaml, line ")
     assert words in str(refused.value)
+
+
+def test_what_may_be_none_may_be_left_empty() -> None:
+    application = read("app.yaml", "name: a\nservice: m:C\nmax_executors: null\nworking_directory:\n")
+
+    assert application == flm.Application(name="a", service="m:C")
+
+
+def test_a_file_that_is_no_text_is_refused_with_its_line(file: Path) -> None:
+    file.write_bytes(b"name: a\nservice: \xff\n")
+
+    done = run("register", "-f", str(file))
+
+    assert done.returncode == 2
+    assert done.stderr == f"flmctl: {file}, line 2: no YAML: this is no text in UTF-8.\n"
 
 
 # --- the commands

@@ -6,7 +6,7 @@ What is wrong is refused with the line on which it stands, and with what was exp
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -16,7 +16,21 @@ if TYPE_CHECKING:
     from flamezmq.client.application import Application
 
 #: How the types of the wire are called here.
-_IN_YAML = {"object": "a mapping", "array": "a list", "str": "a text", "bool": "true or false"}
+_IN_YAML = {
+    "object": "a mapping",
+    "array": "a list",
+    "str": "a text",
+    "bool": "true or false",
+    "int": "an integer",
+    "float": "a number",
+    "null": "nothing",
+    "date": "a date",
+    "datetime": "a time",
+}
+#: How its bounds are.
+_BOUNDS = {">=": "from", "<=": "up to"}
+#: What may be left empty, as it may be None in Python.
+_OPTIONAL = ("service", "command", "working_directory", "max_executors")
 
 
 class Mistake(Exception):
@@ -58,24 +72,33 @@ def read(path: str, text: str) -> Application:
     try:
         return Application(**fields)
     except (ValueError, TypeError) as error:
-        named = next((key for key in re.findall(r"`(\w+)`", str(error)) if key in lines), "")
-        raise Mistake(path, lines.get(named, node.start_mark.line + 1), str(error)) from error
+        raise Mistake(path, _line_of(str(error), lines) or node.start_mark.line + 1, str(error)) from error
+
+
+def _line_of(text: str, lines: dict[str, int]) -> int:
+    """The line of what a complaint names; 0 if it names nothing that the file says."""
+    options = [f"options.{name}" for name in re.findall(r"option '?(\w+)", text)]
+    return next((lines[key] for key in [*options, *re.findall(r"`(\w+)`", text)] if key in lines), 0)
 
 
 def _fields(path: str, loader: Any, node: Any) -> tuple[dict[str, Any], dict[str, int]]:
-    """What the mapping says, checked one by one; and the line of each."""
+    """What the mapping says, checked one by one; and the line of each, also of "options.framing"."""
     kinds = _kinds()
     fields: dict[str, Any] = {}
     lines: dict[str, int] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         line = key_node.start_mark.line + 1
-        if key not in kinds:
+        if not isinstance(key, str) or key not in kinds:  # a list, for example, can't be looked up
             raise Mistake(path, line, f"there is no key {key!r}; there are {', '.join(kinds)}")
         if key in fields:
             raise Mistake(path, line, f"`{key}` is said a second time")
-        _check(path, loader, key, value_node, kinds[key])
-        fields[key], lines[key] = loader.construct_object(value_node, deep=True), line
+        value = loader.construct_object(value_node, deep=True)
+        if value is not None or key not in _OPTIONAL:
+            _check(path, loader, key, value_node, kinds[key])
+        fields[key], lines[key] = value, line
+        if key == "options":
+            lines |= {f"options.{name.value}": name.start_mark.line + 1 for name, _ in value_node.value}
     return fields, lines
 
 
@@ -87,8 +110,13 @@ def _kinds() -> dict[str, Any]:
 
 def _check(path: str, loader: Any, key: str, node: Any, kind: Any) -> None:
     """Whether the value is of the type; if not, on which line it is not."""
+    value = loader.construct_object(node, deep=True)
+    if get_origin(kind) is Literal and value not in get_args(kind):
+        raise Mistake(
+            path, node.start_mark.line + 1, f"`{key}`: expected {' or '.join(get_args(kind))}, got {value!r}"
+        )
     try:
-        msgspec.convert(loader.construct_object(node, deep=True), kind)
+        msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         for part in node.value if isinstance(node.value, list) else ():
             inner = part[1] if isinstance(part, tuple) else part
@@ -103,7 +131,11 @@ def _check(path: str, loader: Any, key: str, node: Any, kind: Any) -> None:
 
 
 def _words(error: msgspec.ValidationError) -> str:
-    """msgspec says "Expected `int`, got `str` - at `$[...]`"."""
+    """msgspec says "Expected `int` >= 0, got `str` - at `$[...]`"."""
     text = str(error).partition(" - at ")[0]
+    text = re.sub(r"` (>=|<=) ([\d.]+)", lambda found: f"`, {_BOUNDS[found[1]]} {float(found[2]):.0f}", text)
     text = re.sub(r"`(\w+)`", lambda found: _IN_YAML.get(found[1], found[0]), text)
-    return text[:1].lower() + text[1:]
+    quotes = (
+        "; put it in quotes" if re.match(r"Expected a text, got (?!a list|a mapping|nothing)", text) else ""
+    )
+    return text[:1].lower() + text[1:] + quotes

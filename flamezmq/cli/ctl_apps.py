@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from flamezmq.cli.ctl_base import Failure, address_option, connect, say
+from flamezmq.cli.ctl_base import Failure, address_option, connect, examples, say
 from flamezmq.cli.ctl_change import by
 from flamezmq.cli.ctl_complete import application_names
 from flamezmq.cli.ctl_output import Column, Row, clock, output_option, plain, time_of
@@ -60,7 +60,7 @@ file_option = click.option(
 )
 
 
-@click.command("register")
+@click.command("register", epilog=examples("register -f app.yaml", "register -f - < app.yaml"))
 @file_option
 @output_option
 @address_option
@@ -75,7 +75,7 @@ def register_command(source: IO[str], output: str, address: str | None) -> None:
     _tell(done, text, output)
 
 
-@click.command("update")
+@click.command("update", epilog=examples("update -f app.yaml"))
 @file_option
 @output_option
 @address_option
@@ -90,7 +90,7 @@ def update_command(source: IO[str], output: str, address: str | None) -> None:
     _tell(done, text, output)
 
 
-@click.command("unregister")
+@click.command("unregister", epilog=examples("unregister model"))
 @click.argument("name", shell_complete=application_names)
 @output_option
 @address_option
@@ -110,8 +110,11 @@ def _described(source: IO[str]) -> Application:
     path = "standard input" if source is sys.stdin else source.name
     try:
         return read(path, source.read())
-    except (Mistake, UnicodeDecodeError) as error:
+    except Mistake as error:
         raise click.UsageError(f"{error}.") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise click.UsageError(f"{path}, line {line}: no YAML: this is no text in UTF-8.") from error
 
 
 def _tell(done: bool, text: str, output: str) -> None:

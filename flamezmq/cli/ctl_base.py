@@ -75,6 +75,11 @@ def connect(address: str | None, patience_seconds: float = 3.0) -> Controller:
         raise click.UsageError(f"can't use the address {found!r}: {error}.") from error
 
 
+def examples(*calls: str) -> str:
+    """What stands below a command's help: calls of it, as one types them behind `flmctl`."""
+    return "\n".join(["\b", "Examples:", *(f"  flmctl {call}" for call in calls)])
+
+
 def say(text: str) -> None:
     """A line on standard output, now; nowhere if it was closed before we began."""
     if sys.stdout:

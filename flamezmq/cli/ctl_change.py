@@ -6,7 +6,7 @@ import json
 
 import click
 
-from flamezmq.cli.ctl_base import Failure, address_option, connect, say
+from flamezmq.cli.ctl_base import Failure, address_option, connect, examples, say
 from flamezmq.cli.ctl_complete import session_ids
 from flamezmq.cli.ctl_output import output_option
 
@@ -16,7 +16,7 @@ HIGHEST = 1 << 31
 MOST = 1 << 62
 
 
-@click.command("close")
+@click.command("close", epilog=examples("close nightly-XcEzMK", "close nightly-XcEzMK --drain"))
 @click.argument("session", shell_complete=session_ids)
 @click.option("--drain", is_flag=True, help="Cancel nothing: close it when the tasks that it has have ended.")
 @output_option
@@ -35,7 +35,9 @@ def close_command(session: str, drain: bool, output: str, address: str | None) -
     _tell(done, text, output)
 
 
-@click.command("cancel")
+@click.command(
+    "cancel", epilog=examples("cancel nightly-XcEzMK/13012", "cancel nightly-XcEzMK/13012 --running")
+)
 @click.argument("task", shell_complete=session_ids)
 @click.option("--running", is_flag=True, help="Interrupt it if it has begun, and wait for its end.")
 @output_option
@@ -52,7 +54,7 @@ def cancel_command(task: str, running: bool, output: str, address: str | None) -
     _tell(done, text, output)
 
 
-@click.command("suspend")
+@click.command("suspend", epilog=examples("suspend nightly-XcEzMK"))
 @click.argument("session", shell_complete=session_ids)
 @output_option
 @address_option
@@ -67,7 +69,7 @@ def suspend_command(session: str, output: str, address: str | None) -> None:
     _tell(done, text, output)
 
 
-@click.command("resume")
+@click.command("resume", epilog=examples("resume nightly-XcEzMK"))
 @click.argument("session", shell_complete=session_ids)
 @output_option
 @address_option
@@ -78,7 +80,7 @@ def resume_command(session: str, output: str, address: str | None) -> None:
     _tell(done, text, output)
 
 
-@click.command("set")
+@click.command("set", epilog=examples("set nightly-XcEzMK --weight 2 --max 8", "set nightly-XcEzMK --max 0"))
 @click.argument("session", shell_complete=session_ids)
 @click.option("--weight", type=float, help="Its part of what is left to the sessions of its priority.")
 @click.option("--priority", type=click.IntRange(-HIGHEST, HIGHEST), help="Higher ones get nearly all.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flamezmq.cli.ctl_base import address_option, connect, say
+from flamezmq.cli.ctl_base import address_option, connect, examples, say
 from flamezmq.cli.ctl_complete import session_ids
 from flamezmq.cli.ctl_output import clock, note, output_option, plain, time_of
 
@@ -21,7 +21,7 @@ FOLLOW_SECONDS = 0.25
 SETTLED_SECONDS = 1.0
 
 
-@click.command("events")
+@click.command("events", epilog=examples("events nightly-XcEzMK", "events nightly-XcEzMK -f -o json"))
 @click.argument("session", shell_complete=session_ids)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until it is closed, or Ctrl-C.")
 @output_option

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from flamezmq import states
-from flamezmq.cli.ctl_base import address_option, connect, say
+from flamezmq.cli.ctl_base import address_option, connect, examples, say
 from flamezmq.cli.ctl_complete import session_ids
 from flamezmq.cli.ctl_output import name_of, output_option, plain
 from flamezmq.errors import NotFound
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flamezmq.wire.messages import Why
 
 
-@click.command("explain")
+@click.command("explain", epilog=examples("explain nightly-XcEzMK", "explain nightly-XcEzMK/13012"))
 @click.argument("target", metavar="TASK|SESSION", shell_complete=session_ids)
 @output_option
 @address_option

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from flamezmq.cli.ctl_apps import APPLICATIONS, application_row
-from flamezmq.cli.ctl_base import address_option, connect
+from flamezmq.cli.ctl_base import address_option, connect, examples
 from flamezmq.cli.ctl_output import (
     Column,
     Row,
@@ -88,7 +88,7 @@ NODES: tuple[Column, ...] = (
 )
 
 
-@click.command("list")
+@click.command("list", epilog=examples("list", "list -e -o wide", "list -A -o json"))
 @click.option("-e", "--executors", "what", flag_value="executors", help="The executors instead.")
 @click.option("-n", "--nodes", "what", flag_value="nodes", help="The nodes instead.")
 @click.option("--apps", "what", flag_value="apps", help="The registered applications instead.")

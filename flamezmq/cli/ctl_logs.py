@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flamezmq.cli.ctl_base import address_option, connect, say
+from flamezmq.cli.ctl_base import address_option, connect, examples, say
 from flamezmq.cli.ctl_complete import session_ids_and_executors
 from flamezmq.cli.ctl_output import output_option, plain, time_of
 from flamezmq.errors import NotFound
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FOLLOW_SECONDS = 0.25
 
 
-@click.command("logs")
+@click.command("logs", epilog=examples("logs nightly-XcEzMK -f", "logs nightly-XcEzMK/13012"))
 @click.argument("target", metavar="TASK|SESSION|EXECUTOR", shell_complete=session_ids_and_executors)
 @click.option("-f", "--follow", is_flag=True, help="Go on, until Ctrl-C, with what comes.")
 @output_option

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from flamezmq.cli.ctl_base import address_of, address_option, connect, say
+from flamezmq.cli.ctl_base import address_of, address_option, connect, examples, say
 from flamezmq.wire import messages as m
 
 
-@click.command("ping")
+@click.command("ping", epilog=examples("ping", "ping -a tcp://head:7601"))
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0.01, max=3600),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flamezmq.cli.ctl_base import address_option, connect, say
+from flamezmq.cli.ctl_base import address_option, connect, examples, say
 from flamezmq.cli.ctl_list import EXECUTORS, NODES, SESSIONS, for_people
 from flamezmq.cli.ctl_output import Column, Row, executor_row, node_row, plain, session_row, table
 
@@ -70,7 +70,7 @@ class View:
         return [(self.sessions, (*SESSIONS, RATE)), (self.executors, EXECUTORS), (self.nodes, NODES)]
 
 
-@click.command("top")
+@click.command("top", epilog=examples("top", "top -n 1 > now.txt"))
 @click.option(
     "-d",
     "--delay",

@@ -8,7 +8,7 @@ import click
 
 from flamezmq import states
 from flamezmq.cli.ctl_apps import about_application, application_row
-from flamezmq.cli.ctl_base import address_option, connect, say
+from flamezmq.cli.ctl_base import address_option, connect, examples, say
 from flamezmq.cli.ctl_complete import session_ids
 from flamezmq.cli.ctl_list import for_people
 from flamezmq.cli.ctl_output import Column, Row, note, output_option, plain, session_row, table, task_row
@@ -52,7 +52,10 @@ WIDE_LINES = (
 )
 
 
-@click.command("view")
+@click.command(
+    "view",
+    epilog=examples("view nightly-XcEzMK", "view nightly-XcEzMK -t --state failed", "view --app model"),
+)
 @click.argument("session", shell_complete=session_ids)
 @click.option("-t", "--tasks", "tasks", is_flag=True, help="Its tasks, too: a row for each run of like ones.")
 @click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,10 +87,15 @@ class Application:
         fields["max_executors"] = self.max_executors if self.max_executors is not None else 0
         if self.max_executors == 0:
             raise ValueError(f"application {self.name}: `max_executors` is an integer from 1, or None, not 0")
+        if self.isolation not in ("app", "session"):
+            raise ValueError(
+                f"application {self.name}: `isolation` is 'app' or 'session', not {self.isolation!r}"
+            )
         if isinstance(self.grace, int | float) and not 0 < self.grace <= MOST_GRACE_SECONDS:
             raise ValueError(f"application {self.name}: `grace` is from above 0 to 60 s, not {self.grace}")
         for name in ("command", "working_directory"):
             fields[name] = fields[name] or ""
+        _check_variables(self.name, self.environment)
         for name in ("environment", "labels", "schema", "options"):
             fields[name] = dict(fields[name]) if isinstance(fields[name], Mapping) else fields[name]
         fields["service"] = self._service(pickled)
@@ -108,13 +114,24 @@ class Application:
         return dump_service(self.service) if pickled else b"later"
 
 
+def _check_variables(name: str, environment: Mapping[str, str]) -> None:
+    """What the system can't set is said now, rather than by each bind that fails."""
+    for variable, value in environment.items() if isinstance(environment, Mapping) else ():
+        if not variable or "=" in str(variable) or "\0" in f"{variable}{value}":
+            raise ValueError(
+                f"application {name}: `environment` can't have {variable!r}: a variable has a name,"
+                " without '=', and no NUL in name or value"
+            )
+
+
 def _in_our_words(error: msgspec.ValidationError) -> str:
     """msgspec says "Expected `int`, got `str` - at `$.bind_retries`"; of an array-like struct it counts."""
     text, _, path = str(error).partition(" - at ")
-    position = path.strip("`").removeprefix("$").strip("[]").partition("]")[0].lstrip(".")
-    names = m.Application.__struct_fields__
-    name = names[int(position)] if position.isdigit() and int(position) < len(names) else position
-    return f"`{name}`: {text[:1].lower()}{text[1:]}"
+    found = re.search(r"\$\[(\d+)\]", path)
+    name = m.Application.__struct_fields__[int(found[1])] if found else path.strip("`$.")
+    text = text.replace("`object`", "a mapping").replace("`array`", "a list")
+    where = "a key in " if path.startswith("`key`") else ""
+    return f"{where}`{name}`: {text[:1].lower()}{text[1:]}"
 
 
 def _check_schema(schema: Mapping[str, Any]) -> None:

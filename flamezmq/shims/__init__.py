@@ -30,7 +30,7 @@ def shim_class(name: str) -> type[Shim]:
     """
     home = HOMES.get(name)
     if home is None:
-        raise ValueError(f"there is no shim {name!r}; those that there are: {', '.join(HOMES)}")
+        raise ValueError(f"there is no `shim` {name!r}; those that there are: {', '.join(HOMES)}")
     module, _, found = home.partition(":")
     return getattr(import_module(module), found)  # type: ignore[no-any-return]
 

@@ -52,7 +52,7 @@ class Named:
     def __init__(self, name: str) -> None:
         module, _, path = name.partition(":")
         if not module or not path or not all(part.isidentifier() for part in (*module.split("."), path)):
-            raise ValueError(f"{name!r} names no service; write module:Class")
+            raise ValueError(f"{name!r} names no `service`; write module:Class")
         self.name = name
 
     def __reduce__(self) -> Any:
@@ -104,7 +104,7 @@ class PythonShim(Shim):
     def check(cls, application: Application) -> None:  # type: ignore[override]
         if not application.service:
             raise ValueError("an application with the shim python needs a `service`, a class")
-        for what in ("command", "arguments"):
+        for what in ("command", "arguments", "schema"):
             if getattr(application, what):
                 raise ValueError(f"`{what}` is not for the shim python, whose `service` is a class")
         ShimOptions(application, OPTIONS).seconds("session_timeout")
