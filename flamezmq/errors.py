@@ -140,6 +140,12 @@ class TaskTimeout(FlameError, TimeoutError):
         )
 
 
+#: How a `ServiceFailed` begins whose program never ran.
+NOT_STARTED = "can't be started"
+#: Lines of its stderr that its text has: a traceback of Node.js or Java says what is wrong first.
+SHOWN_LINES = 12
+
+
 class ServiceFailed(FlameError):
     """The program behind a shim died, did not answer, answered nonsense, or never became ready.
 
@@ -162,12 +168,18 @@ class ServiceFailed(FlameError):
         self.exit_code, self.stderr, self.rss_bytes = exit_code, stderr, rss_bytes
 
     def __str__(self) -> str:
+        if self.what.startswith(NOT_STARTED):
+            return (
+                f"the program of application {self.application!r} {self.what}; see that its command is "
+                "there on each node and may be executed, and that its working_directory is there"
+            )
         how = ""
         if self.signal:
             how = f" (killed by {self.signal}, at most {self.rss_bytes / 2**20:.0f} MiB resident)"
         elif self.exit_code is not None:
             how = f" (exit code {self.exit_code})"
-        said = "its last words: " + " | ".join(self.stderr[-5:]) if self.stderr else "it wrote no stderr"
+        words = [line for line in self.stderr if line.strip()][-SHOWN_LINES:]
+        said = "its last words: " + " | ".join(words) if words else "it wrote no stderr"
         return (
             f"the program of application {self.application!r} {self.what}{how}; {said}; "
             "run its command by hand with the same input to see why"

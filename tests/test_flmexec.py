@@ -241,6 +241,8 @@ def test_halt_now_kills_what_runs(address: str, tmp_path: Path) -> None:
     done = run("--halt", "now,fail=1", code, ":::", "1", "2", address=address)
 
     assert done.returncode == 1
+    assert "1 failed: what runs is killed" in done.stderr
+    assert "1 of 1 tasks have failed, and 1 more were cancelled" in done.stderr
     until(gone(pid_in(tmp_path / "1")), "the other task is killed")
 
 

@@ -142,7 +142,7 @@ def test_a_server_is_ready_when_its_health_service_says_so(server: str) -> None:
 @pytest.mark.parametrize(
     ("environment", "timeout", "said"),
     [
-        ({"CRASH": "1"}, 20.0, r"has ended before it was ready, and ended \(exit code 1\); .*no model here"),
+        ({"CRASH": "1"}, 20.0, r"did not become ready, and ended \(exit code 1\); .*no model here"),
         ({"SLOW": "100"}, 1.0, r"was not ready 1 s after its start \(start_timeout\), so it was ended"),
     ],
 )

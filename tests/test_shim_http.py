@@ -188,7 +188,7 @@ def test_a_server_that_needs_time_is_waited_for(server: str) -> None:
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"CRASH": "1"}, r"has ended before it was ready, and ended \(exit code 1\); .*no model here"),
+        ({"CRASH": "1"}, r"did not become ready, and ended \(exit code 1\); .*no model here"),
         ({"NEVER": "1"}, r"was not ready 0.5 s after its start \(start_timeout\), so it was ended"),
         ({"SLOW": "100"}, r"was not ready 0.5 s after its start"),
     ],

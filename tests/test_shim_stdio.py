@@ -14,6 +14,7 @@ import pytest
 
 from flamezmq import shims
 from flamezmq.errors import BadPayload, ServiceError, ServiceFailed, TaskTimeout
+from flamezmq.shims import murmur
 from tests.shim_stage import App, Ctx, below, interrupted, lives, named, running, script, until
 
 pytestmark = pytest.mark.processes
@@ -316,6 +317,32 @@ def test_a_flood_on_stderr_blocks_nothing_and_is_bounded(tmp_path: Path) -> None
     assert any("lines of stderr were left out" in line for line in ctx.logged)
 
 
+def test_what_a_flood_leaves_out_is_told_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx, now = Ctx(), 0.0
+    monkeypatch.setattr(murmur, "monotonic", lambda: now)
+    ours, theirs = os.pipe()
+    heard = murmur.Murmur(ours, ctx.log)
+    for step in range(3000):  # 3 seconds of 10,000 lines each
+        now = step / 1000
+        os.write(theirs, b"line\n" * 10)
+        heard.drain()
+    os.close(theirs)
+    heard.close()
+
+    told = [line for line in ctx.logged if "left out" in line]
+    assert 1 <= len(told) <= 4
+    lines = len(ctx.logged) - len(told)
+    assert lines <= murmur.BURST_LINES + 4 * murmur.LINES_PER_SECOND
+    assert lines + sum(int(line.split()[1]) for line in told) == 30_000, "each line is shown or counted"
+
+
+def test_the_last_words_have_room_for_a_traceback_that_begins_with_what_is_wrong(tmp_path: Path) -> None:
+    text = "read -r line; { echo Error: boom; echo; seq -f 'at step %g' 9; } >&2; exit 1\n"
+    with running(lines(tmp_path, text)) as shim:
+        with pytest.raises(ServiceFailed, match=r"its last words: Error: boom \| at step 1 \|"):
+            shim.invoke(Ctx())
+
+
 def test_stderr_is_logged_while_nobody_asks_and_a_line_without_an_end_is_cut(tmp_path: Path) -> None:
     ctx = Ctx()
     text = (
@@ -332,8 +359,10 @@ def test_stderr_is_logged_while_nobody_asks_and_a_line_without_an_end_is_cut(tmp
 )
 def test_a_command_that_can_not_be_run_fails_the_bind(command: str, why: str) -> None:
     with running(App("stdio", command)) as shim:
-        with pytest.raises(ServiceFailed, match=f"can't be started: .*{why}"):
+        with pytest.raises(ServiceFailed, match=f"can't be started in /.*: .*{why}") as failed:
             shim.enter(Ctx())
+    assert "by hand" not in str(failed.value), "there is nothing that would run"
+    assert str(failed.value).endswith("that its working_directory is there")
 
 
 def test_an_environment_that_is_too_large_is_said_and_the_shim_goes_on() -> None:

@@ -119,7 +119,7 @@ class Report:
 
     def __init__(self, form: str, tagged: bool, joblog: TextIO | None, bar: Bar | None) -> None:
         self.form, self.tagged, self.joblog, self.bar = form, tagged, joblog, bar
-        self.tasks = self.failed = self.skipped = 0
+        self.tasks = self.failed = self.cancelled = 0
         self._rows: list[Row] = []
         if joblog is not None:
             joblog.write(_LOG_HEAD)
@@ -176,7 +176,8 @@ class Report:
         if self._rows and more > 0:
             note(f"{more:,} more are not shown; --joblog FILE has them all")
         if self.failed and self.form == "failed":
-            note(f"{self.failed:,} of {self.tasks:,} tasks have failed")
+            cancelled = f", and {self.cancelled:,} more were cancelled" if self.cancelled else ""
+            note(f"{self.failed:,} of {self.tasks:,} tasks have failed{cancelled}")
 
 
 def row_of(task: Task) -> Row:

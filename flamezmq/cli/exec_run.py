@@ -179,7 +179,7 @@ class Run:
             task.result, task.note = future.result(), ""
         except CancelledError as error:
             if self._halted:
-                self._report.skipped += 1
+                self._report.cancelled += 1
                 self._held[task.number] = task
                 self._show_what_is_due()
                 return False
@@ -212,8 +212,11 @@ class Run:
 
     def _halt(self) -> None:
         self._halted = self._plan.halt
-        note(f"flmexec: {self._report.failed:,} failed: no more tasks are begun")
-        if self._halted == "soon":
+        what = "no more tasks are begun" if self._halted == "soon" else "what runs is killed"
+        note(f"flmexec: {self._report.failed:,} failed: {what}")
+        if self._halted == "now":
+            self._report.cancelled += len(self._on_way)
+        else:
             self._session.cancel(list(self._on_way.values()))  # what runs goes on
 
     # --- shown

@@ -14,7 +14,8 @@ import threading
 from collections import deque
 from time import monotonic
 
-#: So many lines at once, and so many a second on and on, go to the log.
+#: So many lines at once, and so many a second on and on, go to the log.  In a flood they come as a block
+#: each second, so that what is left out is told once a second, and not between any two lines.
 BURST_LINES = 1000
 LINES_PER_SECOND = 200.0
 #: What of a line is kept.
@@ -129,7 +130,7 @@ class Murmur:
         now = monotonic()
         self._tokens = min(float(BURST_LINES), self._tokens + (now - self._at) * LINES_PER_SECOND)
         self._at = now
-        if self._tokens < 1.0:
+        if self._tokens < (LINES_PER_SECOND if self.left_out else 1.0):
             self.left_out += 1
             return
         self._tokens -= 1.0

@@ -13,7 +13,7 @@ import socket
 from time import monotonic
 
 from flamezmq import processes
-from flamezmq.errors import FlameError, ServiceFailed
+from flamezmq.errors import NOT_STARTED, FlameError, ServiceFailed
 from flamezmq.folder import PrivateFolder
 from flamezmq.shims import warden
 from flamezmq.shims.interrupts import unbroken
@@ -157,7 +157,7 @@ class Keeper:
             if not isinstance(report, warden.Failed):
                 self.close()  # whatever it is doing, the next start has a warden of its own
             if isinstance(error, OSError) and not isinstance(error, FlameError):
-                raise ServiceFailed(app.name, f"can't be started: {error}") from error
+                raise ServiceFailed(app.name, f"{NOT_STARTED} in {order.folder}: {error}") from error
             raise
         finally:
             for fd in theirs:

@@ -171,7 +171,7 @@ class ServerShim(Shim):
                 words = f"was not ready {self.start_timeout:g} s after its start (start_timeout)"
                 raise self._failure(program, words, dying=0.0)
             if monotonic() > deadline or not self.misplaced():
-                raise self._failure(program, "has ended before it was ready")
+                raise self._failure(program, "did not become ready")
             self._drop(program)
 
     def _wait_ready(self, program: Program, deadline: float) -> bool:
