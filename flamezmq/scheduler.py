@@ -345,15 +345,22 @@ class Scheduler:
             del self._hungry[share.number]
             if not self._hungry:
                 self._relax()
-        while share.promised and wanted < share.expected:
-            self._promises.renounce(share)
-        if share.gathers and wanted < share.expected:
-            self._rooms.abandon(share)
-            self._tree.stale[share] = None
-        if (wanted > share.expected) is not share.hungry:
+        expected = staying
+        if share.coming or share.promised or share.gathers:
+            self._expect_less(share)
+            expected = share.expected
+        if (wanted > expected) is not share.hungry:
             self._tree.stale[share] = None
         if self._over or staying > share.limit or share.suspended:
             self._see_surplus(share)
+
+    def _expect_less(self, share: Share) -> None:
+        """Give up what is to come for it above what it wants."""
+        while share.promised and share.wanted < share.expected:
+            self._promises.renounce(share)
+        if share.gathers and share.wanted < share.expected:
+            self._rooms.abandon(share)
+            self._tree.stale[share] = None
 
     def _see_surplus(self, share: Share) -> None:
         if share.staying > share.most:

@@ -116,7 +116,7 @@ class Session(Steering):
                 client._pump.arm()
             else:
                 client._pump.push(look=False)  # nothing is on its way: company may never come
-        elif waiting >= FULL_TASKS and not waiting % FULL_TASKS:
+        elif not waiting % FULL_TASKS:
             self._full(payload)
         elif type(payload) is list or len(payload) > HEAVY_BYTES:
             self._heavy(payload)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 from weakref import WeakValueDictionary
@@ -111,24 +112,19 @@ def own(payload: Any) -> Any:
     return [bytes(piece) for piece in payload] if type(payload) is list else payload
 
 
+@dataclass(slots=True, eq=False)
 class Staged:
     """A message that is about to be committed; `number` is the one that the link will give it."""
 
-    __slots__ = ("after", "first_record", "frames", "heavy", "needs", "number", "records", "size")
-
-    def __init__(
-        self,
-        number: int,
-        frames: list[Any],
-        size: int,
-        heavy: int,
-        records: int,
-        first_record: Any,
-        after: int,
-        needs: dict[int, list[Need]] | None,
-    ) -> None:
-        self.number, self.frames, self.size, self.heavy = number, frames, size, heavy
-        self.records, self.first_record, self.after, self.needs = records, first_record, after, needs
+    number: int
+    frames: list[Any]
+    size: int
+    heavy: int
+    records: int
+    first_record: Any
+    after: int
+    needs: dict[int, list[Need]] | None
+    functions: list[m.NewFunction]
 
 
 class Orders:
@@ -276,7 +272,7 @@ class Calls:
         ages: list[float] = []
         patience = born = 0.0  # of functions with deadlines: what is younger by so much is a slice of its own
         timed = big = False
-        last = None
+        last, begun = None, first
         size = carried = 0  # bytes of large payloads, of functions
         index = first
         for future, function, payload in records:
@@ -291,18 +287,18 @@ class Calls:
                     complete = payload.payload
                 payload = complete
             if function is not last or (patience and future.submitted - born > patience):
-                last = function
-                number = function.number
+                if slices:
+                    slices[-1].count = index - begun
+                last, begun, number = function, index, function.number
                 slices.append(m.Slice(number, index, 0, 1))
-                begun = index
                 if number not in self.shipped and not any(one.number == number for one in functions):
                     new = m.NewFunction(number, function.blob, function.label, function.options)
                     functions.append(new)
                     carried += len(function.blob)
                 patience = function.options.deadline * SAME_AGE if function.options is not None else 0.0
-                born = future.submitted if patience else now
-                timed = timed or patience > 0
-                ages.append(max(now - born, 0.0))
+                if patience:
+                    timed, born = True, future.submitted
+                ages.append(max(now - born, 0.0) if patience else 0.0)
             future._index = index
             if type(payload) is list:
                 big = True
@@ -311,9 +307,10 @@ class Calls:
                 size += self._weigh(index, len(payload))
             inputs.append(payload)
             index += 1
-            slices[-1].count = index - begun
             if size + carried > SUBMIT_BYTES:
                 break
+        if slices:
+            slices[-1].count = index - begun
         count = index - first
         parts: list[int] = []
         frames: list[Any] = []
@@ -324,7 +321,8 @@ class Calls:
         )
         body = codec.encode(submit)
         total = len(body) + sum(map(len, frames))
-        return Staged(link.sent + 1, [body, *frames], total, size, count, records[0], index, held or None)
+        made = [body, *frames]
+        return Staged(link.sent + 1, made, total, size, count, records[0], index, held or None, functions)
 
     def _weigh(self, index: int, size: int) -> int:
         if not self.heavy:
@@ -341,8 +339,8 @@ class Calls:
             records = self.outbox[: staged.records]
             indices = range(self.committed, staged.after)
             self.pending.update(zip(indices, [record[0] for record in records], strict=False))
-            for _, function, _ in records:
-                self.shipped[function.number] = None
+            for new in staged.functions:
+                self.shipped[new.number] = None
             if staged.needs is not None:
                 self._hold(staged.needs)
             self.committed = staged.after

@@ -20,14 +20,17 @@ def next_deadline(broker: Broker, now: float) -> float | None:
     dying = broker.mourned or broker.orphans or broker.unwanted or broker.expiring
     if not (watched or dying or broker.laden or broker.scheduler.waiting or broker.spare):
         return None
-    due = [when for when, _ in broker.mourned.values()]
-    due += broker.orphans.values()
-    due += broker.going.values()
-    due += interrupts.deadlines(broker)
-    due += deadlines.next_due(broker)
+    due: list[float] = []
     if watched:
+        due.append(broker.look_at)
         due += [when for when, _ in [*broker.rests[:1], *broker.preempts[:1]]]
-        due += [broker.look_at, *(session.delayed[0][0] for session in broker.delaying.values())]
+        due += broker.going.values()
+        due += [session.delayed[0][0] for session in broker.delaying.values()]
+    if dying:
+        due += [when for when, _ in broker.mourned.values()]
+        due += broker.orphans.values()
+        due += interrupts.deadlines(broker)
+        due += deadlines.next_due(broker)
     if broker.draining:
         return min(due, default=None)  # nothing is handed out
     turn = broker.scheduler.next_turn()

@@ -137,7 +137,8 @@ def _load_composed(payload: Received) -> Any:
 def dump_value(value: Any, what: str = "the result") -> Payload:
     """Pickle one value; `what` names it in an error."""
     if type(value) in _ATOMS:
-        return _framed(_dumps(value, PROTOCOL), what)
+        atom = _dumps(value, PROTOCOL)
+        return atom if len(atom) <= COLUMN_BYTES else _framed(atom, what)
     if type(value) is bytes:
         value = _apart(value)
     try:
