@@ -136,19 +136,19 @@ def test_the_share_of_a_session_is_changed_while_it_runs(
     ask: Callable[..., str], client: flm.Client, session: flm.Session, tmp_path: Path
 ) -> None:
     for number in range(10):
-        session.submit(wait_for, tmp_path / f"go{number % 2}")
+        session.submit(wait_for, tmp_path / ("first" if number < 2 else "others"))
     until(lambda: session.status().running == 2)
 
     assert ask("set", session.id, "--max", "1", "--weight", "3") == (
         f"session {session.id} has weight=3, max_executors=1 from now on\n"
     )
-    (tmp_path / "go0").write_text("gone")
+    (tmp_path / "first").write_text("gone")
     until(lambda: session.status().running == 1)
     found = json.loads(ask("view", session.id, "-o", "json"))
     assert (found["weight"], found["slots"]) == (3.0, 1)
     session.set(max_executors=0, priority=2)
     until(lambda: json.loads(ask("view", session.id, "-o", "json"))["priority"] == 2)
-    (tmp_path / "go1").write_text("gone")
+    (tmp_path / "others").write_text("gone")
 
 
 def test_what_can_not_be_set_is_said(client: flm.Client, session: flm.Session) -> None:

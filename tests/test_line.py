@@ -111,3 +111,18 @@ def test_what_is_committed_leaves_before_the_line_is_closed(line: Line, router: 
     while router.poll(1000):
         kinds.append(codec.open_envelope(router.recv_multipart()[1])[0])
     assert kinds[-2:] == [codec.DATA, codec.BYE]
+
+
+def test_an_interrupt_as_a_socket_is_made_does_not_keep_the_line_from_closing(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(socket: zmq.Socket, option: int) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zmq.Socket, "get", interrupt)  # called when ZeroMQ has made it, and nobody has it
+    try:
+        line.open()
+    except KeyboardInterrupt:
+        line.close()  # while the traceback still holds the socket
+    assert line.berth.context.closed

@@ -10,6 +10,7 @@ Linux only.  Where the system says no, nothing changes.
 from __future__ import annotations
 
 import os
+import weakref
 from itertools import count
 from typing import Any
 
@@ -38,8 +39,26 @@ class Berth:
         self._io_thread = f"{number}/ZMQbg/IO"  # tells ours from those of the user's own contexts
         self.context: zmq.Context[Any] = zmq.Context()
         self.context.set(zmq.THREAD_NAME_PREFIX, number)
+        self._sockets: weakref.WeakSet[zmq.Socket[Any]] = weakref.WeakSet()
         self.cpu: set[int] | None = None
         self._usual: dict[int, set[int]] = {}  # I/O thread -> where it may run at other times
+
+    def socket(self, kind: int) -> Any:
+        """A socket of the context, which `close` knows even if an exception lands while it is made.
+
+        `Context.socket` tells the context of it at its end; Ctrl-C before that leaves one in the frames
+        of the traceback, which nobody closes, and for which `Context.term` waits for ever.
+        """
+        socket: zmq.Socket[bytes] = zmq.Socket.__new__(zmq.Socket)
+        self._sockets.add(socket)
+        zmq.Socket.__init__(socket, self.context, kind)
+        return socket
+
+    def close(self) -> None:
+        """End the context, and close what is left of its sockets, with all that they have not sent."""
+        for socket in list(self._sockets):
+            socket.close(0)
+        self.context.term()
 
     def move(self, cpu: int) -> None:
         """Sleep there from now on; negative: anywhere."""

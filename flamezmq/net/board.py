@@ -92,7 +92,7 @@ class Board:
         self._last_id = 0
         self._probe_at = 0.0
         self.berth = Berth()
-        socket = self._socket = self.berth.context.socket(zmq.ROUTER)
+        socket = self._socket = self.berth.socket(zmq.ROUTER)
         socket.set_hwm(0)  # credit is the bound
         socket.linger = 0
         socket.router_mandatory = True
@@ -113,7 +113,7 @@ class Board:
     def close(self, linger_ms: int = 0) -> None:
         """Hang up; what was sent gets so long to leave."""
         self._socket.close(linger_ms)
-        self.berth.context.term()
+        self.berth.close()
 
     # --- receiving
 

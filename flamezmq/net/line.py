@@ -172,7 +172,7 @@ class Line:
                 self._raw(codec.signal(codec.BYE, self.link.epoch))
             self._hang_up(linger_ms=200)
         self._hang_up()
-        self.berth.context.destroy(0)
+        self.berth.close()
         self.lost = self.lost or RouterLost("this line was closed")
         self._closed = True
 
@@ -193,7 +193,7 @@ class Line:
         self._connected = False
         self._cut()
         self._down_since = time.monotonic()  # that we dial anew is our doing, and none of the router's
-        socket = self._socket = self.berth.context.socket(zmq.DEALER)
+        socket = self._socket = self.berth.socket(zmq.DEALER)
         socket.set_hwm(0)  # credit is the bound
         socket.linger = 0
         socket.maxmsgsize = codec.MAX_FRAME_BYTES
@@ -208,7 +208,7 @@ class Line:
         self._dials += 1
         monitor = f"inproc://flm-monitor-{self._dials}"
         socket.monitor(monitor, _EVENTS)
-        self._monitor = self.berth.context.socket(zmq.PAIR)
+        self._monitor = self.berth.socket(zmq.PAIR)
         self._monitor.linger = 0
         self._monitor.connect(monitor)
         socket.connect(self.address)
