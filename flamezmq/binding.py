@@ -99,7 +99,8 @@ class Bindings:
             fresh = True
         name = f"{self._executor.config.node}/{self._executor.config.number}"
         who = self._executor.who
-        ctx = Context(application.name, bind.id, name, service.common_data, who, _publish)
+        devices = self._executor.home.devices
+        ctx = Context(application.name, bind.id, name, service.common_data, who, _publish, devices)
         with self._bounded(self._shim.enter_seconds):
             if fresh:
                 self._shim.start()

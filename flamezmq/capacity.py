@@ -7,7 +7,8 @@ and 2.  Also the kernel's count of out-of-memory kills.  Reads files, keeps noth
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 #: The pools of threads that the numeric libraries start, one thread per core unless told otherwise.
 MATH_THREADS = (
@@ -18,6 +19,8 @@ MATH_THREADS = (
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+#: Says which GPUs a process sees, and is read when a library begins to use them.
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 def limit_math_threads(cores: float) -> None:
@@ -50,16 +53,49 @@ def memory_limit(root: str = "/") -> int:
     return limit
 
 
-def gpus(root: str = "/") -> int:
-    """Devices of Nvidia for this process: those of CUDA_VISIBLE_DEVICES, else those that are there."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+def devices(root: str = "/") -> tuple[str, ...]:
+    """Devices of Nvidia for this process: those of CUDA_VISIBLE_DEVICES, else those that are there.
+
+    Named as in that variable: by their numbers, or however it does.
+    """
+    visible = os.environ.get(VISIBLE_DEVICES)
     if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+        names = [name.strip() for name in visible.split(",")]
+        return tuple(name for name in names if name not in ("", "-1"))
     try:
-        names = os.listdir(os.path.join(root, "dev"))
+        files = os.listdir(os.path.join(root, "dev"))
     except OSError:
-        return 0
-    return sum(1 for name in names if name.startswith("nvidia") and name[6:].isdigit())
+        return ()
+    numbers = sorted(int(name[6:]) for name in files if name.startswith("nvidia") and name[6:].isdigit())
+    return tuple(map(str, numbers))
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a node has: cores, bytes of memory, the names of its GPUs, and what its cluster has names for."""
+
+    cores: float
+    memory: int
+    devices: tuple[str, ...]
+    others: Mapping[str, float]
+
+
+def of_node(said: Mapping[str, float], root: str = "/") -> Capacity:
+    """What is here; what is `said` of it (`resources.parse_offer`) counts for more.
+
+    GPUs that are said to be there and are not seen get the numbers 0, 1, ...
+    """
+    others = dict(said)
+    cores, memory = others.pop("cpu", None), others.pop("mem", None)
+    seen, count = devices(root), others.pop("gpu", None)
+    if count is not None:
+        seen = seen[: int(count)] if count <= len(seen) else tuple(map(str, range(int(count))))
+    return Capacity(
+        usable_cores(root) if cores is None else cores,
+        memory_limit(root) if memory is None else int(memory),
+        seen,
+        {name: amount for name, amount in others.items() if amount},
+    )
 
 
 def oom_kills(root: str = "/") -> int:

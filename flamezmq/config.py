@@ -16,6 +16,7 @@ from typing import Any
 
 from flamezmq import address
 from flamezmq.errors import ConfigError
+from flamezmq.resources import parse_offer
 
 #: Where a router listens, and is looked for, unless somebody says otherwise.
 DEFAULT_ADDRESS = "tcp://127.0.0.1:7601"
@@ -40,6 +41,7 @@ _WHAT = {
     "integer": "an integer",
     "number": "a number",
     "switch": "true or false",
+    "resources": "names and amounts (gpu=2,license=1)",
 }
 
 
@@ -48,7 +50,7 @@ class Option:
     """One thing that can be set.
 
     name     as in the file; the flag and the variable follow from it
-    kind     address, place (an address to listen at), text, integer, number, switch or choice
+    kind     address, place (an address to listen at), text, integer, number, switch, resources or choice
     default  None where it depends on the machine
     help     a sentence
     shown    the default in words, where it is None or unreadable
@@ -106,6 +108,8 @@ class Option:
             return address.check(value, listens=True)
         elif right and self.kind == "address":
             return address.check(value)
+        elif right and self.kind == "resources":
+            parse_offer(value)
         elif right and self.kind == "choice":
             right = value in self.choices
         elif right and self.kind == "text":
@@ -193,6 +197,14 @@ TABLES: dict[str, tuple[Option, ...]] = {
             "How many processes run tasks.",
             shown="one per usable core",
             least=1,
+        ),
+        Option(
+            "resources",
+            "resources",
+            None,
+            "What this node has for sessions that ask for it: GPUs, and whatever your cluster has names for; "
+            "`cpu` and `mem` in the place of what is measured.",
+            shown="the cores, memory and GPUs that it sees",
         ),
         Option(
             "drain_seconds",

@@ -375,6 +375,8 @@ class Executor:
             self.bindings.on_bind(message)
             self.retried.clear()
             self.home.enter(message.environment)
+            if message.devices:
+                self.home.see(message.devices)
         elif kind is m.Retract:
             self._give_back(message.keep, None)
         elif kind is m.Drop:

@@ -100,14 +100,15 @@ class Launcher:
         from flamezmq import capacity, executor, worker
 
         assert executor  # loaded here, it is there in every zygote that is forked below
-        cores = capacity.usable_cores()
+        has = capacity.of_node({})
         config = worker.WorkerConfig(
             self.config.address,
             socket.gethostname(),
-            self.config.executors or max(1, int(cores)),
-            cores,
-            capacity.memory_limit(),
+            self.config.executors or max(1, int(has.cores)),
+            has.cores,
+            has.memory,
             self.tell,
+            devices=has.devices,
         )
         self.worker = processes.fork_child("flm-worker", [STATUS_FD], lambda: worker.main(config))
         self.worker_due = None

@@ -21,8 +21,8 @@ _ONE = re.compile(r"\s*([A-Za-z][A-Za-z0-9_.-]{0,62})\s*=\s*(\d+(?:\.\d+)?)\s*([
 Amounts = Mapping[str, float]
 
 
-def parse(text: str) -> dict[str, float]:
-    """What "cpu=2,mem=1g" says; what is asked for with 0 is left out.
+def parse(text: str, zeros: bool = False) -> dict[str, float]:
+    """What "cpu=2,mem=1g" says; what is asked for with 0 is left out, unless `zeros` matter.
 
     Amounts are decimal numbers; k, m, g and t stand for powers of 1024.
 
@@ -41,7 +41,22 @@ def parse(text: str) -> dict[str, float]:
         if name in found:
             raise ValueError(f"resources name {name!r} twice, in {text!r}")
         found[name] = float(match.group(2)) * _UNITS[unit]
-    return {name: amount for name, amount in found.items() if amount}
+    return {name: amount for name, amount in found.items() if amount or zeros}
+
+
+def parse_offer(text: str) -> dict[str, float]:
+    """What a node is said to have, as in "gpu=2,fpga=1"; 0 says that it has none.
+
+    Raises:
+        ValueError: as `parse`; GPUs that are no whole number, or no cores or memory at all.
+    """
+    found = parse(text, zeros=True)
+    if found.get("gpu", 0.0) % 1:
+        raise ValueError(f"a node has a whole number of GPUs, not {found['gpu']:g}")
+    for name in ("cpu", "mem"):
+        if found.get(name) == 0:
+            raise ValueError(f"a node has some {name}, more than 0")
+    return found
 
 
 @dataclass(slots=True, eq=False)

@@ -65,6 +65,11 @@ class Current:
         executor.outlet.publish(here[1], here[2], value)
 
     @property
+    def devices(self) -> tuple[str, ...]:
+        """The GPUs that its session has asked for, as in CUDA_VISIBLE_DEVICES, which says the same; or ()."""
+        return executor.home.devices if executor is not None else ()
+
+    @property
     def client(self) -> Client:
         """A client of the router that this task came from, to submit tasks with: nested tasks.
 

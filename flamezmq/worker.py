@@ -16,7 +16,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -48,6 +48,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
 
     tell: called with facts that the launcher wants to know ({"zygote": pid}).
     log: where the node's events go.
+    devices: the names of its GPUs.  others: what else it has.
     """
 
     address: str
@@ -57,6 +58,8 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     memory: int
     tell: Callable[[dict[str, Any]], None] = lambda facts: None
     log: Log = Quiet()
+    devices: tuple[str, ...] = ()
+    others: Mapping[str, float] = {}
 
 
 class Pipe:
@@ -127,9 +130,10 @@ class Worker:
         self.orphans: dict[int, int] = {}  # pidfd -> number: their zygote is dead, they follow it
         self.drain_by: float | None = None
         self.stop_by: float | None = None
+        others = tuple(m.Resource(name, amount) for name, amount in config.others.items())
         register = m.Register(
             config.node, self.token, os.getpid(), config.cores, config.memory, config.executors,
-            capacity.gpus(),
+            len(config.devices), others, config.devices,
         )  # fmt: skip
         self.agent = a.Agent(register)
         self._deeds: dict[type, Callable[[Any], None]] = {

@@ -18,6 +18,7 @@ from flamezmq.cli.ctl_output import (
     session_row,
     show,
 )
+from flamezmq.resources import in_words
 
 #: Flame's columns, and more when there is room.
 SESSIONS: tuple[Column, ...] = (
@@ -80,6 +81,7 @@ NODES: tuple[Column, ...] = (
     Column(
         "Gpu", "gpu", "graphics processors of Nvidia: devices, or those of CUDA_VISIBLE_DEVICES", right=True
     ),
+    Column("Others", "resources", "what else it has, as its worker was told"),
     Column("Executors", "executors", "executors that are here", right=True),
     Column("Since", "since", "when its worker came"),
     Column("Busy", "busy", "executors that hold tasks", wide=True, right=True),
@@ -129,5 +131,7 @@ def for_people(rows: list[Row]) -> list[Row]:
             new[key] = clock(row[key])
         if "memory" in row:
             new["memory"] = memory(row["memory"])
+        if "resources" in row:
+            new["resources"] = ",".join(f"{name}={in_words(n)}" for name, n in row["resources"].items())
         shown.append(new)
     return shown

@@ -145,6 +145,7 @@ def node_row(n: m.NodeRow) -> Row:
         "cpu": n.cores,
         "memory": n.memory,
         "gpu": n.gpus,
+        "resources": {one.name: one.amount for one in n.resources},
         "executors": n.executors,
         "busy": n.busy,
         "wanted": n.wanted,

@@ -15,7 +15,14 @@ from flamezmq.errors import ConfigError, FlameError
 F = TypeVar("F", bound=Callable[..., Any])
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-_METAVARS = {"address": "ADDRESS", "place": "ADDRESS", "text": "NAME", "integer": "N", "number": "SECONDS"}
+_METAVARS = {
+    "address": "ADDRESS",
+    "place": "ADDRESS",
+    "text": "NAME",
+    "integer": "N",
+    "number": "SECONDS",
+    "resources": "NAME=AMOUNT,...",
+}
 
 EPILOG = """\b
 Every option may also be set in the environment, or in a file (TOML, a table [{table}] with the

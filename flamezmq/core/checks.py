@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from flamezmq.core import actors, needs
+from flamezmq.core import actors, devices, needs
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
@@ -15,6 +15,7 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
     """mourned: executors whose death was reported."""
     broker.scheduler.check()
     broker.records.check()
+    devices.check(broker)
     for session in broker.sessions.values():
         assert session.queued == sum(map(len, session.queue)), "queued"
         assert session.held == sum(e.tasks for e in session.executors.values()), "held"

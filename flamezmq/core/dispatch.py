@@ -19,7 +19,7 @@ from heapq import heappush
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from flamezmq.core import actors, events, rests, services, wear
+from flamezmq.core import actors, devices, events, rests, services, wear
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Function, Run, merge
 from flamezmq.errors import ProtocolError
@@ -82,11 +82,16 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
     if scheduler.waiting:
         moves = scheduler.decide(now)
         given = bool(moves.assign)
+        to_see: list[Executor] = []
         for peer, number in moves.assign:
             executor, session = broker.executors[peer], broker.sessions[number]
             _bind(broker, executor, session, now, out)
+            if session.gpus:
+                to_see.append(executor)
             if session.actor:
                 actors.settle(broker, executor, session, now, out)
+        if to_see:
+            devices.allot(broker, to_see, now, out)
         staying = [broker.executors[peer] for peer, _ in moves.assign] + staying
         for peer, _ in moves.replace:
             broker.executors[peer].exiting = True
@@ -158,6 +163,8 @@ def suits(executor: Executor, session: Session) -> bool:
     if executor.environment is None:
         return True  # it has served nobody
     if executor.confined or executor.tenant != session.tenant or is_confined(session):
+        return False
+    if (executor.devices or session.gpus) and not devices.suits(executor, session):
         return False
     return executor.owner == session.client.peer or executor.environment == session.spec.environment
 

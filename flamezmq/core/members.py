@@ -93,6 +93,7 @@ class Session:
     counted: bool = False  # it matters how many of its tasks an executor was given (core/wear.py)
     actor: bool = False  # one process runs its tasks, in order, and nothing else (core/actors.py)
     deaths: int = 0  # of an actor: how many instances it has lost
+    gpus: float = 0.0  # that each of its executors asks for
     keeps: bool = False  # executors may stay with it without anything to do (core/rests.py)
     tenant: str = ""
     application: Registered | None = None
@@ -118,6 +119,7 @@ class Session:
         spec = self.spec
         self.counted = bool(spec.initializer or spec.max_tasks_per_child or spec.application)
         self.actor = spec.restarts >= 0
+        self.gpus = next((one.amount for one in spec.resources if one.name == "gpu"), 0.0)
         self.keeps = bool(spec.min_executors or spec.delay_release) and not self.actor
 
     def note_cancelled(self, indices: list[int]) -> None:
@@ -167,6 +169,7 @@ class Executor:
     rests_since  when it ran dry, and stayed with its session all the same; None while it does not
     rests_until  when that is to be looked at again
     preempt_at  when it is to be killed, if somebody still waits for it
+    devices     GPUs that its process sees, for its life, and for what request (core/devices.py)
     """
 
     peer: int
@@ -204,6 +207,8 @@ class Executor:
     binding: bool = False
     unbinding: bool = False
     applications: dict[str, int] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    device_amount: float = 0.0
     bound_to: int = 0  # session number of the last Bind that was sent
     since: float = 0.0
     past: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=8))
@@ -220,6 +225,8 @@ class Worker:
     executors  so many it was started with
     since      when it came
     leaving    its executors are to end, and it gets no new ones
+    resources  what else it has, by names of its cluster's own
+    devices    names of its GPUs, as far as they are known
     last_death, died_at  how an executor of it died last that was not to end, and when
     stillborn, failing_since  so many have died in a row before they were here, and since when they do
     """
@@ -241,6 +248,8 @@ class Worker:
     died_at: float = 0.0
     stillborn: int = 0
     failing_since: float = 0.0
+    resources: tuple[m.Resource, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

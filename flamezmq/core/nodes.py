@@ -29,8 +29,10 @@ def on_register(
     broker.workers[peer] = Worker(
         peer, message.node, message.token, message.executors, message.pid,
         message.cores, message.memory, message.gpus, now,
+        resources=message.resources, devices=message.devices,
     )  # fmt: skip
-    has = {"cpu": message.cores, "mem": float(message.memory), "gpu": float(message.gpus)}
+    has = {one.name: one.amount for one in message.resources}
+    has |= {"cpu": message.cores, "mem": float(message.memory), "gpu": float(message.gpus)}
     broker.scheduler.add_node(message.token, has, message.executors)
     printed.on_worker(broker, peer, message.token, out)
     actors.on_worker(broker, broker.workers[peer], out)

@@ -201,6 +201,7 @@ def _node_row(w: Worker, counts: list[int], now: float) -> m.NodeRow:
         w.executors,
         w.pid,
         age,
+        w.resources,
     )
 
 

@@ -49,7 +49,8 @@ def bind(executor: Executor, session: Session, out: Effects) -> None:
     executor.past.append((session.number, session.id))
     initializer = b"" if session.number in executor.taken else spec.initializer
     service = _service(executor, session)
-    out.append((executor.peer, m.Bind(session.number, environment, session.id, initializer, service), []))
+    words = m.Bind(session.number, environment, session.id, initializer, service, executor.devices)
+    out.append((executor.peer, words, []))
 
 
 def _service(executor: Executor, session: Session) -> m.Service | None:

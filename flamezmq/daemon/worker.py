@@ -21,6 +21,7 @@ from flamezmq.daemon.signals import Signals
 from flamezmq.errors import FlameError
 from flamezmq.log import Log
 from flamezmq.net.line import Line
+from flamezmq.resources import parse_offer
 from flamezmq.worker import HOPELESS, Worker, WorkerConfig, spawn_zygote
 
 #: A router that has not answered after so long is waited for, which is said.
@@ -45,14 +46,16 @@ class Service:
         self.signals = Signals()
         self._name: socket.socket | None = None
         node = settings["node"] or self._claim_name()
-        cores = capacity.usable_cores()
+        has = capacity.of_node(parse_offer(settings["resources"]) if settings["resources"] else {})
         self.config = WorkerConfig(
             self.address,
             node,
-            settings["executors"] or max(1, int(cores)),
-            cores,
-            capacity.memory_limit(),
+            settings["executors"] or max(1, int(has.cores)),
+            has.cores,
+            has.memory,
             log=log,
+            devices=has.devices,
+            others=has.others,
         )
 
     def _claim_name(self) -> str:

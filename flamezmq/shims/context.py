@@ -19,6 +19,7 @@ class Context:
         executor_id: name of the executor, "node/number".
         node: name of its machine.
         application: name of the application.
+        devices: the GPUs that the session has asked for, as in CUDA_VISIBLE_DEVICES, which says the same.
     """
 
     def __init__(
@@ -29,7 +30,9 @@ class Context:
         common_data: bytes = b"",
         who: Callable[[], tuple[str, int]] = lambda: ("", 1),
         publish: Callable[[object], None] = lambda value: None,
+        devices: tuple[str, ...] = (),
     ) -> None:
+        self.devices = devices
         self.application, self.session_id, self.executor_id = application, session_id, executor_id
         self.node = executor_id.rpartition("/")[0]
         self._pickled, self._who, self._publish = common_data, who, publish

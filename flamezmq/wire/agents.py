@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
+from flamezmq.wire.resources import Resource
+
 
 class Register(msgspec.Struct, tag=80, array_like=True):
     """A node with its capacity; a later one of the same name replaces it.
 
     token   drawn by the worker, quoted by its executors
     memory  bytes
+    resources  what else it has, by names of its cluster's own
+    devices    names of its GPUs, as in CUDA_VISIBLE_DEVICES; empty: they are not known
     """
 
     node: str
@@ -19,6 +23,8 @@ class Register(msgspec.Struct, tag=80, array_like=True):
     memory: int
     executors: int
     gpus: int = 0
+    resources: tuple[Resource, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 class Died(msgspec.Struct, tag=81, array_like=True):

@@ -47,12 +47,12 @@ from flamezmq.wire.interrupts import Interrupted as Interrupted
 from flamezmq.wire.needs import Supply as Supply
 from flamezmq.wire.needs import Unmet as Unmet
 from flamezmq.wire.needs import Wanted as Wanted
-from flamezmq.wire.ranges import Amount as Amount
 from flamezmq.wire.ranges import Count as Count
 from flamezmq.wire.ranges import Index as Index
 from flamezmq.wire.ranges import Limit as Limit
 from flamezmq.wire.ranges import Priority as Priority
 from flamezmq.wire.ranges import Seconds as Seconds
+from flamezmq.wire.resources import Resource as Resource
 from flamezmq.wire.streams import Part as Part
 from flamezmq.wire.streams import Pull as Pull
 from flamezmq.wire.streams import RoutedPart as RoutedPart
@@ -141,13 +141,6 @@ class Environment(msgspec.Struct, array_like=True, frozen=True):
     host: str = ""
     cwd: str = ""
     sys_path: tuple[str, ...] = ()
-
-
-class Resource(msgspec.Struct, array_like=True, frozen=True):
-    """So much of something that a node has: "cpu" (cores), "mem" (bytes), "gpu", or what it calls its own."""
-
-    name: str
-    amount: Amount
 
 
 class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
@@ -427,6 +420,7 @@ class Bind(msgspec.Struct, tag=40, array_like=True):
     id           its name for people
     initializer  to be called before its first task; empty: there is none, or it was called here before
     service      to be bound before its first task, if it has an application
+    devices      GPUs that its process may see from now on, as in CUDA_VISIBLE_DEVICES; empty: nothing is said
     """
 
     session: Index
@@ -434,6 +428,7 @@ class Bind(msgspec.Struct, tag=40, array_like=True):
     id: str = ""
     initializer: bytes = b""
     service: Service | None = None
+    devices: tuple[str, ...] = ()
 
 
 class Grant(msgspec.Struct, tag=41, array_like=True):

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import msgspec
 
+from flamezmq.wire.resources import Resource
+
 
 class Ask(msgspec.Struct, tag=7, array_like=True):
     """Show me; answered by `Answer`.  For those who look from outside: they need no session.
@@ -130,6 +132,7 @@ class NodeRow(msgspec.Struct, array_like=True):
     busy       of them, those that hold tasks
     wanted     executors that its worker was started with
     age        seconds since its worker came
+    resources  what else it has, by names of its cluster's own
     """
 
     number: int
@@ -143,6 +146,7 @@ class NodeRow(msgspec.Struct, array_like=True):
     wanted: int
     pid: int
     age: float
+    resources: tuple[Resource, ...] = ()
 
 
 class TaskRow(msgspec.Struct, array_like=True):

@@ -25,6 +25,8 @@ from tests.sim.world import World
 
 #: After the last fault, some task must end in every so many (simulated) seconds until all have.
 PATIENCE_SECONDS = 25.0
+#: What sessions ask for; each node has two GPUs.
+REQUESTS = ((), (), (m.Resource("cpu", 2.0),), (m.Resource("gpu", 1.0),), (m.Resource("gpu", 0.5),))
 
 
 class Cluster:
@@ -106,7 +108,7 @@ class Cluster:
             limits["delay_release"] = random.choice((0.0, 0.003, 0.05, 1e12))
             limits["preempt_after"] = random.choice((0.0, 0.0, 0.01))
             if plan.executors > 1:
-                limits["resources"] = random.choice(((), (), (m.Resource("cpu", 2.0),)))
+                limits["resources"] = random.choice(REQUESTS)
             if plan.executors * plan.workers > plan.users * plan.sessions:  # else some wait till others close
                 few = limits.get("max_executors") or 1
                 limits["min_executors"] = 0 if limits.get("resources") else min(random.choice((0, 1)), few)

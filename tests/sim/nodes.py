@@ -94,6 +94,7 @@ class SimExecutor:
         self.unwanted: dict[int, None] = {}  # indices, of the session that it serves; -1: all
         self.stuck: Task | None = None  # was interrupted, and goes on
         self.trust: dict[int, int] = {}
+        self.devices: tuple[str, ...] = ()
         self.initializers: dict[int, bytes] = {}  # session -> what is to be called before its first task
         self.initialized: dict[int, None] = {}
         self.broken: dict[int, None] = {}  # sessions
@@ -197,7 +198,8 @@ class SimExecutor:
             assert not self.tasks, "bound while it held tasks"
             assert self.running < 0, "bound while it ran"
             assert not self.actor or message.session == self.actor, "an actor's process serves others"
-            self.session = message.session
+            assert not self.devices or message.devices == self.devices, "a process sees other devices"
+            self.session, self.devices = message.session, message.devices
             self.service.on_bind(message)
             self.retried.clear()
             self.unwanted.clear()
@@ -457,7 +459,9 @@ class SimWorker:
         self.retired: list[SimExecutor] = []
         self._last_number = 0
         self.dialler = Dialler(self.world, router.network, "worker", self._on_message, self._on_lost)
-        self.dialler.enqueue(m.Register(node, self.token, 1, float(executors), 1 << 30, executors))
+        self.dialler.enqueue(
+            m.Register(node, self.token, 1, float(executors), 1 << 30, executors, 2, (), ("0", "1"))
+        )
         self._fill(0.0, 0.005)
 
     def _fill(self, least: float, spread: float) -> None:

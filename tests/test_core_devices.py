@@ -1,0 +1,132 @@
+"""Devices: each executor of a session with `gpu=` sees its own, and a process never sees others."""
+
+from __future__ import annotations
+
+import pytest
+
+from flamezmq.core import devices
+from flamezmq.wire import messages as m
+from tests.core_stage import CLIENT, FIRST, WORKER, Stage
+
+
+def node(executors: int, *names: str) -> Stage:
+    """A node with these devices; its executors are fresh."""
+    stage = Stage()
+    stage.lose(WORKER)
+    stage.say(WORKER, m.Register("node", "token", 1, 8.0, 1 << 30, executors, len(names), (), tuple(names)))
+    for number in range(1, executors + 1):
+        stage.ready(number)
+    return stage
+
+
+def gpu(amount: float) -> tuple[m.Resource, ...]:
+    return (m.Resource("gpu", amount),)
+
+
+def seen(stage: Stage) -> dict[int, tuple[str, ...]]:
+    """What executors were told in the last turn, by number."""
+    return {peer - FIRST + 1: word.devices for peer, word in stage.said if type(word) is m.Bind}
+
+
+def told_to_exit(stage: Stage) -> list[int]:
+    return [peer - FIRST + 1 for peer, word in stage.said if type(word) is m.Exit]
+
+
+def close(stage: Stage, alias: int = 1) -> None:
+    stage.say(CLIENT, m.Close(alias))
+
+
+def test_each_executor_of_a_session_sees_a_device_of_its_own() -> None:
+    stage = node(4, "GPU-a", "GPU-b")
+    stage.open(resources=gpu(1.0))
+    stage.submit(9)
+    assert sorted(seen(stage).values()) == [("GPU-a",), ("GPU-b",)]
+    assert stage.broker.scheduler.idle == 2, "there are no more devices"
+
+
+def test_who_asks_for_two_sees_two_and_who_asks_for_none_is_told_nothing() -> None:
+    stage = node(4, "0", "1", "2")
+    stage.open(resources=gpu(2.0))
+    stage.submit(1)
+    assert list(seen(stage).values()) == [("0", "1")]
+    stage.open(2)
+    stage.submit(1, alias=2)
+    assert list(seen(stage).values()) == [()]
+
+
+def test_fractions_share_a_device_until_it_is_full() -> None:
+    stage = node(4, "0", "1")
+    stage.open(resources=gpu(0.5))
+    stage.submit(9)
+    assert sorted(seen(stage).values()) == [("0",), ("0",), ("1",), ("1",)]
+
+
+def test_a_process_keeps_its_devices_for_the_next_session_that_asks_for_as_much() -> None:
+    stage = node(1, "0", "1")
+    stage.open(resources=gpu(1.0))
+    stage.submit(1)
+    stage.finish(1)
+    close(stage)
+    stage.open(2, resources=gpu(1.0))
+    stage.submit(1, alias=2)
+    assert seen(stage) == {1: ("0",)}
+    assert not told_to_exit(stage)
+
+
+@pytest.mark.parametrize(("first", "second"), [((), gpu(1.0)), (gpu(1.0), ()), (gpu(1.0), gpu(2.0))])
+def test_a_process_that_has_seen_other_devices_is_replaced(
+    first: tuple[m.Resource, ...], second: tuple[m.Resource, ...]
+) -> None:
+    stage = node(1, "0", "1")
+    stage.open(resources=first)
+    stage.submit(1)
+    stage.finish(1)
+    close(stage)
+    stage.open(2, resources=second)
+    stage.submit(1, alias=2)
+    assert told_to_exit(stage) == [1]
+    assert not seen(stage)
+    stage.ready(2)
+    assert list(seen(stage)) == [2]
+
+
+def test_devices_of_a_process_that_serves_nobody_go_to_who_needs_them() -> None:
+    stage = node(2, "0", "1")
+    stage.open(resources=gpu(1.0), max_executors=1)
+    stage.submit(1)
+    (holder,) = seen(stage)
+    stage.finish(holder)
+    close(stage)
+    stage.open(2, resources=gpu(2.0))
+    stage.submit(1, alias=2)
+    other = 3 - holder
+    assert seen(stage) == {other: ("0", "1")}
+    assert told_to_exit(stage) == [holder], "it may still use what it had"
+
+
+def test_devices_of_the_dead_are_free() -> None:
+    stage = node(1, "0")
+    stage.open(resources=gpu(1.0))
+    stage.submit(2)
+    stage.dies(1, running=0)
+    stage.ready(2)
+    assert seen(stage) == {2: ("0",)}
+
+
+def test_a_worker_that_does_not_know_its_devices_leaves_them_to_the_task() -> None:
+    stage = node(1)
+    stage.say(WORKER, m.Register("node", "token", 1, 8.0, 1 << 30, 1, 2))
+    stage.ready(5)
+    stage.open(resources=gpu(1.0))
+    stage.submit(1)
+    assert list(seen(stage).values()) == [()]
+
+
+def test_a_device_with_two_users_is_found_by_the_check() -> None:
+    stage = node(2, "0", "1")
+    stage.open(resources=gpu(1.0))
+    stage.submit(2)
+    for executor in stage.broker.executors.values():
+        executor.devices = ("0",)
+    with pytest.raises(AssertionError, match="two users"):
+        devices.check(stage.broker)
