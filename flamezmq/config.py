@@ -179,6 +179,13 @@ TABLES: dict[str, tuple[Option, ...]] = {
             "Bytes of large payloads that each client may have here.",
             least=1 << 20,
         ),
+        Option(
+            "max_kept_bytes",
+            "integer",
+            256 << 20,
+            "Bytes of results that each detached session may keep here.",
+            least=1 << 20,
+        ),
         *_LOG,
     ),
     "worker": (

@@ -378,6 +378,39 @@ class Refused(FlameError):
     """
 
 
+class SessionMismatch(Refused):
+    """A session of this id is open, and was opened otherwise.
+
+    Fields: `id`; `differs`, triples of texts: the field, what was asked for, what the session has.
+    Ask for the same, take another id, or join it as it is by `client.attach(id)`.
+    """
+
+    def __init__(self, id: str, differs: tuple[tuple[str, str, str], ...]) -> None:
+        super().__init__(id, differs)
+        self.id, self.differs = id, differs
+
+    def __str__(self) -> str:
+        said = "; ".join(f"{field} is {has}, not {asked}" for field, asked, has in self.differs)
+        return (
+            f"session {self.id} is open and was opened otherwise: {said}; ask for the same, "
+            "take another id, or join it as it is by client.attach(id)"
+        )
+
+
+class SessionClosed(Refused):
+    """A session of this id was there, and is closed.
+
+    Fields: `id`; `ending`, how and by whom it was closed; `seconds`, how long ago that was.
+    """
+
+    def __init__(self, id: str, ending: str, seconds: float) -> None:
+        super().__init__(id, ending, seconds)
+        self.id, self.ending, self.seconds = id, ending, seconds
+
+    def __str__(self) -> str:
+        return f"session {self.id} is closed, since {self.seconds:.1f} s: {self.ending}; take another id"
+
+
 class NotFound(FlameError, LookupError):
     """The router knows no such session, task, executor or node; the text says which.
 

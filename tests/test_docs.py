@@ -154,6 +154,12 @@ def limits() -> str:
             "`net/board.py`",
         ),
         (
+            "results that a detached session keeps",
+            mebibytes(ours.max_kept_bytes),
+            "what was fetched is let go; nothing more is granted until what was not is down to half",
+            "`core/keeping.py`",
+        ),
+        (
             "what was received without an acknowledgement",
             f"{link.ACK_AFTER_MESSAGES} messages, {mebibytes(link.ACK_AFTER_BYTES)}",
             "an ACK of its own goes out",

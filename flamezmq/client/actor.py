@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from flamezmq.acting import MethodCall, construct, nothing
 from flamezmq.client.arguments import reduce_client
 from flamezmq.client.future import Future
+from flamezmq.client.opening import open_session
 from flamezmq.client.session import Session
 from flamezmq.core.caller import Calls
 from flamezmq.errors import FlameError, StrayClient
@@ -252,7 +253,7 @@ def make(
     session = client._new_session(cls.__name__, ActorSession)
     assert isinstance(session, ActorSession)
     session._calls.actor = cls.__qualname__
-    client._open_session(session, spec)
+    open_session(client, session, spec)
     actor = Actor(session, cls)
     session.submit(nothing)
     if owner is not None:

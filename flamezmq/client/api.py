@@ -7,7 +7,6 @@ what comes back goes to the calls of its session (core/caller.py).
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -16,7 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flamezmq import config
-from flamezmq.client import arguments, inquiry, roll, steering, stream, surroundings, terms
+from flamezmq.client import arguments, inquiry, joining, opening, roll, steering, stream, surroundings, terms
 from flamezmq.client.applications import ApplicationsOfClient
 from flamezmq.client.defaults import Defaults
 from flamezmq.client.errands import Errands
@@ -26,7 +25,7 @@ from flamezmq.client.pump import Pump
 from flamezmq.client.service_session import ServiceSession
 from flamezmq.client.session import CLOSE_SECONDS, Session, hear_last_words
 from flamezmq.core.caller import PENDING, RUNNING, Calls, Dependent, Orders
-from flamezmq.errors import ClientClosed, Refused
+from flamezmq.errors import ClientClosed
 from flamezmq.net.line import Line
 from flamezmq.optioned import Options
 from flamezmq.serialize.functions import FunctionTable
@@ -46,10 +45,9 @@ if TYPE_CHECKING:
 
 #: Messages that are not for one session alone.
 _OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done, m.Applications, m.Wanted, m.Unmet))
-_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
-class Client(ApplicationsOfClient):
+class Client(ApplicationsOfClient, joining.SessionsOfClient):
     """A connection to a router, and the way to submit tasks to it.
 
     Args:
@@ -211,6 +209,8 @@ class Client(ApplicationsOfClient):
         options: Options | None = None,
         app: str = "",
         common_data: Any = None,
+        id: str | None = None,
+        detached: bool = False,
     ) -> Session:
         """Open a session: the unit of work, with its share of the executors.
 
@@ -248,9 +248,14 @@ class Client(ApplicationsOfClient):
             app: the name of a registered application (see `register`), whose service runs the tasks.
                 The session is a `ServiceSession` then: its `submit` and `map` take inputs and no function.
             common_data: what the service finds as `ctx.common_data`; pickled here and now.
+            id: of a session for several clients; the first one opens it, the others join it, and the
+                last one that leaves closes it.  None: a session of its own, with a fresh id.
+            detached: it stays when all clients have gone, until it is closed, and its results are kept
+                for `attach`.  Not with an embedded cluster, which ends with its client.
 
         Raises:
-            Refused: the router did not open it; it knows no such application, say.
+            Refused: the router did not open it; it knows no such application, say.  SessionMismatch: it is
+                open with another spec; SessionClosed: it was there, and is closed.
             ClientClosed, RouterLost: there is nobody to open it.
             ValueError, TypeError: an argument is none that it can be.
             Unpicklable: the initializer, or what it is to be called with, or the common data.
@@ -277,13 +282,17 @@ class Client(ApplicationsOfClient):
         )
         defaults = terms.options_of_session(options, task_timeout)
         self._check_open()
+        if id is not None or detached:
+            joining.check(self, id, detached)
+            asked = self._spec(detached=detached, **limits)
+            return joining.join(self, id or opening.fresh_id(name), defaults, asked)
         spec = self._spec(**limits)
         session = self._new_session(name, ServiceSession if app else Session)
         if isinstance(session, ServiceSession):
             session.serve(app)
         if defaults is not None:
             session._name = Defaults(self._functions, defaults).name
-        self._open_session(session, spec)
+        opening.open_session(self, session, spec)
         return session
 
     def actor(
@@ -341,7 +350,7 @@ class Client(ApplicationsOfClient):
         try:
             if kind is None and not self._closed:
                 for session in list(self._sessions.values()):
-                    session.close()
+                    session.__exit__(None, None, None)
         finally:
             self.close()
 
@@ -375,33 +384,20 @@ class Client(ApplicationsOfClient):
         return not self._errands.is_here()
 
     def _new_session(self, name: str, kind: type[Session] = Session) -> Session:
-        with self._submit_lock:
-            self._last_alias += 1
-            alias = self._last_alias
-        id = f"{name}-{''.join(_LETTERS[byte % 62] for byte in os.urandom(6))}"
-        calls = self._new_calls(alias, id, kind.ordered)
+        alias = self._next_alias()
+        calls = self._new_calls(alias, opening.fresh_id(name), kind.ordered)
         session = kind(self, calls)
         self._calls[alias] = calls
         self._sessions[alias] = session
         return session
 
+    def _next_alias(self) -> int:
+        with self._submit_lock:
+            self._last_alias += 1
+            return self._last_alias
+
     def _new_calls(self, alias: int, id: str, ordered: bool = False) -> Calls:
         return Calls(alias, id, self._needed)
-
-    def _open_session(self, session: Session, spec: m.SessionSpec) -> None:
-        """Have the router open it; raises as `session` says, and nothing is left of it then."""
-        calls = session._calls
-        alias, id = calls.alias, calls.id
-        try:
-            self._tell(m.Open(alias, id, spec))
-            self._drive(lambda: calls.opened or calls.closed or bool(calls.error), monotonic() + OPEN_SECONDS)
-            if calls.error or not calls.opened:
-                raise Refused(calls.error or f"the router did not open session {id} in time")
-        except BaseException:  # nobody will have it, so nobody can close it
-            self._orders.append(m.Close(alias))
-            self._pump.arm()
-            self._forget(alias)
-            raise
 
     def _spec(self, **asked: Any) -> m.SessionSpec:
         return m.SessionSpec(
@@ -462,7 +458,7 @@ class Client(ApplicationsOfClient):
         most_tasks, most_bytes = self._line.limits
         if sum(other.heavy_bytes for other in self._calls.values() if other.heavy) > most_bytes:
             return 0
-        return most_tasks - sum(len(other.pending) for other in self._calls.values())
+        return most_tasks - sum(len(other.pending) for other in self._calls.values() if not other.foreign)
 
     def _take_needs(self, future: Future, _function: Any, call: Dependent) -> bool:
         """Note what a new call needs; False: it is not to go to its outbox."""
@@ -558,6 +554,8 @@ class Client(ApplicationsOfClient):
                 on_broken(self, calls, message)
             elif kind is m.Closed:
                 steering.on_closed(self, calls)
+            elif kind in joining.KINDS:
+                joining.on_message(self, calls, message)
         if kind is m.Output:
             self._errands.add(self._show, message)
 

@@ -13,8 +13,8 @@ import pickle
 from typing import TYPE_CHECKING, Any, cast
 
 from flamezmq.client.future import Future
-from flamezmq.core.caller import DONE, FINISHED, RAW, UNMET, VALUE, Dependent, own
-from flamezmq.errors import ProtocolError, StrayClient, Unpicklable
+from flamezmq.core.caller import DONE, ERROR, FINISHED, RAW, UNMET, VALUE, Dependent, own
+from flamezmq.errors import ProtocolError, Refused, StrayClient, Unpicklable
 from flamezmq.serialize.pickler import OutOfPlace, Payload, Pickler, add_reducer
 from flamezmq.serialize.placeholders import value_at
 from flamezmq.serialize.values import dump_value, load_pieces, load_value
@@ -59,11 +59,15 @@ def _reduce_stranger(pickler: Pickler, future: Any) -> Any:
 
 
 def depend(future: Future, call: Dependent) -> bool:
-    """Note whose futures the call needs; False, and `future` has failed, if one of them has no value."""
+    """Note whose futures the call needs; False, and `future` has failed, if it can't wait for one of them."""
     for need in call.needs:
         if need._state in DONE and (need._state is not FINISHED or need._form not in (RAW, VALUE)):
             future._form, future._value, future._state = UNMET, need, FINISHED
             return False
+    why_not = future._session._refuses(need._session for need in call.needs)
+    if why_not:
+        future._form, future._value, future._state = ERROR, Refused(why_not), FINISHED
+        return False
     future.needy = True
     call.needs = [(need._session._calls, need) for need in call.needs]
     return True

@@ -55,6 +55,8 @@ class Session(Steering):
 
     #: Whether its tasks run in the order in which they were submitted, in one process.
     ordered = False
+    #: Whether other clients may be members of it, or its tasks are theirs.
+    shared = False
     #: How long its services may take to go.
     _leave_seconds = 0.0
 
@@ -289,7 +291,7 @@ class Session(Steering):
             return
         self._cancel_rest()
         try:
-            client._tell(m.Close(calls.alias))
+            client._tell(self._farewell())
             self._drive(lambda: calls.closed, monotonic() + CLOSE_SECONDS + self._leave_seconds)
         except FlameError:
             pass  # nobody is left to close it
@@ -313,6 +315,20 @@ class Session(Steering):
         return f"<flamezmq.Session {self.id}: {self._calls.unfinished} unfinished>"
 
     # --- how
+
+    def _refuses(self, others: Iterable[Session]) -> str:
+        """Why a task can't wait for futures of these sessions; empty if it can."""
+        stranger = next((one for one in others if one is not self and (one.shared or self.shared)), None)
+        if stranger is None:
+            return ""
+        return (
+            f"a task of session {self.id} can't wait for one of session {stranger.id}, for one of them has "
+            "an id and may be shared; pass its result()"
+        )
+
+    def _farewell(self) -> Any:
+        """What the router is told in the end; it answers `Closed`."""
+        return m.Close(self._calls.alias)
 
     def _close_actors(self, cancel: bool) -> None:
         """All of them, also when one of them fails."""
@@ -431,7 +447,7 @@ def hear_last_words(client: Client) -> None:
     patience = max(session._leave_seconds for session in sessions) or LAST_WORDS_SECONDS
     try:
         for session in sessions:
-            client._orders.append(m.Close(session._calls.alias))
+            client._orders.append(session._farewell())
         client._drive(lambda: all(one._calls.closed for one in sessions), monotonic() + patience)
     except FlameError:
         pass  # the router is gone, and they with it

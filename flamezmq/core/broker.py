@@ -32,6 +32,7 @@ from flamezmq.core import (
     endings,
     events,
     interrupts,
+    joining,
     needs,
     nodes,
     overview,
@@ -42,8 +43,10 @@ from flamezmq.core import (
     services,
     spares,
     streams,
+    telling,
     wear,
 )
+from flamezmq.core.commons import Common
 from flamezmq.core.huddle import Huddle
 from flamezmq.core.members import RECENT_SLICES, Client, Effects, Executor, Limits, Session, Worker
 from flamezmq.core.records import Records
@@ -67,6 +70,7 @@ class Broker:
         self.scheduler = Scheduler(self._suits)
         self.records = Records()
         self.registry = applications.Registry()
+        self.commons: dict[int, Common] = {}  # by the client that stands for all members
         self.now = 0.0  # of the turn that is ending
         #: Closed sessions, each with the workers that are still to send on what its tasks have printed.
         self.flushing: dict[int, tuple[Session, dict[int | str, None]]] = {}
@@ -98,11 +102,10 @@ class Broker:
         #: What people may want to know of, as (event, fields); the host takes it away.
         self.events: list[tuple[str, dict[str, Any]]] = []
         self._last_function = 0
-        self._last_session = 0
+        self.last_session = 0
         self._handlers: dict[type, Callable[[int, Any, list[Any], float, Effects], None]] = {
             m.RoutedResults: self._on_results,
             m.Submit: self._on_submit,
-            m.Open: self._on_open,
             m.Cancel: self._on_cancel,
             m.Close: partial(changes.on_close, self),
             m.Query: partial(overview.on_query, self),
@@ -127,6 +130,7 @@ class Broker:
             m.ChangeSession: partial(changes.on_change_session, self),
             **applications.handlers(self),
             **services.handlers(self),
+            **joining.handlers(self),
         }
 
     # --- what the host calls
@@ -141,6 +145,12 @@ class Broker:
         Raises:
             ProtocolError: the peer said what it must not; nothing was changed.
         """
+        if self.commons and joining.on_message(self, peer, message, frames, now, out):
+            return
+        self.handle(peer, message, frames, now, out)
+
+    def handle(self, peer: int, message: Any, frames: list[Any], now: float, out: Effects) -> None:
+        """`on_message`, also of a client that stands for several."""
         self._handlers[type(message)](peer, message, frames, now, out)
 
     def on_turn_end(self, now: float, out: Effects) -> None:
@@ -175,6 +185,8 @@ class Broker:
         dispatch.balance(self, now, out)
         if (self.paused or self.spare or self.unplaced) and not self.draining:
             spares.balance(self, now, out)
+        if self.commons:
+            telling.route(self, out)
 
     def next_deadline(self, now: float) -> float | None:
         """When `on_turn_end` must be called even if nothing comes in."""
@@ -183,7 +195,13 @@ class Broker:
     def on_backlog(self, peer: int, held_back: bool) -> None:
         """A client takes its results too slowly (or again fast enough): stop (start) running for it."""
         client = self.clients.get(peer)
-        if client is not None and client.held_back != held_back:
+        if client is not None:
+            self.hold(client, held_back)
+            joining.on_backlog(self, client)
+
+    def hold(self, client: Client, held_back: bool) -> None:
+        """Stop (start) running for it."""
+        if client.held_back != held_back:
             client.held_back, client.held_since = held_back, self.now
             for session in client.sessions.values():
                 events.note(session, events.HELD_BACK if held_back else events.GOES_ON, self.now)
@@ -198,6 +216,7 @@ class Broker:
             self.parting = {n: s for n, s in self.parting.items() if s.client is not client}
             for session in list(client.sessions.values()):
                 self.end(session, "its client is gone", now, out)
+            joining.on_client_lost(self, client, now, out)
             self.owing.pop(peer, None)
             client.later.clear()  # they refer to it: nothing here may make a cycle
         if peer in self.workers:
@@ -212,6 +231,8 @@ class Broker:
 
     def client(self, peer: int) -> Client:
         client = self.clients.get(peer)
+        if client is None and peer in self.commons:
+            return self.commons[peer].client
         if client is None:
             raise ProtocolError("this is a client's message")
         return client
@@ -219,31 +240,6 @@ class Broker:
     def session(self, peer: int, alias: int) -> Session | None:
         """The client's open session, or None when it was closed (the message came late)."""
         return self.client(peer).sessions.get(alias)
-
-    def _on_open(self, peer: int, message: m.Open, _frames: list[Any], now: float, out: Effects) -> None:
-        client = self.client(peer)
-        open_already = client.sessions.get(message.session)
-        if open_already is not None and open_already.id == message.id:
-            return  # said twice
-        if open_already is not None:
-            raise ProtocolError(f"session {message.session} is open already")
-        actors.check_spec(message.spec)
-        dispatch.check_share(message.spec)
-        client.inner = bool(message.spec.within)
-        application, spec, why_not = applications.of_session(self, message.spec)
-        if self.draining and not client.inner:
-            why_not = "this router is stopping; try again later"
-        if why_not:
-            out.append((peer, m.Opened(message.session, why_not), []))
-            return
-        self._last_session += 1
-        session = Session(self._last_session, message.session, message.id, spec, client)
-        session.tenant, session.application = services.tenant_of(self, spec), application
-        session.root = printed.root(self, message.spec)
-        self.sessions[session.number] = client.sessions[session.alias] = session
-        self.records.opened(session, now)
-        dispatch.enlist(self, session, now)
-        out.append((peer, m.Opened(session.alias), []))
 
     def _on_submit(self, peer: int, message: m.Submit, frames: list[Any], now: float, out: Effects) -> None:
         session = self.session(peer, message.session)
@@ -265,7 +261,7 @@ class Broker:
             used += part.count
         if used != len(payloads):
             raise ProtocolError(f"{used} tasks with {len(payloads)} inputs")
-        if session.waiting + used > 2 * self.limits.max_tasks:
+        if session.waiting + used > 2 * self.limits.max_tasks * session.members:
             raise ProtocolError(f"more than {self.limits.max_tasks} tasks without credit")
         if message.ages:
             deadlines.check_ages(message)

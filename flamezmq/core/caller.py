@@ -173,7 +173,10 @@ class Calls:
     needs      index -> what the task needs: held until it has ended, for the router may ask for it
     needed     (alias, index) -> future, of all that is held so, by all calls of this client
     actor      the name of its class, if this is an actor's session
+    foreign    others have submitted them: they take no credit of this client's
     """
+
+    foreign = False
 
     def __init__(
         self, alias: int, id: str, needed: WeakValueDictionary[tuple[int, int], Any] | None = None

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+<<<<<<< HEAD
 from flamezmq.core import actors, devices, needs
+=======
+from flamezmq.core import actors, commons, needs
+>>>>>>> 86f7723 (Several clients share a session by its id, and a detached one outlives them and keeps its results)
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
@@ -47,3 +51,4 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
     assert set(mourned) <= set(broker.executors)
     needs.check(broker)
     actors.check(broker)
+    commons.check(broker)

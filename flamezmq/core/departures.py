@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flamezmq.core import joining
 from flamezmq.core.dispatch import ask, dismiss, let_run_dry
 from flamezmq.core.members import Effects, Executor
 
@@ -49,6 +50,7 @@ def clients_at_rest(broker: Broker) -> list[int]:
     """
     busy = {e.session.client.peer for e in broker.executors.values() if e.session is not None and e.tasks}
     busy.update(session.client.peer for session, _ in broker.flushing.values())
+    busy.update(joining.busy_members(broker, busy))
     return [peer for peer in outer_clients(broker) if peer not in busy]
 
 

@@ -41,6 +41,7 @@ class Client:
     held_back   it has not taken its results, so it gets no more run
     held_since  and since when
     inner       it is a task, and submits tasks of its own
+    joined      its numbers of sessions that it is a member of, or fetches from -> the client of all members
     awaited     session -> index -> the blocked tasks that wait for this one
     later       blocked tasks that lack only values that were let go; oldest first
     composed    tasks that have got all their values, or have asked for them, and are not over
@@ -49,6 +50,7 @@ class Client:
 
     peer: int
     sessions: dict[int, Session] = field(default_factory=dict)
+    joined: dict[int, int] = field(default_factory=dict)
     held_back: bool = False
     held_since: float = 0.0
     inner: bool = False
@@ -73,7 +75,8 @@ class Session:
     delayed: list[tuple[float, int, Run]] = field(default_factory=list)  # a heap: (when, index, one task)
     blocked: dict[int, Blocked] = field(default_factory=dict)  # index -> task that waits for others
     composed: dict[int, list[Value]] = field(default_factory=dict)  # index -> what it has got from others
-    next_index: int = 0  # tasks below it have been submitted
+    next_index: int = 0  # tasks below it have been submitted (core/joining.py: as far as there are any)
+    members: int = 1  # clients that it has had
     executors: dict[int, Executor] = field(default_factory=dict)  # bound to it
     busy: int = 0  # of them, those that hold tasks and are not leaving
     held: int = 0  # tasks on executors
@@ -266,6 +269,7 @@ class Limits:
     orphan_seconds    a task whose session has ended may run on for so long, after it was interrupted
     grace_seconds     and one that was cancelled, or whose timeout is over
     actors_per_worker  that may live at a time, on average
+    max_kept_bytes    of results, in a detached session
     """
 
     horizon_seconds: float = 0.002
@@ -282,3 +286,4 @@ class Limits:
     max_tasks: int = 1 << 17
     max_bytes: int = 256 << 20
     known_functions: int = 512
+    max_kept_bytes: int = 256 << 20

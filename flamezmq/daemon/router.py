@@ -46,7 +46,8 @@ def run(settings: dict[str, Any], log: Log, notifier: Notifier) -> int:
     """
     processes.name_process("flm-router")
     processes.lift_descriptor_limit()  # each peer is a descriptor
-    limits = replace(Limits(), max_tasks=settings["max_tasks"], max_bytes=settings["max_bytes"])
+    sizes = ("max_tasks", "max_bytes", "max_kept_bytes")
+    limits = replace(Limits(), **{name: settings[name] for name in sizes})
     router = Router(limits, log)
     signals = Signals()
     address = farewell = ""

@@ -44,6 +44,8 @@ from flamezmq.wire.changes import ChangeSession as ChangeSession
 from flamezmq.wire.deadlines import Expired as Expired
 from flamezmq.wire.interrupts import Interrupt as Interrupt
 from flamezmq.wire.interrupts import Interrupted as Interrupted
+from flamezmq.wire.joining import AboutMembers as AboutMembers
+from flamezmq.wire.joining import ToMembers as ToMembers
 from flamezmq.wire.needs import Supply as Supply
 from flamezmq.wire.needs import Unmet as Unmet
 from flamezmq.wire.needs import Wanted as Wanted
@@ -161,6 +163,7 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     preempt_after        seconds after which executors that are due to others leave their tasks; 0: never
     common_data          a pickle for its service, sent to each executor that binds it; empty: none
     restarts             how many more instances it may have, where the session is an actor; -1: it is none
+    detached             it stays when its clients have gone, and what its tasks give is kept
     """
 
     name: str
@@ -182,6 +185,7 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     preempt_after: Seconds = 0.0
     common_data: bytes = b""
     restarts: int = -1
+    detached: bool = False
 
 
 class Open(msgspec.Struct, tag=1, array_like=True):
@@ -189,11 +193,13 @@ class Open(msgspec.Struct, tag=1, array_like=True):
 
     session  a number that the client chose, from 1; it names the session in all that follows
     id       its name for people
+    who      opens it for others to join, or joins it; answered by `Joined`.  "": it is this client's alone
     """
 
     session: int
     id: str
     spec: SessionSpec
+    who: str = ""
 
 
 class Options(msgspec.Struct, array_like=True, frozen=True):
@@ -548,7 +554,7 @@ class Broken(msgspec.Struct, tag=64, array_like=True):
 
 FromClient = (
     Open | Submit | Cancel | Close | Query | Supply | Ask | CloseSession | CancelTask | ChangeSession | Pull
-) | AboutApplications
+) | (AboutApplications | AboutMembers)
 ToClient = (
     Opened
     | Results
@@ -569,6 +575,7 @@ ToClient = (
     | Broken
     | Part
     | Applications
+    | ToMembers
 )
 FromExecutor = (
     Ready | RoutedResults | RoutedPart | Begun | Retracted | Retry | Interrupted | Waiting | Broken
