@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-<<<<<<< HEAD
-from flamezmq.core import actors, devices, needs
-=======
-from flamezmq.core import actors, commons, needs
->>>>>>> 86f7723 (Several clients share a session by its id, and a detached one outlives them and keeps its results)
+from flamezmq.core import actors, commons, devices, needs
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
