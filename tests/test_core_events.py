@@ -43,7 +43,7 @@ def test_a_session_is_opened_served_and_closed() -> None:
     assert (opened.number, opened.age, sentence(opened)) == (1, 3.0, "opened by a client on host")
     assert (bound.number, bound.count, bound.most, bound.left, bound.lasted) == (2, 2, 2, 0, 2.0)
     assert sentence(bound) == (
-        "2 times an executor was bound, node/2 first, 2 at a time at most: in the end 0 serve it"
+        "2 times an executor was bound, node/2 first, 2 at a time at most: in the end none serves it"
     )
     assert (closed.number, closed.age, sentence(closed)) == (3, 0.0, "closed by its client")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from flamezmq.client.happened import sentence
+from flamezmq.core import events
 from flamezmq.wire import messages as m
 from tests.core_stage import CLIENT, OTHER, WORKER, Stage
 
@@ -30,6 +32,11 @@ def test_a_task_is_ended_when_its_executor_has_been_due_to_others_for_so_long() 
 
     stage.wait(0.1)
     assert kills(stage) == [1]
+    row = list(events.rows(stage.broker.clients[CLIENT].sessions[1], 0, stage.now))[-1]
+    assert (row.kind, row.executor) == ("preempted", "node/1")
+    assert sentence(row) == (
+        "executor node/1 was killed, because others had waited for it: for 5 s; its task runs again"
+    )
 
 
 def test_it_runs_again_without_a_charge_as_often_as_that_happens() -> None:

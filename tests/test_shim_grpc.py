@@ -170,7 +170,7 @@ def test_an_error_is_the_tasks_and_the_server_goes_on(server: str) -> None:
     ("task", "said"),
     [
         ("die", r"has ended \(exit code 5\); its last words: .*that hurts"),
-        ("hang", r"has not answered within 1 s, so it was ended"),
+        ("hang", r"has not answered within 1 s \(task_timeout\), so it was ended"),
         ("not json", "answered nonsense: '{' is not JSON"),
         ("gone", r"has cut us off \(.*\), so it was ended"),
     ],

@@ -34,12 +34,13 @@ def events_command(session: str, follow: bool, output: str, address: str | None)
     the last 64 events of a session; with -f they come a second late.  `-o json` has one object on
     each line.
     """
-    after, gone = 0, 0
+    after, gone, begun = 0, 0, False
     with connect(address) as controller:
-        if output != "json":
-            say(line("Time", "Event", "What", "Times", "Seconds", output == "wide"))
         while True:
             rows, more = controller.events(session, after)
+            if output != "json" and not begun:  # there is such a session
+                say(line("Time", "Event", "What", "Times", "Seconds", output == "wide"))
+            begun = True
             over = any(row.kind == "closed" for row in rows)
             for row in rows:
                 if follow and not over and row.age < SETTLED_SECONDS:

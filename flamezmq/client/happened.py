@@ -64,6 +64,10 @@ _WORDS = {
         "executor {executor} was killed, task {task} had not kept to its timeout",
         "{count} executors were killed for the timeouts of their tasks, the last one {executor} for {task}",
     ),
+    "preempted": (
+        "executor {executor} was killed, because others had waited for it",
+        "{count} executors were killed, the last one {executor}, because others had waited for them",
+    ),
     "task too late": (
         "task {task} had not begun before its deadline",
         "{count} tasks had not begun before their deadlines, the last one {task}",
@@ -89,9 +93,9 @@ _WORDS = {
 
 
 def _bound(row: m.EventRow) -> str:
-    serve = f"{row.left} serve{'s' if row.left == 1 else ''} it"
+    serve = f"{row.left} serve it" if row.left > 1 else "1 serves it" if row.left else "none serves it"
     if not row.count:
-        return f"executors went to others: of {row.most}, {serve}"
+        return f"executors have left: of {row.most}, {serve}"
     if row.count == 1:
         return f"executor {row.executor} was bound: in the end {serve}"
     return (

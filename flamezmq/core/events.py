@@ -32,6 +32,7 @@ DIED = "executor died"
 LOST = "task lost"
 RETRIED = "task retried"
 TIMED_OUT = "task timed out"
+PREEMPTED = "preempted"
 LATE = "task too late"
 BROKEN = "initializer failed"
 BIND_FAILED = "bind failed"
@@ -45,7 +46,7 @@ CHANGED = "changed"
 DRAINING = "draining"
 CLOSED = "closed"
 #: What may happen often.
-_MERGED = frozenset((DIED, LOST, RETRIED, TIMED_OUT, LATE, BIND_FAILED, UNBIND_FAILED))
+_MERGED = frozenset((DIED, LOST, RETRIED, TIMED_OUT, PREEMPTED, LATE, BIND_FAILED, UNBIND_FAILED))
 
 
 class Event:

@@ -13,7 +13,7 @@ from heapq import heappop
 from math import inf
 from typing import TYPE_CHECKING
 
-from flamezmq.core import deaths
+from flamezmq.core import deaths, events
 from flamezmq.core.members import Effects
 from flamezmq.wire import messages as m
 
@@ -37,3 +37,6 @@ def kill_due(broker: Broker, now: float, out: Effects) -> None:
             and broker.scheduler.is_awaited(peer)
         ):
             deaths.kill(broker, executor, m.Kill(executor.number), out)
+            if executor.session is not None:
+                text = f"for {executor.session.spec.preempt_after:g} s; its task runs again"
+                events.note(executor.session, events.PREEMPTED, now, text, executor=executor.name)

@@ -116,7 +116,9 @@ class Talk:
         except Nonsense as error:
             raise program.failure(f"answered nonsense: {error}", dying=0.0) from None
         except Late:
-            raise program.failure(f"has not answered within {seconds:g} s", dying=0.0) from None
+            raise program.failure(
+                f"has not answered within {seconds:g} s (task_timeout)", dying=0.0
+            ) from None
         if answer is None:
             raise program.failure()
         return answer

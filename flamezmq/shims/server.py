@@ -118,7 +118,7 @@ class ServerShim(Shim):
     def invoke(self, ctx: Context, /, *args: Any, **kwargs: Any) -> Any:
         value = the_input(args, kwargs)
         program = self._serving(ctx)
-        with self._watched(program, self.task_timeout):
+        with self._watched(program, self.task_timeout, "task_timeout"):
             return self.run_task(ctx, value)
 
     def leave(self, ctx: Context) -> None:
@@ -126,7 +126,7 @@ class ServerShim(Shim):
         if program is None or not self._entered or not program.alive():
             return
         self._entered = False
-        with self._watched(program, self.patience):
+        with self._watched(program, self.patience, "half of its grace"):
             self.close_session(ctx)
 
     def stop(self) -> None:
@@ -149,7 +149,7 @@ class ServerShim(Shim):
             self._entered = False
         program.murmur.log = ctx.log
         if not self._entered:
-            with self._watched(program, self.session_timeout):
+            with self._watched(program, self.session_timeout, "session_timeout"):
                 self.open_session(ctx)
             self._entered = True
         return program
@@ -184,13 +184,14 @@ class ServerShim(Shim):
         return False
 
     @contextmanager
-    def _watched(self, program: Program, seconds: float | None) -> Iterator[None]:
+    def _watched(self, program: Program, seconds: float | None, limit: str) -> Iterator[None]:
         try:
             yield
         except (ServiceError, BadPayload):
             raise
         except TooLate:
-            raise self._failure(program, f"has not answered within {seconds:g} s", dying=0.0) from None
+            words = f"has not answered within {seconds:g} s ({limit})"
+            raise self._failure(program, words, dying=0.0) from None
         except CutOff as error:
             what = "" if program.wait(DYING_SECONDS) else f"has cut us off ({error})"
             raise self._failure(program, what, dying=0.0) from None
