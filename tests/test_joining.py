@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -244,3 +245,28 @@ def test_what_ends_with_its_client_is_refused_in_a_detached_session(first: flm.C
     with pytest.raises(flm.Refused, match=r"pass their result\(\)"):
         late.result(LIMIT_SECONDS)
     session.close()
+
+
+# --- in event loops
+
+
+def test_event_loops_leave_attach_and_fetch(address: str, tmp_path: Path) -> None:
+    gate = str(tmp_path / "gate")
+
+    async def main() -> None:
+        async with flm.aio.Client(address) as client:
+            async with client.session("loop", id="loop", detached=True) as session:
+                assert session.detached
+                assert await session.submit(double, 1) == 2
+                left = session.submit(wait_for, gate)
+            assert left.cancelled()
+            async with client.attach("loop") as again:
+                first, second = await again.futures()
+                assert await first == 2
+                Path(gate).touch()
+                assert await second == gate
+                await again.aclose()
+            with pytest.raises(flm.SessionClosed):
+                await client.attach("loop").open()
+
+    asyncio.run(main())

@@ -12,6 +12,7 @@ from flamezmq.aio.actor import Actor, close_actor, make_actor
 from flamezmq.aio.applications import ApplicationsOfClient
 from flamezmq.aio.behind import ClientBehind
 from flamezmq.aio.hub import Answer, answer_of
+from flamezmq.aio.joining import Joining, part
 from flamezmq.aio.mapping import Mapped, WatchedSlices
 from flamezmq.aio.steering import Steering
 from flamezmq.aio.stream import Stream
@@ -25,15 +26,15 @@ from flamezmq.errors import ClientClosed
 from flamezmq.serialize.pickler import Pickler, add_reducer
 
 
-class Session(Steering):
+class Session(Steering, Joining):
     """Tasks that belong together; made by `Client.session`, opened by `async with` or `open`.
 
     At the end of the block its tasks are awaited; they are cancelled when the block is left by an
     exception, or when the waiting is cancelled.  The event loop goes on meanwhile.
     """
 
-    def __init__(self, client: Client, name: str, options: dict[str, Any]) -> None:
-        self._client = client
+    def __init__(self, client: Client, name: str, options: dict[str, Any], attaches: bool = False) -> None:
+        self._client, self._attaches = client, attaches
         self._name, self._options = name, options
         self._behind: ClientBehind | None = None
         self._session: sync.Session | None = None
@@ -45,15 +46,16 @@ class Session(Steering):
             raise RuntimeError(f"session {self._name!r} has been opened already; make a new one")
         self._begun = True
         behind = self._client._opened()
+        enter = behind.attach if self._attaches else behind.session
         self._session = await in_thread(
-            partial(behind.session, self._name, **self._options), undo=partial(_close_session, _now())
+            partial(enter, self._name, **self._options), undo=partial(_leave_session, _now())
         )
         self._behind = behind
         return self
 
     @property
     def id(self) -> str:
-        """Its name in logs and errors: the name that was asked for, and six random letters."""
+        """Its name in logs and errors: the one that was asked for, or the name and six random letters."""
         return self._opened().id
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Answer:
@@ -124,20 +126,21 @@ class Session(Steering):
         return Stream(self._behind, session.stream(fn, *args, replay=replay, **kwargs))
 
     async def aclose(self, cancel: bool = False) -> None:
-        """Wait for the tasks and close the session.  Idempotent.
+        """Wait for the tasks and close the session, or leave it, if others are in it.  Idempotent.
 
         Args:
             cancel: do not wait; cancel what has not ended.
 
-        When this waiting is cancelled, the tasks are.
+        When this waiting is cancelled, the tasks are.  One that is detached is closed for all.
         """
+        await self._end(_close_session, cancel)
+
+    async def _end(self, end: Callable[[threading.Event, sync.Session], None], cancel: bool) -> None:
         session = self._session
         if session is None:
             return
         hurry = _now() if cancel else threading.Event()
-        await in_thread(
-            partial(_close_session, hurry, session), hurry=partial(_hasten, hurry, session._client)
-        )
+        await in_thread(partial(end, hurry, session), hurry=partial(_hasten, hurry, session._client))
 
     async def __aenter__(self) -> Session:
         return await self.open()
@@ -145,7 +148,7 @@ class Session(Steering):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose(cancel=kind is not None)
+        await self._end(_leave_session, cancel=kind is not None)
 
     def _opened(self) -> sync.Session:
         if self._session is None:
@@ -239,6 +242,10 @@ class Client(ApplicationsOfClient):
         """A session, to be opened by `async with`; `name` and `options` are those of `flm.Client.session`."""
         return Session(self, name, options)
 
+    def attach(self, id: str) -> Session:
+        """The session of this id, to be joined by `async with`; raises then as `flm.Client.attach` does."""
+        return Session(self, id, {}, attaches=True)
+
     async def actor(
         self, cls: type, /, *args: Any, max_restarts: int = 0, max_retries: int = 0, **kwargs: Any
     ) -> Actor:
@@ -312,6 +319,12 @@ def _close_session(hurry: threading.Event, session: sync.Session) -> None:
     session.close(cancel=True)
 
 
+def _leave_session(hurry: threading.Event, session: sync.Session) -> None:
+    """As at the end of a `with`: one that is detached goes on."""
+    if not part(hurry, session):
+        _close_session(hurry, session)
+
+
 def _close_client(hurry: threading.Event, client: ClientBehind) -> None:
     try:
         if not client._closed:
@@ -319,7 +332,7 @@ def _close_client(hurry: threading.Event, client: ClientBehind) -> None:
                 if isinstance(session, ActorSession):
                     close_actor(hurry, session)
                 else:
-                    _close_session(hurry, session)
+                    _leave_session(hurry, session)
     finally:
         client.close()
 

@@ -135,7 +135,7 @@ class EarlierCalls(MemberCalls):
 class Earlier(Session):
     """What others have submitted to a detached session; it takes no tasks itself."""
 
-    shared = True
+    _shared = True
 
     def _refuse(self) -> None:
         raise Refused(
@@ -146,7 +146,7 @@ class Earlier(Session):
 class Membership(Session):
     """The part of a session with an id that others have not."""
 
-    shared = True
+    _shared = True
     _detached = False
     _for_good = False
 
@@ -195,13 +195,19 @@ class Membership(Session):
         cancelled here, and their tasks go on; `client.attach(id).futures()` has them again.
         Else: waits for the tasks of this client; the last client that leaves closes the session.
         """
-        calls, client = self._calls, self._client
-        if not self._detached or calls.closed:
+        if not self._detached or self._calls.closed:
             super().close()
             return
-        self._wait(
-            lambda: calls.closed or client._line.lost is not None or not (calls.outbox or calls.staged), None
-        )
+        self._wait(self._is_sent, None)
+        self._leave_at_once()
+
+    def _is_sent(self) -> bool:
+        """Whether the router has all that was submitted, or will never have it."""
+        calls = self._calls
+        return calls.closed or not (calls.outbox or calls.staged)
+
+    def _leave_at_once(self) -> None:
+        """`leave`; what was not sent is not."""
         self._stop_all()
         super().close(cancel=True)
 

@@ -56,7 +56,7 @@ class Session(Steering):
     #: Whether its tasks run in the order in which they were submitted, in one process.
     ordered = False
     #: Whether other clients may be members of it, or its tasks are theirs.
-    shared = False
+    _shared = False
     #: How long its services may take to go.
     _leave_seconds = 0.0
 
@@ -318,7 +318,7 @@ class Session(Steering):
 
     def _refuses(self, others: Iterable[Session]) -> str:
         """Why a task can't wait for futures of these sessions; empty if it can."""
-        stranger = next((one for one in others if one is not self and (one.shared or self.shared)), None)
+        stranger = next((one for one in others if one is not self and (one._shared or self._shared)), None)
         if stranger is None:
             return ""
         return (
