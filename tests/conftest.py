@@ -130,10 +130,12 @@ def nothing_left(whose: str, *, deep: bool) -> Iterator[None]:
     if found:
         until = time.monotonic() + PATIENCE_SECONDS
         gc.collect()  # a cycle of the test's own is not a leak of ours
+        _settled.update(strangers(found))  # they would cost all of the patience
         while (found := leaks_since(before, deep)) and time.monotonic() < until:
             time.sleep(POLL_SECONDS)
     _settled.update(leak.key for leak in found)
-    found = [leak for leak in found if not (isinstance(leak.key, Path) and is_of_a_stranger(leak.key))]
+    foreign = strangers(found)
+    found = [leak for leak in found if leak.key not in foreign]
     if found:
         kill([leak.key for leak in found if isinstance(leak.key, psutil.Process)])
         lines = "".join(f"\n  {leak.text}" for leak in found)
@@ -286,6 +288,11 @@ def connections() -> list[Any]:
     with contextlib.suppress(psutil.Error, OSError):
         return psutil.Process().net_connections("all")
     return []
+
+
+def strangers(found: list[Leak]) -> set[object]:
+    """The keys of files that are somebody else's."""
+    return {leak.key for leak in found if isinstance(leak.key, Path) and is_of_a_stranger(leak.key)}
 
 
 def is_of_a_stranger(path: Path) -> bool:

@@ -18,11 +18,16 @@ from tests.sim.plan import Plan, draw
 
 ROOT = Path(__file__).parents[1]
 RUNS = 1000
+#: So many in `make test`; the others in the slow tests.
+FIRST_RUNS = 400
 #: Runs in one test: a second or two, far from the time that a test may take.
 CHUNK = 50
 
 
-@pytest.mark.parametrize("first", range(0, RUNS, CHUNK))
+MORE = [pytest.param(first, marks=pytest.mark.slow) for first in range(FIRST_RUNS, RUNS, CHUNK)]
+
+
+@pytest.mark.parametrize("first", [*range(0, FIRST_RUNS, CHUNK), *MORE])
 def test_nothing_is_lost_doubled_or_stuck_whatever_the_weather(first: int) -> None:
     failures: list[str] = []
     for seed in range(first, first + CHUNK):

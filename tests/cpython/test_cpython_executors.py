@@ -40,8 +40,21 @@ except stdlib.NotHere as reason:
 
 pytestmark = pytest.mark.processes
 
-#: They sleep for three seconds and more.
-SLOW = {"test_first_exception", "test_map_timeout", "test_timeout"}
+#: They sleep for a second and a half, and more.
+SLOW = {
+    "test_20369",
+    "test_duplicate_futures",
+    "test_first_completed",
+    "test_first_completed_some_already_completed",
+    "test_first_exception",
+    "test_first_exception_one_already_failed",
+    "test_first_exception_some_already_complete",
+    "test_free_reference_yielded_future",
+    "test_hang_gh83386",
+    "test_map_timeout",
+    "test_timeout",
+    "test_zero_timeout",
+}
 #: CPython's classes -> what they are called here.  They come without the executors that they test.
 CLASSES = {
     "ProcessPoolExecutorTest": "FlameExecutorTest",
