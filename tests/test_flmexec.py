@@ -86,6 +86,31 @@ def test_outputs_are_whole_and_in_the_order_of_the_inputs(address: str) -> None:
     assert done.returncode == 0
 
 
+def test_inputs_come_from_files_too_and_are_combined_with_those_that_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes("a b\nit's ü\n".encode())
+    (tmp_path / "two").write_text("x\ny")  # the last line has no end
+
+    done = run("--dry-run", "echo", "::::", str(tmp_path / "one"), str(tmp_path / "two"), ":::", "1")
+
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        f"echo {one} {two} 1" for one in ("'a b'", "'it'\"'\"'s ü'") for two in ("x", "y")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["/nowhere/inputs"], "can't read the inputs in '/nowhere/inputs': No such file or directory"),
+        ([], "no file of inputs stands behind ::::"),
+    ],
+)
+def test_a_file_of_inputs_that_is_not_there_is_said_and_nothing_runs(words: list[str], said: str) -> None:
+    done = run("echo", "::::", *words)
+
+    assert (done.returncode, done.stdout, done.stderr) == (255, "", f"flmexec: {said}\n")
+
+
 def test_unordered_a_quick_task_is_shown_before_a_slow_one_that_came_first(
     address: str, tmp_path: Path
 ) -> None:

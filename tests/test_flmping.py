@@ -162,7 +162,7 @@ def test_help_has_an_example_and_the_exit_codes() -> None:
         (["-s", "-1"], "'--size': -1 is not in the range"),
         (["-e", "0"], "'--executors': 0 is not in the range"),
         (["-o", "xml"], "'xml' is not one of"),
-        (["--nonsense"], "No such option"),
+        (["--nonsense"], "No such option '--nonsense'. See flmping --help."),
         (["-a", "nonsense"], "'nonsense' is not an address (tcp://HOST:PORT or ipc://PATH)."),
         (["-a", "tcp://127.0.0.1"], "its port must be a number from 1 to 65535."),
         (["-a", "ipc:///nowhere/at/all"], "no router answers at ipc:///nowhere/at/all"),

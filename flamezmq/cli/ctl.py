@@ -38,6 +38,7 @@ from flamezmq.cli.ctl_logs import logs_command
 from flamezmq.cli.ctl_ping import ping_command
 from flamezmq.cli.ctl_top import top_command
 from flamezmq.cli.ctl_view import view_command
+from flamezmq.cli.options import complaint_of
 from flamezmq.config import DEFAULT_ADDRESS
 from flamezmq.errors import FlameError, NotFound, Refused, RouterLost
 
@@ -124,7 +125,7 @@ def main() -> NoReturn:
     except click.exceptions.NoArgsIsHelpError as error:
         code, complaint = USAGE, error.format_message()
     except click.ClickException as error:
-        code, complaint = USAGE, f"flmctl: {error.format_message()}"
+        code, complaint = USAGE, f"flmctl: {complaint_of(error)}"
     except Failure as error:
         code, complaint = FAILED, f"flmctl: {error}"
     except NotFound as error:

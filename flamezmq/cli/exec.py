@@ -22,6 +22,7 @@ from flamezmq.cli.exec_output import Report, write
 from flamezmq.cli.exec_run import Interrupted, Plan, Run
 from flamezmq.cli.exec_source import BadInput, Lines, Source
 from flamezmq.cli.exec_work import Work
+from flamezmq.cli.options import complaint_of
 from flamezmq.errors import FlameError
 from flamezmq.scripts import LANGUAGES
 
@@ -103,7 +104,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]
     epilog=EPILOG,
     options_metavar="[OPTIONS]",
 )
-@click.argument("words", nargs=-1, metavar="[COMMAND | SCRIPT] [ARGUMENT]... [::: INPUT...]...")
+@click.argument("words", nargs=-1, metavar="[COMMAND|SCRIPT] [ARGUMENT]... [::: INPUT...|:::: FILE...]...")
 @click.option(
     "-t",
     "--task-num",
@@ -244,7 +245,7 @@ def command(
 def _source(task_num: int | None, lists: list[list[str]], from_stdin: bool, null: bool) -> Source:
     """Where the inputs come from, which can be one thing only."""
     if (task_num is not None) + bool(lists) + from_stdin > 1:
-        raise click.UsageError("-t, -i and ::: each say how many tasks there are; give one of them.")
+        raise click.UsageError("-t, -i and ::: or :::: each say how many tasks there are; give one of them.")
     if null and not from_stdin:
         raise click.UsageError("-0 goes with -i.")
     if lists:
@@ -330,7 +331,7 @@ def main() -> NoReturn:
         code = REFUSED  # nobody reads us, so nobody wants to know
         _forget_output()
     except click.ClickException as error:
-        code, complaint = REFUSED, error.format_message()
+        code, complaint = REFUSED, complaint_of(error)
     except (FlameError, Interrupted, BadInput) as error:
         code, complaint = REFUSED, str(error)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where flmexec's inputs come from: nowhere (-t), behind `:::`, or lines of stdin (-i).
+"""Where flmexec's inputs come from: nowhere (-t), behind `:::`, in files (`::::`), or lines of stdin (-i).
 
 A source never blocks: the lines of a slow producer are taken as they come, while
 results are printed.  Nothing is read ahead of what can be run soon.
@@ -17,7 +17,8 @@ Values = tuple[str, ...]
 #: A line that is longer can be no argument.
 MOST_LINE_BYTES = 1 << 24
 _CHUNK = 1 << 16
-MARK = ":::"
+#: Before inputs, and before files of them.
+MARK, FILES_MARK = ":::", "::::"
 
 
 class BadInput(Exception):
@@ -75,14 +76,37 @@ def combined(lists: Sequence[Sequence[str]]) -> Listed:
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """The words before the first `:::`, and the list behind each."""
-    lists: list[list[str]] = [[]]
+    """The words before the first mark, and the list behind each `:::`, or in each file behind a `::::`.
+
+    Raises:
+        BadInput: a file can't be read, or none is named.
+    """
+    own: list[str] = []
+    lists: list[list[str]] = []
+    mark = ""
     for word in words:
-        if word == MARK:
-            lists.append([])
+        if word in (MARK, FILES_MARK):
+            mark = word
+            if mark == MARK:
+                lists.append([])
+        elif mark == FILES_MARK:
+            lists.append(_lines_of(word))
         else:
-            lists[-1].append(word)
-    return lists[0], lists[1:]
+            (lists[-1] if mark else own).append(word)
+    if mark == FILES_MARK and words[-1] == FILES_MARK:
+        raise BadInput("no file of inputs stands behind ::::")
+    return own, lists
+
+
+def _lines_of(path: str) -> list[str]:
+    """All lines of a file; `-` is standard input."""
+    try:
+        with open(
+            0 if path == "-" else path, errors="surrogateescape", newline="\n", closefd=path != "-"
+        ) as file:
+            return [line.removesuffix("\n") for line in file]
+    except OSError as error:
+        raise BadInput(f"can't read the inputs in {path!r}: {error.strerror}") from error
 
 
 class Lines:

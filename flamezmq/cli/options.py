@@ -108,6 +108,16 @@ def settings(table: str, file: str | None, given: dict[str, Any]) -> dict[str, A
         raise click.UsageError(str(error)) from error
 
 
+def complaint_of(error: click.ClickException) -> str:
+    """One sentence for somebody who has typed something wrong; and where to look, if it does not say."""
+    text = error.format_message()
+    unknown = isinstance(error, click.NoSuchOption | click.MissingParameter) or text.startswith(
+        ("No such command", "Got unexpected extra argument")
+    )
+    context = getattr(error, "ctx", None)
+    return f"{text} See {context.command_path} --help." if unknown and context is not None else text
+
+
 def run_and_exit(name: str, command: click.Command) -> NoReturn:
     """A daemon's console script: complaints on stderr, one sentence each, and the exit code."""
     code, complaint = OK, ""
@@ -118,7 +128,7 @@ def run_and_exit(name: str, command: click.Command) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
     except click.ClickException as error:
-        code, complaint = USAGE, error.format_message()
+        code, complaint = USAGE, complaint_of(error)
     except (FlameError, OSError) as error:
         code, complaint = FAILED, str(error)
     if complaint:

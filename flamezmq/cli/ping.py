@@ -24,6 +24,7 @@ import click
 
 from flamezmq import capacity, config
 from flamezmq.address import check
+from flamezmq.cli.options import complaint_of
 from flamezmq.cli.tasks import carry, echo, who, work
 from flamezmq.errors import FlameError
 
@@ -441,7 +442,7 @@ def main() -> NoReturn:
         code = FAILED  # nobody reads us, so nobody wants to know
         _forget_output()
     except click.ClickException as error:
-        code, complaint = REFUSED, error.format_message()
+        code, complaint = REFUSED, complaint_of(error)
     except (Failure, FlameError) as error:
         code, complaint = FAILED, str(error)
     except OSError as error:  # what else may fail is a Failure or a UsageError by now
