@@ -20,6 +20,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from flamezmq import page, running, shims, streams
+from flamezmq.errors import NoTask
 from flamezmq.serialize.failures import words_of
 from flamezmq.serialize.initializer import Assigned
 from flamezmq.shims.base import Shim
@@ -179,7 +180,11 @@ class Bindings:
 
 
 def _publish(value: object) -> None:
-    running.current().publish(value)
+    try:
+        task = running.current()
+    except NoTask:
+        raise NoTask("ctx.publish(...)") from None  # by what its user has written
+    task.publish(value)
 
 
 @contextmanager

@@ -340,10 +340,18 @@ class TooLarge(Unpicklable):
 
 
 class NoTask(FlameError, RuntimeError):
-    """`flm.current()` was called where no task runs."""
+    """`flm.current()`, or `ctx.publish(...)` of a service, was called where no task runs.
+
+    Fields: `called`, what was.
+    """
+
+    def __init__(self, called: str = "flm.current()") -> None:
+        super().__init__(called)
+        self.called = called
 
     def __str__(self) -> str:
-        return "flm.current() is for the code of a running task, and here none runs; use flm.Client()"
+        instead = "use flm.Client()" if self.called == "flm.current()" else "in other hooks there is ctx.log"
+        return f"{self.called} is for the code of a running task, and here none runs; {instead}"
 
 
 class MissingModule(FlameError, ModuleNotFoundError):

@@ -299,6 +299,22 @@ def test_a_service_whose_last_hook_fails_costs_its_executor_and_nothing_else() -
     assert "the last hook of the service failed on node/1: ValueError: no" in happened(stage, session)
 
 
+def test_a_last_hook_that_was_ended_by_its_watch_is_told_with_the_place_where_it_hung() -> None:
+    stage = stage_with()
+    session = stage.open(application="model")
+    stage.open(alias=2)
+    stage.submit(1)
+    stage.finish(1, LONG)
+    stage.submit(1, alias=2)
+    trace = ("Thread 0x1 (most recent call first):", '  File "a.py", line 3 in on_session_leave', "  File b")
+
+    stage.dies(1, signal="", exit_code=1, stderr=trace)
+
+    assert session.application is not None
+    found = happened(stage, session)[-1]
+    assert f'its grace of {session.application.application.grace:g} s: File "a.py", line 3' in found
+
+
 def test_an_answer_that_nobody_asked_for_is_refused() -> None:
     stage = stage_with()
     session = stage.open(application="model")

@@ -211,6 +211,21 @@ class Telling:
         return text
 
 
+class Eager(Telling):
+    def on_session_enter(self, ctx: flm.Context) -> None:
+        ctx.publish("loading")
+
+
+def test_what_is_published_while_no_task_runs_is_refused_in_the_words_of_who_did_it(
+    cluster: flm.Client,
+) -> None:
+    register(cluster, Eager, "Eager", bind_retries=1)
+    with service_session(cluster, app="Eager") as session:
+        error = session.submit(1).exception(LIMIT_SECONDS)
+    assert "ctx.publish(...) is for the code of a running task" in str(error)
+    assert "ctx.log" in str(error)
+
+
 def test_what_a_service_publishes_comes_out_of_the_future(cluster: flm.Client) -> None:
     register(cluster, Telling, "telling")
     with service_session(cluster, app="telling") as session:

@@ -156,7 +156,17 @@ def on_gone(broker: Broker, executor: Executor, died: m.Died | None, now: float,
         text, trace = _how_it_died(session, died)
         _failed(broker, executor, session, text, trace, now, out)
     elif hung:
-        events.note(session, events.UNBIND_FAILED, now, events.in_a_line(died), executor=executor.name)
+        events.note(session, events.UNBIND_FAILED, now, _how_it_hung(session, died), executor=executor.name)
+
+
+def _how_it_hung(session: Session, died: m.Died) -> str:
+    """What is said of a death in the last hook; where it was, if its watch has ended it (binding.py)."""
+    frames = [at + 1 for at, line in enumerate(died.stderr) if line.endswith("(most recent call first):")]
+    if died.signal or not frames or session.application is None:
+        return events.in_a_line(died)
+    grace = session.application.application.grace
+    where = died.stderr[frames[-1]].strip() if frames[-1] < len(died.stderr) else "nobody knows where"
+    return f"it took longer than its grace of {grace:g} s: {where}"
 
 
 def _how_it_died(session: Session, died: m.Died) -> tuple[str, str]:
