@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flamezmq.client.flame_executor import FlameExecutor
     from flamezmq.client.future import Future
     from flamezmq.client.progress import progress
+    from flamezmq.client.service_session import ServiceSession
     from flamezmq.client.session import Session
     from flamezmq.client.waiting import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, as_completed, wait
     from flamezmq.errors import (
@@ -67,6 +68,7 @@ _HOMES = {
     "Context": "flamezmq.shims.context",
     "service": "flamezmq.shims.service",
     "FlameExecutor": "flamezmq.client.flame_executor",
+    "ServiceSession": "flamezmq.client.service_session",
     "Session": "flamezmq.client.session",
     "Future": "flamezmq.client.future",
     "ALL_COMPLETED": "flamezmq.client.waiting",
@@ -135,6 +137,7 @@ __all__ = [
     "RouterLost",
     "ServiceError",
     "ServiceFailed",
+    "ServiceSession",
     "Session",
     "SessionClosed",
     "SessionMismatch",

@@ -144,7 +144,7 @@ def test_applications_are_registered_changed_and_forgotten(address: str) -> None
             with pytest.raises(flm.Refused, match="aio-echo"):
                 await client.register(flm.Application(name="aio-echo", shim="stdio", command="/bin/tac"))
             async with client.session("echo", app="aio-echo") as session:
-                assert await session.submit("hello") == "hello"  # type: ignore[arg-type]
+                assert await session.submit("hello") == "hello"
             await client.update(flm.Application(name="aio-echo", shim="stdio", command="/bin/tac"))
             assert [one.name for one in await client.applications()] == ["aio-echo"]
             await client.unregister("aio-echo")

@@ -111,7 +111,7 @@ def test_a_sessions_options_are_for_all_its_functions(client: flm.Client, tmp_pa
         own = flm.options(retries=0)(fails_until)
         assert session.submit(own, tmp_path / "z", 2).exception(WAIT_SECONDS) is not None
     with pytest.raises(TypeError, match=r"flm\.options"):
-        client.session("x", options={"retries": 3})  # type: ignore[arg-type]
+        client.session("x", options={"retries": 3})  # type: ignore[call-overload]
 
 
 def test_what_waits_for_its_time_is_pending_and_can_be_cancelled(client: flm.Client, tmp_path: Path) -> None:

@@ -493,6 +493,6 @@ def test_what_a_limited_session_leaves_idle_serves_the_other_client() -> None:
 def test_a_limit_is_an_integer_from_1(argument: str) -> None:
     with flm.Client(executors=1) as client:
         with pytest.raises(ValueError, match=argument):
-            client.session(**{argument: 0})  # type: ignore[arg-type]
+            client.session(**{argument: 0})  # type: ignore[call-overload]
         with pytest.raises(TypeError, match="initializer must be a callable"):
-            client.session(initializer="prepare")  # type: ignore[arg-type]
+            client.session(initializer="prepare")  # type: ignore[call-overload]

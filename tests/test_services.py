@@ -492,7 +492,7 @@ def test_the_client_for_event_loops_takes_sessions_with_an_application() -> None
             assert client._behind is not None
             register(client._behind, Double, "double")
             async with client.session(app="double") as session:
-                return await session.submit(2), [x async for x in session.map(range(3))]  # type: ignore[arg-type]
+                return await session.submit(2), [x async for x in session.map(range(3))]
 
     assert asyncio.run(main()) == (4, [0, 2, 4])
 

@@ -77,7 +77,7 @@ def test_tasks_go_where_the_resources_are_and_see_devices_of_their_own(
             )
         client.register(flm.Application(name="telling", service=Telling))
         with client.session("both", app="telling", resources="gpu=2") as service:
-            assert service.submit(None).result(LIMIT_SECONDS) == ("3", "GPU-x")  # type: ignore[arg-type]
+            assert service.submit(None).result(LIMIT_SECONDS) == ("3", "GPU-x")
         with client.session("none", resources="fpga=2") as session:
             future = session.submit(abs, -1)
             assert "fpga=2 (at most 1)" in session.explain(future)

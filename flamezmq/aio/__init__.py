@@ -16,9 +16,9 @@ does the I/O, and what has ended comes to the loop by one wake-up for a whole ba
 """
 
 from flamezmq.aio.actor import Actor
-from flamezmq.aio.client import Client, Session
+from flamezmq.aio.client import Client, ServiceSession, Session
 from flamezmq.aio.hub import Answer
 from flamezmq.aio.mapping import Mapped
 from flamezmq.aio.stream import Stream
 
-__all__ = ["Actor", "Answer", "Client", "Mapped", "Session", "Stream"]
+__all__ = ["Actor", "Answer", "Client", "Mapped", "ServiceSession", "Session", "Stream"]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from flamezmq.aio.actor import Actor, close_actor, make_actor
 from flamezmq.aio.applications import ApplicationsOfClient
@@ -17,13 +17,16 @@ from flamezmq.aio.mapping import Mapped, WatchedSlices
 from flamezmq.aio.steering import Steering
 from flamezmq.aio.stream import Stream
 from flamezmq.aio.threads import in_thread
+from flamezmq.client import service_session as sync_service
 from flamezmq.client import session as sync
 from flamezmq.client import terms
 from flamezmq.client.actor import ActorSession
 from flamezmq.client.arguments import reduce_client, reduce_future
-from flamezmq.client.service_session import ServiceSession
 from flamezmq.errors import ClientClosed
 from flamezmq.serialize.pickler import Pickler, add_reducer
+
+if TYPE_CHECKING:
+    from flamezmq.client.session_options import SessionOptions
 
 
 class Session(Steering, Joining):
@@ -40,7 +43,7 @@ class Session(Steering, Joining):
         self._session: sync.Session | None = None
         self._begun = False
 
-    async def open(self) -> Session:
+    async def open(self) -> Self:
         """Open it at the router: one round trip.  Raises as `flm.Client.session` does."""
         if self._begun:
             raise RuntimeError(f"session {self._name!r} has been opened already; make a new one")
@@ -93,9 +96,16 @@ class Session(Steering, Joining):
 
         Errors come as in `flm.Session.map`.  For a limit in time use `asyncio.timeout`.
         """
-        session = self._opened()
-        if isinstance(session, ServiceSession):  # no function, but one more iterable
-            fn, iterables = session.call, (fn, *iterables)  # type: ignore[arg-type]
+        return self._map(self._opened(), fn, iterables, ordered, chunksize)
+
+    def _map(
+        self,
+        session: sync.Session,
+        fn: Callable[..., Any],
+        iterables: tuple[Iterable[Any], ...],
+        ordered: bool,
+        chunksize: int | None,
+    ) -> Mapped:
         sync.check_map(iterables, chunksize)
         assert self._behind is not None
         return Mapped(self._behind, WatchedSlices(session, fn, iterables, ordered, chunksize, None))
@@ -142,7 +152,7 @@ class Session(Steering, Joining):
         hurry = _now() if cancel else threading.Event()
         await in_thread(partial(end, hurry, session), hurry=partial(_hasten, hurry, session._client))
 
-    async def __aenter__(self) -> Session:
+    async def __aenter__(self) -> Self:
         return await self.open()
 
     async def __aexit__(
@@ -156,6 +166,40 @@ class Session(Steering, Joining):
                 f"session {self._name} is not open; open it by `async with` or `await ...open()`"
             )
         return self._session
+
+
+class ServiceSession(Session):
+    """Tasks for one service; made by `Client.session(app=...)`.  As `Session` in all other ways."""
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> Answer:
+        """Have the service run a task with this input; returns its Answer at once.
+
+        As `Session.submit`, without a function: for a python service,
+        `on_task_invoke(ctx, *args, **kwargs)` is called.
+        """
+        session = self._opened()
+        assert self._behind is not None
+        return answer_of(self._behind, partial(session.submit, *args, **kwargs))
+
+    def map(  # type: ignore[override]
+        self, /, *iterables: Iterable[Any], ordered: bool = True, chunksize: int | None = None
+    ) -> Mapped:
+        """Have the service run a task for each of the items; returns an asynchronous iterator.
+
+        As `Session.map`, without a function.
+        """
+        session = self._opened()
+        assert isinstance(session, sync_service.ServiceSession)
+        return self._map(session, session.call, iterables, ordered, chunksize)
+
+    def stream(self, /, *args: Any, replay: bool = False, **kwargs: Any) -> Stream:
+        """The values that the service yields for this input, as they come.
+
+        As `Session.stream`, which explains `replay`, without a function.
+        """
+        session = self._opened()
+        assert self._behind is not None
+        return Stream(self._behind, session.stream(*args, replay=replay, **kwargs))
 
 
 class Client(ApplicationsOfClient):
@@ -238,9 +282,18 @@ class Client(ApplicationsOfClient):
         """
         return self._own.stream(fn, *args, replay=replay, **kwargs)
 
+    @overload
+    def session(self, name: str = "session", **options: Unpack[SessionOptions]) -> Session: ...
+    @overload
+    def session(
+        self, name: str = "session", *, app: str, common_data: Any = ..., **options: Unpack[SessionOptions]
+    ) -> ServiceSession: ...
     def session(self, name: str = "session", **options: Any) -> Session:
-        """A session, to be opened by `async with`; `name` and `options` are those of `flm.Client.session`."""
-        return Session(self, name, options)
+        """A session, to be opened by `async with`; `name` and `options` are those of `flm.Client.session`.
+
+        With an `app` among them it is a `ServiceSession`.
+        """
+        return (ServiceSession if options.get("app") else Session)(self, name, options)
 
     def attach(self, id: str) -> Session:
         """The session of this id, to be joined by `async with`; raises then as `flm.Client.attach` does."""
@@ -342,5 +395,5 @@ def _reduce_answer(pickler: Pickler, answer: Answer) -> Any:
 
 
 add_reducer(Answer, _reduce_answer)
-for _kind in (Client, Session, ClientBehind):
+for _kind in (Client, Session, ServiceSession, ClientBehind):
     add_reducer(_kind, reduce_client)

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from flamezmq import config
 from flamezmq.client import arguments, inquiry, joining, opening, roll, steering, stream, surroundings, terms
@@ -42,6 +42,7 @@ NEAR_SECONDS, FAR_SECONDS = 1.5, 30.0
 if TYPE_CHECKING:
     from flamezmq.client.actor import Actor
     from flamezmq.client.embedded import Embedded
+    from flamezmq.client.session_options import SessionOptions
 
 #: Messages that are not for one session alone.
 _OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done, m.Applications, m.Wanted, m.Unmet))
@@ -189,6 +190,12 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
         """
         return self._own().stream(fn, *args, replay=replay, **kwargs)
 
+    @overload
+    def session(self, name: str = "session", **options: Unpack[SessionOptions]) -> Session: ...
+    @overload
+    def session(
+        self, name: str = "session", *, app: str, common_data: Any = ..., **options: Unpack[SessionOptions]
+    ) -> ServiceSession: ...
     def session(
         self,
         name: str = "session",
@@ -586,5 +593,5 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
         self._line.abandon()  # the cluster knows by itself whose it is
 
 
-for _kind in (Client, Session):
+for _kind in (Client, Session, ServiceSession):
     add_reducer(_kind, arguments.reduce_client)
