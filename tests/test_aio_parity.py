@@ -13,6 +13,7 @@ from time import monotonic
 import pytest
 
 import flamezmq as flm
+from flamezmq.client.joining import JoinedServiceSession, JoinedSession
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.stream import Stream
 from flamezmq.scripts import run_script
@@ -25,6 +26,9 @@ __all__ = ["address"]  # a fixture
 PAIRS: dict[type, type] = {
     flm.Client: flm.aio.Client,
     flm.Session: flm.aio.Session,
+    flm.ServiceSession: flm.aio.ServiceSession,
+    JoinedSession: flm.aio.Session,
+    JoinedServiceSession: flm.aio.ServiceSession,
     flm.Actor: flm.aio.Actor,
     flm.Future: flm.aio.Answer,
     Mapped: flm.aio.Mapped,
@@ -35,6 +39,9 @@ PAIRS: dict[type, type] = {
 LEFT_OUT = {
     "close": "`aclose`, as asyncio's own things are closed",
     "ordered": "for the client itself",
+    "application": "for the client itself",
+    "call": "for the client itself",
+    "serve": "for the client itself",
     "needy": "for the client itself",
     "submitted": "for the client itself",
     "future": "an Answer for which nobody awaits would be made for each stream",
@@ -44,7 +51,6 @@ LEFT_OUT = {
 PARAMETERS_LEFT_OUT = {
     "timeout": "`asyncio.timeout`",
     "progress": "it would draw from within the event loop, between its turns",
-    "running": "cancelling an Answer always interrupts what runs, as cancelling in asyncio does",
     "future": "it is an Answer there",
     "futures": "they are Answers there",
 }

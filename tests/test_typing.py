@@ -35,6 +35,12 @@ with flm.Client() as client:
         service.map(double, [1, 2])  # refused
         service.stream({"x": 1})
         kept: flm.ServiceSession = service
+    with client.session("shared", id="shared", detached=True) as shared:
+        shared.submit(double, 1)
+        shared.submit(1)  # refused
+        shared.leave()
+    client.session("both", id="shared", app="model").submit(1)
+    client.session("functions").leave()  # refused
     client.session("functions", common_data=[1])  # refused
     client.session("functions", max_executor=2)  # refused
     client.session("service", app="model", weight="much")  # refused
@@ -70,7 +76,7 @@ def test_sessions_take_functions_and_those_with_an_application_take_inputs(tmp_p
 
 def test_the_types_of_a_session_s_arguments_are_those_of_the_method() -> None:
     parameters = inspect.signature(flm.Client.session).parameters
-    own = {"self", "name", "app", "common_data"}
+    own = {"self", "name", "app", "common_data", "id"}
 
     assert {name: one.annotation for name, one in parameters.items() if name not in own} == {
         name: forward.__forward_arg__ for name, forward in SessionOptions.__annotations__.items()

@@ -26,7 +26,12 @@ from flamezmq.errors import ClientClosed
 from flamezmq.serialize.pickler import Pickler, add_reducer
 
 if TYPE_CHECKING:
-    from flamezmq.client.session_options import SessionOptions
+    from flamezmq.client.session_options import (
+        ServiceOptions,
+        SessionOptions,
+        SharedOptions,
+        SharedServiceOptions,
+    )
 
 
 class Session(Steering, Joining):
@@ -96,16 +101,9 @@ class Session(Steering, Joining):
 
         Errors come as in `flm.Session.map`.  For a limit in time use `asyncio.timeout`.
         """
-        return self._map(self._opened(), fn, iterables, ordered, chunksize)
-
-    def _map(
-        self,
-        session: sync.Session,
-        fn: Callable[..., Any],
-        iterables: tuple[Iterable[Any], ...],
-        ordered: bool,
-        chunksize: int | None,
-    ) -> Mapped:
+        session = self._opened()
+        if isinstance(session, sync_service.ServiceSession):  # no function, but one more iterable
+            fn, iterables = session.call, (fn, *iterables)  # type: ignore[arg-type]
         sync.check_map(iterables, chunksize)
         assert self._behind is not None
         return Mapped(self._behind, WatchedSlices(session, fn, iterables, ordered, chunksize, None))
@@ -186,14 +184,13 @@ class ServiceSession(Session):
     ) -> Mapped:
         """Have the service run a task for each of the items; returns an asynchronous iterator.
 
-        As `Session.map`, without a function.
+        As `Session.map`, which explains `iterables`, `ordered` and `chunksize`, without a function.
         """
-        session = self._opened()
-        assert isinstance(session, sync_service.ServiceSession)
-        return self._map(session, session.call, iterables, ordered, chunksize)
+        sync.check_map(iterables, chunksize)
+        return super().map(*iterables, ordered=ordered, chunksize=chunksize)  # type: ignore[arg-type]
 
     def stream(self, /, *args: Any, replay: bool = False, **kwargs: Any) -> Stream:
-        """The values that the service yields for this input, as they come.
+        """The values that the service yields for this input (`args` and `kwargs`), as they come.
 
         As `Session.stream`, which explains `replay`, without a function.
         """
@@ -285,9 +282,11 @@ class Client(ApplicationsOfClient):
     @overload
     def session(self, name: str = "session", **options: Unpack[SessionOptions]) -> Session: ...
     @overload
-    def session(
-        self, name: str = "session", *, app: str, common_data: Any = ..., **options: Unpack[SessionOptions]
-    ) -> ServiceSession: ...
+    def session(self, name: str = "session", **options: Unpack[ServiceOptions]) -> ServiceSession: ...
+    @overload
+    def session(self, name: str = "session", **options: Unpack[SharedOptions]) -> Session: ...
+    @overload
+    def session(self, name: str = "session", **options: Unpack[SharedServiceOptions]) -> ServiceSession: ...
     def session(self, name: str = "session", **options: Any) -> Session:
         """A session, to be opened by `async with`; `name` and `options` are those of `flm.Client.session`.
 

@@ -40,9 +40,10 @@ SAY_SECONDS = 1.0
 NEAR_SECONDS, FAR_SECONDS = 1.5, 30.0
 
 if TYPE_CHECKING:
+    from flamezmq.client import session_options as o
     from flamezmq.client.actor import Actor
     from flamezmq.client.embedded import Embedded
-    from flamezmq.client.session_options import SessionOptions
+    from flamezmq.client.joining import JoinedServiceSession as JoinedService
 
 #: Messages that are not for one session alone.
 _OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done, m.Applications, m.Wanted, m.Unmet))
@@ -191,11 +192,13 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
         return self._own().stream(fn, *args, replay=replay, **kwargs)
 
     @overload
-    def session(self, name: str = "session", **options: Unpack[SessionOptions]) -> Session: ...
+    def session(self, name: str = "session", **options: Unpack[o.SessionOptions]) -> Session: ...
     @overload
-    def session(
-        self, name: str = "session", *, app: str, common_data: Any = ..., **options: Unpack[SessionOptions]
-    ) -> ServiceSession: ...
+    def session(self, name: str = "session", **options: Unpack[o.ServiceOptions]) -> ServiceSession: ...
+    @overload
+    def session(self, name: str = "session", **options: Unpack[o.SharedOptions]) -> joining.JoinedSession: ...
+    @overload
+    def session(self, name: str = "session", **options: Unpack[o.SharedServiceOptions]) -> JoinedService: ...
     def session(
         self,
         name: str = "session",

@@ -51,14 +51,15 @@ class ServiceSession(Session):
     ) -> Mapped:
         """Have the service run a task for each of the items; returns an iterator of results.
 
-        As `Session.map`, without a function.
+        As `Session.map`, which explains `iterables`, `ordered`, `chunksize`, `timeout` and `progress`,
+        without a function.
         """
         return super().map(
             self.call, *iterables, ordered=ordered, chunksize=chunksize, timeout=timeout, progress=progress
         )
 
     def stream(self, /, *args: Any, replay: bool = False, **kwargs: Any) -> Stream:
-        """The values that the service yields for this input, as they come.
+        """The values that the service yields for this input (`args` and `kwargs`), as they come.
 
         As `Session.stream`, which explains `replay`, without a function.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypedDict
+from typing import Any, Required, TypedDict
 
 from flamezmq.optioned import Options
 
@@ -25,3 +25,23 @@ class SessionOptions(TypedDict, total=False):
     max_tasks_per_child: int | None
     task_timeout: float | None
     options: Options | None
+    detached: bool
+
+
+class ServiceOptions(SessionOptions, total=False):
+    """Of a session with an application."""
+
+    app: Required[str]
+    common_data: Any
+
+
+class SharedOptions(SessionOptions, total=False):
+    """Of a session with an id."""
+
+    id: Required[str]
+
+
+class SharedServiceOptions(ServiceOptions, total=False):
+    """Of a session with both."""
+
+    id: Required[str]
