@@ -38,6 +38,13 @@ def who(seconds: float) -> int:
     return os.getpid()
 
 
+def begin(seconds: float) -> tuple[int, float]:
+    """Which process has begun this, and when, by the clock of all processes; then sleep so long."""
+    began = monotonic()
+    sleep(seconds)
+    return os.getpid(), began
+
+
 def hold(path: str, limit: float) -> None:
     """Keep an executor until `path` exists, at most `limit` seconds; `path`.PID says that we are here."""
     open(f"{path}.{os.getpid()}", "w").close()

@@ -47,7 +47,8 @@ def test_a_stopwatch_gives_each_function_its_own_time_and_not_that_of_those_it_c
 @pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.parametrize(
-    "scenario", ["account", "actor", "exec", "fanout", "nested", "ping", "roundtrip", "stream"]
+    "scenario",
+    ["account", "actor", "claim", "exec", "fanout", "nested", "ping", "ramp", "roundtrip", "stream"],
 )
 def test_a_scenario_finds_every_figure_and_leaves_nothing_behind(scenario: str, tmp_path: Path) -> None:
     found = measured(scenario, tmp_path / "found.json")
