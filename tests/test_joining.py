@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import time
@@ -245,6 +246,54 @@ def test_what_ends_with_its_client_is_refused_in_a_detached_session(first: flm.C
     with pytest.raises(flm.Refused, match=r"pass their result\(\)"):
         late.result(LIMIT_SECONDS)
     session.close()
+
+
+def megabyte(path: str) -> bytes:
+    return b"x" * (1 << 20)
+
+
+def test_a_session_with_all_room_taken_is_held_back_says_so_and_goes_on_when_it_is_fetched(
+    tmp_path: Path,
+) -> None:
+    place = f"tcp://127.0.0.1:{free_port()}"
+    program = """
+from test_joining import megabyte
+session = client.session("full", id="full", detached=True)
+for _ in range(20): session.submit(megabyte, "")
+session.leave(); print("left", flush=True)
+"""
+    with daemons_in(tmp_path) as daemons:
+        daemons.router(place, "--max-kept-bytes", str(5 << 20))
+        daemons.worker(place)
+        other = run_elsewhere(place, program)
+        assert other.communicate(timeout=LIMIT_SECONDS)[0] == "left\n"
+        with Controller(place) as controller:
+            until(lambda: controller.session("full").kept_bytes > 5 << 20, "all room is taken")
+            row = controller.session("full")
+            assert (row.clients, row.detached) == (0, True)
+            assert row.kept < 20
+        command = [sys.executable, "-P", "-m", "flamezmq.cli.ctl"]
+        end = ["--address", place]
+
+        def flmctl(*words: str) -> str:
+            return subprocess.run(
+                [*command, *words, *end], capture_output=True, text=True, check=True, env=environment()
+            ).stdout
+
+        why = until(
+            lambda: w if "take all the room" in (w := flmctl("explain", "full")) else "", "it says why"
+        )
+        assert "--max-kept-bytes" in why
+        shown = flmctl("view", "full")
+        assert re.search(r"^Detached +True$", shown, re.M), shown
+        assert re.search(r"^Kept +[5-9]$", shown, re.M), shown
+        with flm.Client(place) as client:
+            futures = client.attach("full").futures()
+            assert len(futures) == 20
+            assert all(f.result(LIMIT_SECONDS) == b"x" * (1 << 20) for f in flm.as_completed(futures))
+        flmctl("close", "full")
+        with flm.Client(place) as client, pytest.raises(flm.SessionClosed, match="flmctl"):
+            client.attach("full")
 
 
 # --- in event loops

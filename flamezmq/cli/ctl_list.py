@@ -50,6 +50,8 @@ SESSIONS: tuple[Column, ...] = (
         right=True,
     ),
     Column("Host", "host", "the machine of its client", wide=True),
+    Column("Clients", "clients", "of a session with an id: how many are in it now", wide=True, right=True),
+    Column("Kept", "kept", "of a detached session: results that are kept", wide=True, right=True),
     Column("Closed", "closed", "when it was closed", wide=True),
     Column(
         "Ending",
@@ -131,6 +133,8 @@ def for_people(rows: list[Row]) -> list[Row]:
             new[key] = clock(row[key])
         if "memory" in row:
             new["memory"] = memory(row["memory"])
+        if row.get("kept_bytes") is not None:
+            new["kept_bytes"] = memory(row["kept_bytes"])
         if "resources" in row:
             new["resources"] = ",".join(f"{name}={in_words(n)}" for name, n in row["resources"].items())
         shown.append(new)

@@ -121,6 +121,10 @@ def session_row(s: m.SessionRow) -> Row:
         "weight": s.weight,
         "max_retries": s.max_retries,
         "host": s.host,
+        "clients": s.clients if s.clients >= 0 else None,
+        "detached": s.detached,
+        "kept": s.kept if s.detached else None,
+        "kept_bytes": s.kept_bytes if s.detached else None,
     }
 
 

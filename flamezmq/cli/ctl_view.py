@@ -42,6 +42,10 @@ LINES = (
     ("Closed", "closed"),
     ("Ending", "ending"),
     ("TaskTime", "task_seconds"),
+    ("Clients", "clients"),
+    ("Detached", "detached"),
+    ("Kept", "kept"),
+    ("KeptBytes", "kept_bytes"),
 )
 WIDE_LINES = (
     ("Tenant", "tenant"),
@@ -106,7 +110,7 @@ def about(row: Row, wide: bool) -> str:
     """A line for each thing that is known of the session."""
     (shown,) = for_people([row])
     lines = [(head, shown[key]) for head, key in LINES + (WIDE_LINES if wide else ())]
-    return "\n".join(f"{head:<9}  {plain(value)}" for head, value in lines if value not in ("", None))
+    return "\n".join(f"{head:<9}  {plain(value)}" for head, value in lines if value not in ("", None, False))
 
 
 def _for_people(row: Row) -> Row:

@@ -203,6 +203,10 @@ def _too_many_actors(why: m.Why) -> str:
 _CAUSES: dict[str, str | Callable[[m.Why], str]] = {
     "suspended": "The session is suspended{since}, by {why.by}; flmctl resume {why.session} lets it go on.",
     "held back": "Nothing is handed out{since}: its client does not take the results that wait for it.",
+    "kept": (
+        "Nothing is handed out{since}: the results that it keeps, {why.by}, take all the room that a "
+        "detached session has (--max-kept-bytes); fetch them by client.attach(...).futures()."
+    ),
     "router stops": "Nothing is handed out{since}: the router is stopping.",
     "no workers": "There are no executors{since}: no worker is with the router.",
     "no executors": _no_executors,

@@ -81,11 +81,18 @@ def look_whether_drained(broker: Broker, common: Common) -> None:
         broker.drained[common.session.number] = common.session
 
 
+def kept_in_full(broker: Broker, session: Session) -> int:
+    """So many kept results take all the room, of a session that is held back; 0: that is not the reason."""
+    common = broker.commons.get(session.client.peer)
+    shelf = common.shelf if common is not None else None
+    return shelf.results if shelf is not None and shelf.is_full(was_full=True) else 0
+
+
 def row(broker: Broker, session: Session) -> tuple[int, bool, int, int]:
-    """(members that are here or 0, detached, kept results, their bytes)."""
+    """As the last columns of `SessionRow`: (clients, detached, kept, kept bytes)."""
     common = broker.commons.get(session.client.peer)
     if common is None:
-        return 0, session.spec.detached, 0, 0
+        return -1, session.spec.detached, 0, 0
     shelf = common.shelf
     kept = (shelf.results, shelf.size) if shelf is not None else (0, 0)
     return len(common.members), shelf is not None, *kept

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from flamezmq import waits
-from flamezmq.core import actors, events
+from flamezmq.core import actors, commons, events
 from flamezmq.core.backoff import ACCIDENTS
 from flamezmq.core.blocked import Blocked, Key
 from flamezmq.core.control import cancelled_by
@@ -172,6 +172,9 @@ def _cause(broker: Broker, session: Session, why: m.Why, now: float) -> None:
         why.cause, why.by, why.cause_since = "suspended", session.suspended, now - session.suspended_at
     elif session.client.held_back:
         why.cause, why.cause_since = "held back", now - session.client.held_since
+        kept = commons.kept_in_full(broker, session)
+        if kept:
+            why.cause, why.by = "kept", f"{kept:,}"
     elif broker.draining:
         why.cause, why.cause_since = "router stops", now - broker.drains_since
     elif session.actor:

@@ -15,7 +15,7 @@ from heapq import merge
 from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flamezmq.core import departures, events, explain
+from flamezmq.core import commons, departures, events, explain
 from flamezmq.core.logs import Piece
 from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session, Worker
 from flamezmq.core.records import Ended
@@ -74,13 +74,13 @@ def _sessions(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
         session = records.find(ask.session)
         if session is None:
             return m.Answer(ask.request, _no_session(ask.session))
-        return m.Answer(ask.request, sessions=[_session_row(session, now)])
+        return m.Answer(ask.request, sessions=[_session_row(broker, session, now)])
     found: Iterable[Session] = broker.sessions.values()
     if ask.closed:
         found = merge(sorted(records.ended, key=_number), found, key=_number)
     wanted = (s for s in found if s.number > ask.after and (ask.closed or not s.closed))
     page, more = _page(wanted, ask.limit)
-    return m.Answer(ask.request, sessions=[_session_row(session, now) for session in page], more=more)
+    return m.Answer(ask.request, sessions=[_session_row(broker, session, now) for session in page], more=more)
 
 
 def _number(session: Session) -> int:
@@ -103,7 +103,7 @@ def _session_state(s: Session) -> SessionState:
     return SessionState.DRAINING if s.draining else SessionState.OPEN
 
 
-def _session_row(s: Session, now: float) -> m.SessionRow:
+def _session_row(broker: Broker, s: Session, now: float) -> m.SessionRow:
     spec, running = s.spec, _running(s)
     return m.SessionRow(
         s.number,
@@ -126,6 +126,7 @@ def _session_row(s: Session, now: float) -> m.SessionRow:
         now - s.opened_at,
         now - s.closed_at if s.closed else -1.0,
         s.ending,
+        *commons.row(broker, s),
     )
 
 

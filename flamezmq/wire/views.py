@@ -76,6 +76,9 @@ class SessionRow(msgspec.Struct, array_like=True):
     age      since it was opened
     closed   since it was closed, -1 while it is open
     ending   why it was closed
+    clients  that are members of it now; -1: it was opened for one
+    detached  it stays when they have gone
+    kept, kept_bytes  ends of tasks that are kept, and the bytes that they take
     """
 
     number: int
@@ -98,6 +101,10 @@ class SessionRow(msgspec.Struct, array_like=True):
     age: float
     closed: float
     ending: str
+    clients: int = -1
+    detached: bool = False
+    kept: int = 0
+    kept_bytes: int = 0
 
 
 class ExecutorRow(msgspec.Struct, array_like=True):
@@ -240,7 +247,8 @@ class Why(msgspec.Struct, array_like=True):
     fetching     all that is lacking has been here, and comes from the client again
     queued, running, held, delayed, blocked  tasks of the session, by where they are
     cause        why nothing is handed out of the queue: "" (that is not the reason), "closed", "suspended",
-                 "held back" (the client does not take its results), "router stops", "no workers",
+                 "held back" (the client does not take its results), "kept" (of `by` results that nobody has
+                 fetched there is no room for more), "router stops", "no workers",
                  "no executors", "executors die", "limit" (it has as many as it may), "all" (it has all),
                  "share" (others have the rest), "unsuitable" (the free ones have served other programs, and
                  are being replaced), "no node fits" (`by` says what is missing), "no room" (the nodes that
