@@ -19,7 +19,7 @@ from tests.sim.nodes import SimExecutor, SimWorker
 from tests.sim.payloads import head
 from tests.sim.plan import Plan, draw
 from tests.sim.services import application
-from tests.sim.users import SimSession, SimUser, expected_value
+from tests.sim.users import COMMON, SimSession, SimUser, expected_value
 from tests.sim.visitors import SimVisitor
 from tests.sim.world import World
 
@@ -79,13 +79,19 @@ class Cluster:
             return
         plan, random = self.plan, self.world.random
         retries, tasks = random.choice((0, 1, 3)), random.randint(1, plan.tasks)
+        if plan.joins and random.random() < plan.joins:
+            self._begin(user.join(tasks, plan.kinds, plan.detached))
+            return
         limits = self._limits()
         if plan.services and "initializer" not in limits and random.random() < 0.7:
             isolation = random.choice(("app", "app", "session"))
             limits["application"] = user.register(application(isolation, plan.failing))
-        session = user.open(retries, tasks, plan.kinds, **limits)
+        self._begin(user.open(retries, tasks, plan.kinds, **limits))
+
+    def _begin(self, session: SimSession) -> None:
+        plan = self.plan
         session.poison, session.needy, session.buffers = plan.poison, plan.needy, plan.buffers
-        session.streams = plan.streams
+        session.streams = 0.0 if session.detached else plan.streams
         self.sessions.append(session)
         self._submit(session)
 
@@ -279,6 +285,10 @@ class Cluster:
             if world.random.random() < 0.7:
                 session.user.close(session)
         world.run(world.now + 0.2, lambda: False)
+        if self.plan.joins and self.plan.detached:  # nobody else may ever close it
+            self.visitor = self.visitor or SimVisitor(self.router)
+            self.visitor.close(COMMON)
+            world.run(world.now + 0.2, lambda: False)
         if self.visitor is not None:
             assert not self.visitor.waiting, f"was never answered: {self.visitor.waiting}"
             self.visitor.leave()

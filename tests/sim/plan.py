@@ -50,6 +50,8 @@ class Plan:
     shares: bool = False  # sessions have weights, priorities, tenants, minima, and keep executors that rest
     actors: float = 0.0  # the share of sessions that are actors
     actors_per_worker: int = 64
+    joins: float = 0.0  # the share of sessions that are one, of which several users are members
+    detached: bool = False  # and that goes on without them
 
 
 def draw(seed: int) -> Plan:
@@ -98,4 +100,6 @@ def draw(seed: int) -> Plan:
         actors=maybe(0.4, 0.3, 1.0),
         actors_per_worker=r.choice((64, 64, 1)),
         streams=maybe(0.4, 0.02, 0.6),
+        joins=maybe(0.4, 0.2, 1.0),
+        detached=r.random() < 0.5,
     )

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 from flamezmq.core import caller
 from flamezmq.core.caller import Calls
 from flamezmq.core.link import ACK_AFTER_BYTES
+from flamezmq.wire import joining as j
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads
 from tests.sim.ends import Dialler, Router
@@ -19,6 +20,10 @@ from tests.sim.streaming import Reader
 
 #: What run times a function has; see nodes.run_seconds.
 KINDS = ("tiny", "short", "long", "liar")
+
+
+#: The id of the session that users join.
+COMMON = "common"
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +65,10 @@ class SimSession:
     ) -> None:
         self.user, self.max_retries, self.left, self.kinds = user, max_retries, tasks, kinds
         self.id = f"{user.name}.{alias}"
+        self.known_as = self.id  # at the router
+        self.shared = self.detached = False  # with other users, by an id; it goes on without them
+        self.base = 0  # index of its first task
+        self.unconfirmed = 0
         self.calls = Calls(alias, self.id, user.needed)
         self.futures: list[Future] = []
         self.announced: dict[int, str] = {}  # index -> how the router said that it ended
@@ -182,6 +191,8 @@ class SimUser:
         found: dict[Future, Calls] = {}
         for _ in range(random.choice((1, 1, 2, 5))):
             session = mine if random.random() < 0.8 else random.choice(list(self.sessions.values()))
+            if session is not mine and (session.shared or mine.shared):
+                continue  # as Session._refuses
             if session.futures:
                 back = min(int(random.expovariate(0.3)) + 1, len(session.futures))
                 found[session.futures[-back]] = session.calls
@@ -203,6 +214,33 @@ class SimUser:
         self.dialler.send(m.Open(self._last_alias, session.id, spec))
         return session
 
+    def join(self, tasks: int, kinds: tuple[str, ...], detached: bool) -> SimSession:
+        """Open the session that all users share, or join it: nothing is sent before it is a member."""
+        self._last_alias += 1
+        session = SimSession(self, self._last_alias, 3, tasks, kinds)
+        session.known_as, session.shared, session.detached = COMMON, True, detached
+        self.sessions[self._last_alias] = session
+        spec = m.SessionSpec(COMMON, environment=m.Environment(self.home), detached=detached)
+        self.dialler.send(m.Open(self._last_alias, COMMON, spec, self.name))
+        return session
+
+    def _on_joined(self, session: SimSession, answer: j.Joined) -> None:
+        assert answer.outcome in (j.JOINED, j.CLOSED, j.REFUSED), answer
+        if answer.outcome == j.JOINED:
+            session.base = session.calls.committed = answer.member * j.STRIDE
+            session.calls.opened = True
+        else:  # it was closed, or is about to be
+            session.left, session.closing, session.calls.closed = 0, True, True
+            session.calls.cancel_all(session.tell)
+
+    def _count_end(self, session: SimSession) -> None:
+        """A message has come that a detached session keeps."""
+        if session.detached:
+            session.unconfirmed += 1
+            if session.unconfirmed >= 3:
+                self.dialler.send(j.Fetched(session.calls.alias, session.unconfirmed))
+                session.unconfirmed = 0
+
     def register(self, application: m.Application) -> str:
         """Make it known, as everybody does who uses it; returns its name."""
         self.dialler.send(m.RegisterApplication(1, application, self.name))
@@ -220,7 +258,7 @@ class SimUser:
                 calls = session.calls
                 if calls.broken is not None:
                     calls.fail_all(calls.broken, session.tell)
-                while calls.outbox and not session.closing:
+                while calls.outbox and not session.closing and (calls.opened or not session.shared):
                     room = most - sum(len(other.calls.pending) for other in self.sessions.values())
                     if room <= 0 or not calls.stage(self.dialler.link, room, session.tell, self.world.now):
                         break
@@ -250,7 +288,9 @@ class SimUser:
             session.closing = True
             session.left = 0
             session.calls.cancel_all(session.tell)
-            self.dialler.send(m.Close(session.calls.alias))
+            leaves = session.shared and self.world.random.random() < 0.9
+            bye = j.LeaveSession(session.calls.alias) if leaves else m.Close(session.calls.alias)
+            self.dialler.send(bye)
 
     def leave(self, bye: bool) -> None:
         if not self.gone:
@@ -306,6 +346,7 @@ class SimUser:
         for alias, index, *needed in zip(*(tasks[i::4] for i in range(4)), strict=True):
             session = self.sessions[alias]
             session.announce(index, "unmet")
+            self._count_end(session)
             session.calls.on_unmet(index, tuple(needed), session.tell)
         self.push()
 
@@ -323,7 +364,10 @@ class SimUser:
         assert session is not None, message
         calls = session.calls
         kind = type(message)
-        if kind is m.Results:
+        if kind is j.Joined:
+            self._on_joined(session, message)
+        elif kind is m.Results:
+            self._count_end(session)
             assert not calls.closed, "results after Closed"
             assert sum(part.count for part in message.slices) == len(message.outputs)
             for part in message.slices:
@@ -337,14 +381,18 @@ class SimUser:
                 assert future.reader is not None, "values of a task that does not stream"
                 future.reader.on_part(message, frames)
         elif kind is m.Cancelled:
+            if message.indices:
+                self._count_end(session)
             for index in message.indices:
                 session.announce(index, "cancelled")
             session.refused.update(dict.fromkeys(message.refused))
             calls.on_cancelled(message, session.tell)
         elif kind is m.Lost:
+            self._count_end(session)
             session.announce(message.index, f"lost after {message.attempts}")
             calls.on_lost(message, session.tell)
         elif kind is m.Expired:
+            self._count_end(session)
             for index in message.indices:
                 session.announce(index, "too late")
             calls.on_expired(message, session.tell)

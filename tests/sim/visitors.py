@@ -40,7 +40,7 @@ class SimVisitor:
             return
         self._last += 1
         session = random.choice(sessions) if sessions else None
-        name = session.id if session is not None else "nobody"
+        name = session.known_as if session is not None else "nobody"
         looks = (SESSIONS, EXECUTORS, NODES, TASKS, TASKS, LOGS, EVENTS, WHY, WHY)
         orders = ("cancel", "cancel", "close", "suspend", "suspend", "resume", "drain", "set")
         kind = random.choice((*looks, *orders))
@@ -65,6 +65,7 @@ class SimVisitor:
             futures = session.futures if session is not None else []
             index = random.randrange(len(futures) + 1)
             if session is not None:
+                index += session.base
                 session.visited[index] = None  # whichever task gets that index
             message = m.CancelTask(self._last, name, index, "a visitor", random.random() < 0.5)
         else:
@@ -72,6 +73,8 @@ class SimVisitor:
             message = m.Ask(self._last, kind, name, state=random.randrange(-1, 5), closed=True, limit=limit)
             if kind == WHY:
                 message.task = random.randrange(-1, len(session.futures)) if session is not None else -1
+                if session is not None and message.task >= 0:
+                    message.task += session.base
         self.waiting[self._last] = message
         self.dialler.send(message)
 
@@ -79,8 +82,16 @@ class SimVisitor:
         """All of them go on: their tasks are to end."""
         for session in () if self.gone else sessions:
             self._last += 1
-            self.waiting[self._last] = order = m.ChangeSession(self._last, session.id, "a visitor", False)
+            self.waiting[self._last] = order = m.ChangeSession(
+                self._last, session.known_as, "a visitor", False
+            )
             self.dialler.send(order)
+
+    def close(self, id: str) -> None:
+        """Whatever is left of the session ends."""
+        self._last += 1
+        self.waiting[self._last] = order = m.CloseSession(self._last, id, "a visitor")
+        self.dialler.send(order)
 
     def leave(self) -> None:
         if not self.gone:
