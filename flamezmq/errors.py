@@ -303,7 +303,12 @@ class Unpicklable(FlameError, TypeError, PicklingError):
 
     def __str__(self) -> str:
         where = f" at {self.path}" if self.path else ""
-        return f"{self.what} can't be pickled{where}: {self.reason}; make it inside the task, or pass what it is made of"  # noqa: E501
+        instead = "make it inside the task, or pass what it is made of"
+        if not self.path and "'generator' object" in self.reason:
+            instead = "stream(...) gives the values of a generator; for submit(...) make a list of them"
+        elif not self.path and "'coroutine' object" in self.reason:
+            instead = "a coroutine runs inside the task, by asyncio.run"
+        return f"{self.what} can't be pickled{where}: {self.reason}; {instead}"
 
 
 class StrayFuture(Unpicklable):

@@ -51,6 +51,12 @@ def test_it_runs_again_without_a_charge_as_often_as_that_happens() -> None:
     assert (session.queued, session.charges) == (1, {})
     assert len(stage.broker.clients[OTHER].sessions[1].executors) == 1
 
+    stage.ready(3)
+    row = list(events.rows(session, 0, stage.now))[-1]
+    assert sentence(row) == "executor node/3 was bound: in the end 1 serves it", (
+        "the one that came, by its name"
+    )
+
 
 def test_without_a_time_and_where_no_task_may_be_started_twice_it_is_left_alone() -> None:
     for spec in ({}, {"preempt_after": 5.0, "max_retries": 0}):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import pickle
 import sys
 import time
 import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
 from notebook import Notebook
 
 from flamezmq.errors import MissingModule, Unpicklable
+from flamezmq.serialize.culprit import unpicklable
 from flamezmq.serialize.functions import FunctionTable, HeavyFunction, label, load_function
 
 ROOT = Path(__file__).parents[1]
@@ -162,3 +165,24 @@ def test_a_known_function_is_named_without_pickling_in_no_time(table: FunctionTa
 
 
 # Warnings and refusals ----------------------------------------------------
+
+
+async def later() -> int:
+    return 1
+
+
+def test_who_returns_a_generator_or_a_coroutine_is_told_what_to_do_with_it() -> None:
+    coroutine = later()
+    for value, words in (
+        (iter_of(3), "stream(...) gives the values of a generator"),
+        (coroutine, "a coroutine runs inside the task, by asyncio.run"),
+        (Lock(), "make it inside the task"),
+    ):
+        with pytest.raises(TypeError) as refused:
+            pickle.dumps(value)
+        assert words in str(unpicklable("the result of f", value, refused.value))
+    coroutine.close()
+
+
+def iter_of(n: int) -> Iterator[int]:
+    yield from range(n)

@@ -128,7 +128,7 @@ def bound(session: Session, executor: Executor, now: float) -> None:
     event = events.bound
     if event is None:
         event = events.add(BOUND, now)
-        event.executor = executor.name
+    event.executor = event.executor or executor.name  # the row may have begun with one that left
     event.count += 1
     event.until = now
     event.left = serving = len(session.executors)
