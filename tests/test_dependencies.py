@@ -220,7 +220,9 @@ def test_what_needs_one_that_has_failed_fails_at_once(client: flm.Client) -> Non
     assert error.__cause__ is bad.exception()
     assert client.submit(add, future).done()
     unpicklable = client.submit(add, threading.Lock())
-    assert isinstance(client.submit(add, unpicklable).exception(), flm.DependencyFailed)
+    error = client.submit(fail, unpicklable).exception()
+    assert isinstance(error, flm.DependencyFailed)
+    assert (error.task_id, error.dependency) == (f"{__name__}.fail (not sent)", f"{__name__}.add (not sent)")
 
 
 def test_a_cancelled_one_fails_what_needs_it(client: flm.Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -197,6 +198,26 @@ def test_a_task_in_place_has_a_name_of_its_own() -> None:
     assert child.startswith("nested-")
     assert "/~" in child
     assert parent.startswith("client-")
+
+
+def test_nested_tasks_that_were_never_sent_are_named_by_their_functions() -> None:
+    def bad() -> None:
+        raise ValueError("no")
+
+    def needs(value: object) -> None:
+        pass
+
+    def parent() -> str:
+        mine = flm.current().client
+        return str(mine.submit(needs, mine.submit(bad)).exception())
+
+    with flm.Client(executors=1) as alone:
+        said = alone.submit(parent).result(WAIT_SECONDS)
+    assert re.fullmatch(
+        r"task \S+needs \(nested\) did not run: task \S+bad \(nested\), whose value it was to get, "
+        r"failed with ValueError: no; .*",
+        said,
+    )
 
 
 def test_when_a_task_is_killed_its_own_tasks_end(pair: flm.Client, tmp_path: Path) -> None:

@@ -470,9 +470,9 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
             return 0
         return most_tasks - sum(len(other.pending) for other in self._calls.values() if not other.foreign)
 
-    def _take_needs(self, future: Future, _function: Any, call: Dependent) -> bool:
+    def _take_needs(self, future: Future, function: Any, call: Dependent) -> bool:
         """Note what a new call needs; False: it is not to go to its outbox."""
-        if arguments.depend(future, call):
+        if arguments.depend(future, call, function.label):
             return True
         future._session._calls.failed += 1
         return False

@@ -58,15 +58,20 @@ def _reduce_stranger(pickler: Pickler, future: Any) -> Any:
     raise OutOfPlace("it was not made by a client; pass its result()", future)
 
 
-def depend(future: Future, call: Dependent) -> bool:
-    """Note whose futures the call needs; False, and `future` has failed, if it can't wait for one of them."""
+def depend(future: Future, call: Dependent, function: str) -> bool:
+    """Note whose futures the call needs; False, and `future` has failed, if it can't wait for one of them.
+
+    function: its name for people
+    """
     for need in call.needs:
         if need._state in DONE and (need._state is not FINISHED or need._form not in (RAW, VALUE)):
             future._form, future._value, future._state = UNMET, need, FINISHED
+            future._label = f"{function} (not sent)"
             return False
     why_not = future._session._refuses(need._session for need in call.needs)
     if why_not:
         future._form, future._value, future._state = ERROR, Refused(why_not), FINISHED
+        future._label = f"{function} (not sent)"
         return False
     future.needy = True
     call.needs = [(need._session._calls, need) for need in call.needs]

@@ -64,6 +64,8 @@ class Future(cf.Future):  # type: ignore[type-arg]
     #: What its task has published, if it has; what has come of its stream, if it streams.
     _shown: published.Shown | None = None
     _inflow: Inflow | None = None
+    #: What it is called in messages if it has ended without a number: it was never sent (in its dict, too).
+    _label = ""
     #: When, if its function has a deadline (in its dict, too).
     submitted = 0.0
 
@@ -222,7 +224,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
         if form == RAW_ERROR:
             failure = load_error(value if type(value) is bytes else value[0])
             if isinstance(failure, Unpicklable) and failure.what == "the result":
-                failure.what = f"the result of task {self.task_id}"  # the executor knows no session's name
+                failure.what = f"the result of task {self._name}"  # the executor knows no session's name
                 failure.args = (failure.what, *failure.args[1:])
             self._value, self._form = failure, ERROR
             return failure
@@ -353,6 +355,8 @@ class Future(cf.Future):  # type: ignore[type-arg]
 
     @property
     def _name(self) -> str:
+        if self._index < 0 and self._label:
+            return self._label
         return f"{self._session.id}/{self._index if self._index >= 0 else 'unsent'}"
 
     def __repr__(self) -> str:

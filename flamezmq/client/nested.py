@@ -166,7 +166,9 @@ class NestedClient(Client):
 
     def _take_needs(self, future: Future, function: Any, call: Dependent) -> bool:
         calls = future._session._calls
-        if super()._take_needs(future, function, call):
+        may_wait = super()._take_needs(future, function, call)
+        future._label = f"{function.label} (nested)"
+        if may_wait:
             assert isinstance(calls, NestedCalls)
             if isinstance(calls, OrderedCalls):  # calls behind it must not come before it
                 self._wait(lambda: all(need._state in DONE for _, need in call.needs), None)
@@ -348,7 +350,7 @@ class NestedClient(Client):
             if depth > MOST_DEPTH:
                 raise RecursionError(f"more than {MOST_DEPTH} nested tasks wait for each other")
             if future.submitted and monotonic() - future.submitted >= function.options.deadline:
-                raise DeadlinePassed(future._name, function.label, function.options.deadline)
+                raise DeadlinePassed(f"{function.label} (nested)", function.label, function.options.deadline)
             args, kwargs = load_call(payload)
             call = self._loaded.get(function.number)
             if call is None:
@@ -366,6 +368,7 @@ class NestedClient(Client):
             in_place.reset(token)
             with self._apply_lock:
                 if form == RAW_ERROR:
+                    future._label = f"{function.label} (nested)"
                     session._calls.faults += 1
                 session._calls._finish(future, form, output, FINISHED, self._on_end)
                 if self._aside:

@@ -20,6 +20,7 @@ from flamezmq.client.steering import Steering
 from flamezmq.client.stream import Stream, stop
 from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, HEAVY_BYTES, Calls, Dependent, weight
 from flamezmq.errors import ClientClosed, FlameError, Unpicklable
+from flamezmq.serialize.functions import label
 from flamezmq.serialize.values import dump_call
 from flamezmq.shims.streaming import Streamed
 from flamezmq.wire import messages as m
@@ -104,7 +105,7 @@ class Session(Steering):
             function = self._name(fn)
             payload = dump_call(args, kwargs, fn, client)
         except Unpicklable as error:
-            return self._stillborn(future, error)
+            return self._stillborn(future, error, fn)
         if function.options is not None and function.options.deadline:
             future.submitted = monotonic()
         if type(payload) is Dependent and not client._take_needs(future, function, payload):
@@ -349,7 +350,8 @@ class Session(Steering):
             f"{self._calls.error or self._calls.draining or f'session {self.id} is closed'}; open a new one"
         )
 
-    def _stillborn(self, future: Future, error: Unpicklable) -> Future:
+    def _stillborn(self, future: Future, error: Unpicklable, fn: object) -> Future:
+        future._label = f"{label(fn)} (not sent)"
         error.what += f" (a task of session {self.id})"
         error.args = (error.what, *error.args[1:])
         future._form, future._value, future._state = ERROR, error, FINISHED

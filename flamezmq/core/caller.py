@@ -256,6 +256,7 @@ class Calls:
         return None
 
     def _fail_first(self, record: Record, need: Any, tell: Tell) -> None:
+        record[0]._label = f"{record[1].label} (not sent)"
         self._finish(record[0], UNMET, need, FINISHED, tell)
         if self.outbox and self.outbox[0] is record:
             self.failed += 1
