@@ -1,29 +1,18 @@
 """flmctl: look at a cluster and give orders to it.
 
-This file is the group and how it ends: complaints and exit codes.  The
-commands stand in the files beside it (`ctl_*.py`, one per family); what is
-heavy (ZeroMQ, rich) is imported when a command needs it.
+This file is the group and its exit codes.  The commands stand in the files beside
+it (`ctl_*.py`, one per family); what is heavy (ZeroMQ, rich) is imported when a
+command needs it.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import NoReturn
 
 import click
 
 from flamezmq.cli.ctl_apps import register_command, unregister_command, update_command
-from flamezmq.cli.ctl_base import (
-    FAILED,
-    INTERRUPTED,
-    NO_ROUTER,
-    NOT_FOUND,
-    OK,
-    REFUSED,
-    USAGE,
-    Failure,
-)
+from flamezmq.cli.ctl_base import FAILED, NO_ROUTER, NOT_FOUND, REFUSED, Failure
 from flamezmq.cli.ctl_change import (
     cancel_command,
     close_command,
@@ -38,7 +27,7 @@ from flamezmq.cli.ctl_logs import logs_command
 from flamezmq.cli.ctl_ping import ping_command
 from flamezmq.cli.ctl_top import top_command
 from flamezmq.cli.ctl_view import view_command
-from flamezmq.cli.options import complaint_of
+from flamezmq.cli.ending import run_and_exit
 from flamezmq.config import DEFAULT_ADDRESS
 from flamezmq.errors import FlameError, NotFound, Refused, RouterLost
 
@@ -105,44 +94,16 @@ for one in (
     command.add_command(one)
 
 
-def _forget_output() -> None:
-    """Nobody gets what is left in the buffer."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
 def main() -> NoReturn:
     """The console script."""
-    code, complaint = OK, ""
-    try:
-        code = command.main(prog_name="flmctl", standalone_mode=False) or OK
-        if sys.stdout:
-            sys.stdout.flush()  # the help
-    except (KeyboardInterrupt, click.Abort):
-        code = INTERRUPTED
-    except BrokenPipeError:
-        code = FAILED  # nobody reads us, so nobody wants to know
-        _forget_output()
-    except click.exceptions.NoArgsIsHelpError as error:
-        code, complaint = USAGE, error.format_message()
-    except click.ClickException as error:
-        code, complaint = USAGE, f"flmctl: {complaint_of(error)}"
-    except Failure as error:
-        code, complaint = FAILED, f"flmctl: {error}"
-    except NotFound as error:
-        code, complaint = NOT_FOUND, f"flmctl: {error}"
-    except Refused as error:
-        code, complaint = REFUSED, f"flmctl: the router refuses us: {error}"
-    except RouterLost as error:
-        # It is said to programs, who hold a client; a command is simply given again.
-        code, complaint = NO_ROUTER, f"flmctl: {error}".replace("open a new Client", "try again")
-    except FlameError as error:
-        code, complaint = FAILED, f"flmctl: {error}"
-    except OSError as error:
-        code, complaint = FAILED, f"flmctl: can't write the output: {error}"
-        _forget_output()
-    if complaint:
-        click.echo(complaint, err=True)
-    sys.exit(code)
+    errors: dict[type[Exception], int] = {
+        Failure: FAILED,
+        NotFound: NOT_FOUND,
+        Refused: REFUSED,
+        RouterLost: NO_ROUTER,
+        FlameError: FAILED,
+    }
+    run_and_exit("flmctl", command, errors)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from flamezmq.errors import ConfigError
 if TYPE_CHECKING:
     from flamezmq.client.controller import Controller
 
-#: Exit codes.
-OK, FAILED, USAGE, NO_ROUTER, NOT_FOUND, REFUSED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+#: Exit codes, beside those that all commands have (see `ending`).
+FAILED, NO_ROUTER, NOT_FOUND, REFUSED = 1, 3, 4, 5
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -1,7 +1,7 @@
 """flmexec: run a command, or a script, as many tasks.
 
 Flame's flmexec (-t, -l, -c), and a parallel xargs with the words of GNU parallel.
-This file is the command line and how it ends; what a task runs stands in
+This file is the command line and its exit codes; what a task runs stands in
 flamezmq/scripts.py, since executors import that.
 """
 
@@ -18,11 +18,11 @@ import click
 from flamezmq import capacity, config
 from flamezmq.address import check
 from flamezmq.cli import exec_source
+from flamezmq.cli.ending import run_and_exit
 from flamezmq.cli.exec_output import Report, write
 from flamezmq.cli.exec_run import Interrupted, Plan, Run
 from flamezmq.cli.exec_source import BadInput, Lines, Source
 from flamezmq.cli.exec_work import Work
-from flamezmq.cli.options import complaint_of
 from flamezmq.errors import FlameError
 from flamezmq.scripts import LANGUAGES
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flamezmq.client.progress import Bar
 
 #: Exit codes: 1 to 100 say how many tasks have failed.
-OK, MANY, INTERRUPTED, REFUSED = 0, 101, 130, 255
+OK, MANY, REFUSED = 0, 101, 255
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 #: One result must stay under the router's limit.
 MOST_OUTPUT = 512 << 20
@@ -305,11 +305,6 @@ def _connected(address: str | None, jobs: int | None) -> Client:
         raise click.UsageError(str(error)) from error
 
 
-def _forget_output() -> None:
-    """Nobody gets what is left in the buffer."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
 def _leave(number: int, _frame: object) -> NoReturn:
     """In order, so that what runs is killed now, and not when the router has noticed."""
     sys.exit(128 + number)
@@ -317,29 +312,11 @@ def _leave(number: int, _frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """The console script."""
-    code, complaint = OK, ""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # else it is nohup's, or our parent's wish
             signal.signal(number, _leave)
-    try:
-        code = command.main(prog_name="flmexec", standalone_mode=False) or OK
-        if sys.stdout:
-            sys.stdout.flush()  # the help
-    except (KeyboardInterrupt, click.Abort):
-        code = INTERRUPTED
-    except BrokenPipeError:
-        code = REFUSED  # nobody reads us, so nobody wants to know
-        _forget_output()
-    except click.ClickException as error:
-        code, complaint = REFUSED, complaint_of(error)
-    except (FlameError, Interrupted, BadInput) as error:
-        code, complaint = REFUSED, str(error)
-    except OSError as error:
-        code, complaint = REFUSED, f"can't go on: {error}"
-        _forget_output()
-    if complaint:
-        click.echo(f"flmexec: {complaint}", err=True)
-    sys.exit(code)
+    errors: dict[type[Exception], int] = dict.fromkeys((FlameError, Interrupted, BadInput), REFUSED)
+    run_and_exit("flmexec", command, errors, usage=REFUSED, failed=REFUSED, otherwise="can't go on: {}")
 
 
 if __name__ == "__main__":

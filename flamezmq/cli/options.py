@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -14,7 +13,8 @@ from flamezmq.errors import ConfigError, FlameError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+#: Exit codes.
+ERRORS: dict[type[Exception], int] = {FlameError: 1, OSError: 1}
 _METAVARS = {
     "address": "ADDRESS",
     "place": "ADDRESS",
@@ -106,31 +106,3 @@ def settings(table: str, file: str | None, given: dict[str, Any]) -> dict[str, A
         return config.settings(table, given, file)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-
-
-def complaint_of(error: click.ClickException) -> str:
-    """One sentence for somebody who has typed something wrong; and where to look, if it does not say."""
-    text = error.format_message()
-    unknown = isinstance(error, click.NoSuchOption | click.MissingParameter) or text.startswith(
-        ("No such command", "Got unexpected extra argument")
-    )
-    context = getattr(error, "ctx", None)
-    return f"{text} See {context.command_path} --help." if unknown and context is not None else text
-
-
-def run_and_exit(name: str, command: click.Command) -> NoReturn:
-    """A daemon's console script: complaints on stderr, one sentence each, and the exit code."""
-    code, complaint = OK, ""
-    try:
-        code = command.main(prog_name=name, standalone_mode=False) or OK
-        if sys.stdout:
-            sys.stdout.flush()  # the help
-    except (KeyboardInterrupt, click.Abort):
-        code = INTERRUPTED
-    except click.ClickException as error:
-        code, complaint = USAGE, complaint_of(error)
-    except (FlameError, OSError) as error:
-        code, complaint = FAILED, str(error)
-    if complaint:
-        click.echo(f"{name}: {complaint}", err=True)
-    sys.exit(code)

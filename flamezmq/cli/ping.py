@@ -24,7 +24,7 @@ import click
 
 from flamezmq import capacity, config
 from flamezmq.address import check
-from flamezmq.cli.options import complaint_of
+from flamezmq.cli.ending import run_and_exit
 from flamezmq.cli.tasks import carry, echo, who, work
 from flamezmq.errors import FlameError
 
@@ -48,7 +48,7 @@ STAY_SECONDS = 0.002
 TRIPS = 1000
 TRIPS_SECONDS = 5.0
 
-OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+FAILED = 1
 
 
 class Failure(Exception):
@@ -404,11 +404,6 @@ def _say(text: str, end: str = "\n") -> None:
         sys.stdout.flush()
 
 
-def _forget_output() -> None:
-    """Nobody gets what is left in the buffer."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
 def _show(perf: dict[str, Any]) -> None:
     cpu = dict(perf["cpu_us_per_task"])
     trip, floor = perf["round_trip_us"], perf["four_hop_floor_us"]
@@ -430,27 +425,7 @@ def _show(perf: dict[str, Any]) -> None:
 
 def main() -> NoReturn:
     """The console script."""
-    code = OK
-    complaint = ""
-    try:
-        code = command.main(prog_name="flmping", standalone_mode=False) or OK
-        if sys.stdout:
-            sys.stdout.flush()  # the help
-    except (KeyboardInterrupt, click.Abort):
-        code = INTERRUPTED
-    except BrokenPipeError:
-        code = FAILED  # nobody reads us, so nobody wants to know
-        _forget_output()
-    except click.ClickException as error:
-        code, complaint = REFUSED, complaint_of(error)
-    except (Failure, FlameError) as error:
-        code, complaint = FAILED, str(error)
-    except OSError as error:  # what else may fail is a Failure or a UsageError by now
-        code, complaint = FAILED, f"can't write the output: {error}"
-        _forget_output()
-    if complaint:
-        click.echo(f"flmping: {complaint}", err=True)
-    sys.exit(code)
+    run_and_exit("flmping", command, {Failure: FAILED, FlameError: FAILED})
 
 
 if __name__ == "__main__":

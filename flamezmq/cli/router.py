@@ -8,6 +8,7 @@ import click
 
 from flamezmq import log
 from flamezmq.cli import options
+from flamezmq.cli.ending import run_and_exit
 
 EXAMPLES = """\
   flmrouter                                        for workers and clients of this machine
@@ -31,7 +32,7 @@ def command(file: str | None, **given: Any) -> int:
 
 def main() -> NoReturn:
     """The console script."""
-    options.run_and_exit("flmrouter", command)
+    run_and_exit("flmrouter", command, options.ERRORS)
 
 
 if __name__ == "__main__":

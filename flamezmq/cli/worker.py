@@ -8,6 +8,7 @@ import click
 
 from flamezmq import log
 from flamezmq.cli import options
+from flamezmq.cli.ending import run_and_exit
 
 EXAMPLES = """\
   flmworker                               one executor per usable core, for a router of this machine
@@ -35,7 +36,7 @@ def command(file: str | None, **given: Any) -> int:
 
 def main() -> NoReturn:
     """The console script."""
-    options.run_and_exit("flmworker", command)
+    run_and_exit("flmworker", command, options.ERRORS)
 
 
 if __name__ == "__main__":
