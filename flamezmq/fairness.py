@@ -25,6 +25,10 @@ from typing import Generic, TypeVar
 QUANTUM_SECONDS = 0.005
 #: And while its brother only has less than its share, of what can't be divided.
 ROUND_SECONDS = 0.1
+#: Where something has to be loaded after a change, a turn lasts so many times that: a tenth of it is lost.
+TURN_PER_CHANGE = 10.0
+#: The turn of one with little weight is shorter, but never less than this: half of it is work.
+LEAST_TURN_PER_CHANGE = 2.0
 #: Levels are sums of floats: a difference below it is none.
 EPSILON = 1e-6
 
@@ -166,7 +170,14 @@ def reweigh(party: Party, weight: float, clock: float) -> None:
 
 
 def fair_at(
-    needy: Party, wealthy: Party, gain: float, loss: float, latest: float, clock: float, now: float
+    needy: Party,
+    wealthy: Party,
+    gain: float,
+    loss: float,
+    latest: float,
+    clock: float,
+    now: float,
+    change: float = 0.0,
 ) -> float | None:
     """When it is fair to move something from one of two brothers to the other; None: not before one changes.
 
@@ -175,6 +186,7 @@ def fair_at(
 
     gain, loss: units of what is to be moved, for either
     latest: since when the other has had it
+    change: seconds that are lost with it, because something has to be loaded again
     """
     if wealthy.level - loss / wealthy.weight >= needy.level + gain / needy.weight - EPSILON:
         return now
@@ -184,5 +196,8 @@ def fair_at(
     if faster <= EPSILON:
         return None
     turn = QUANTUM_SECONDS if needy.units < EPSILON else ROUND_SECONDS
+    if change:
+        part = min(wealthy.weight / needy.weight, 1.0)
+        turn = max(turn, change * max(TURN_PER_CHANGE * part, LEAST_TURN_PER_CHANGE))
     ahead = needy.used_at(clock) - wealthy.used_at(clock)
     return max(latest + turn, now + max(ahead, 0.0) / faster)

@@ -30,9 +30,10 @@ from collections.abc import Callable, Mapping
 from flamezmq import scheduler_check
 from flamezmq.fairness import QUANTUM_SECONDS as QUANTUM_SECONDS
 from flamezmq.fairness import Group, fair_at, reweigh
+from flamezmq.idle import Idle
 from flamezmq.promises import Promises
 from flamezmq.rooms import Rooms
-from flamezmq.shares import NO_LIMIT, Share, Tree
+from flamezmq.shares import LEAST_ENTER_SECONDS, NO_LIMIT, Share, Tree
 from flamezmq.shares import Moves as Moves
 
 #: Where no room could be made for a session with a request, it is tried again after so long.
@@ -54,7 +55,7 @@ class Scheduler:
     def __init__(self, suits: Callable[[int, int], bool] = _always) -> None:
         self._suits = suits
         self._shares: dict[int, Share] = {}
-        self._free: dict[int, int] = {}  # executor -> the session it served last (0: none); latest last
+        self._free = Idle()
         self._serves: dict[int, int] = {}  # executor -> session
         self._ending: dict[int, int] = {}  # executor that is replaced -> the session that waits (0: none)
         self._ended: dict[int, int] = {}  # the same, of those whose successors have not come yet
@@ -83,6 +84,7 @@ class Scheduler:
         tenant: str = "",
         priority: int = 0,
         request: Mapping[str, float] | None = None,
+        enters: float = 0.0,
     ) -> None:
         """A new session.
 
@@ -90,8 +92,9 @@ class Scheduler:
         limit: of executors that serve it at a time; 0: none
         minimum: executors that it has as long as it is open; no more than the limit counts
         request: what each of its executors needs of its node (see `resources.py`)
+        enters: seconds that an executor takes to enter its service; below 0: nobody knows, 0: it has none
         """
-        share = Share(session, weight, limit=limit or NO_LIMIT, request=dict(request or {}))
+        share = Share(session, weight, limit=limit or NO_LIMIT, request=dict(request or {}), enters=enters)
         share.minimum = min(minimum, share.limit)
         self._shares[session] = share
         if share.request:
@@ -110,7 +113,7 @@ class Scheduler:
         self._rooms.demanding -= bool(share.request)
         self._stuck.pop(share, None)
         for executor in share.warm:
-            self._free[executor] = 0
+            self._free.forget(executor)
         for executor in share.coming:
             (self._ending if executor in self._ending else self._ended)[executor] = 0
         share.coming.clear()
@@ -145,6 +148,12 @@ class Scheduler:
             tenant = self._tree.leave(share)
             self._tree.join(share, tenant, priority)
         self._changed(share)
+
+    def learn_enter(self, session: int, seconds: float) -> None:
+        """An executor has entered its service; how long that takes is known better now."""
+        share = self._shares[session]
+        share.enters = max(seconds, LEAST_ENTER_SECONDS)
+        self._tree.stale[share] = None
 
     def suspend(self, session: int, suspended: bool = True) -> None:
         """It gets nothing as long as it is suspended; what it has is reclaimed."""
@@ -215,6 +224,8 @@ class Scheduler:
         share.leaving.pop(executor, None)
         share.resting.pop(executor, None)
         self._free[executor] = session
+        if share.enters:
+            self._free.keep_warm(executor)
         share.warm[executor] = None
         self._changed(share)
 
@@ -403,7 +414,7 @@ class Scheduler:
                 moves.assign.append((executor, share.number))
             elif share.lacking or share.promised or (share.gathers and not share.coming):
                 # The one that nobody has used for the longest.
-                executor = next((e for e in self._free if self._fits(e, share)), None)
+                executor = next((e for e in self._free.oldest() if self._fits(e, share)), None)
                 if executor is None:
                     self._pass_over(share, passed)
                     continue
@@ -453,7 +464,7 @@ class Scheduler:
         return found or next((share for share in self._hungry.values() if not share.passed), None)
 
     def _pick(self, share: Share) -> int | None:
-        """A free executor: a warm one (it served this session last), a promised one, or the latest freed."""
+        """A free executor: a warm one (it served this session last), a promised one, or any that suits."""
         for executor in reversed(share.warm):
             if self._fits(executor, share):
                 return executor
@@ -466,7 +477,7 @@ class Scheduler:
             ):
                 return executor
         return next(
-            (e for e in reversed(self._free) if self._suits(e, session) and self._fits(e, share)), None
+            (e for e in self._free.latest() if self._suits(e, session) and self._fits(e, share)), None
         )
 
     def _give(self, executor: int, share: Share, now: float) -> None:
@@ -482,7 +493,7 @@ class Scheduler:
     def _unwarm(self, executor: int) -> None:
         """It is not free any more."""
         self._promises.withdraw(executor)
-        last = self._free.pop(executor)
+        last = self._free.take(executor)
         if last:
             del self._shares[last].warm[executor]
 
@@ -526,8 +537,12 @@ class Scheduler:
                 return
             share, donor = self._tree.neediest(needy), self._tree.wealthiest(wealthy)
             assert share is not None and donor is not None
-            latest = donor.have[donor.first_to_go]
-            when = fair_at(needy, wealthy, share.unit, donor.unit, latest, self._tree.clock, now)
+            executor = donor.first_to_go
+            change = 0.0 if executor in donor.resting else donor.reload_seconds
+            if len(group.needy) - wealthy.hungry == 1:  # nobody else has to wait longer for it
+                change = max(change, share.enters)
+            latest = donor.have[executor]
+            when = fair_at(needy, wealthy, share.unit, donor.unit, latest, self._tree.clock, now, change)
             if when is None:
                 return
             if when > now:

@@ -21,6 +21,7 @@ def check(scheduler: Scheduler) -> None:
     assert coming == {e: s for e, s in (scheduler._ending | scheduler._ended).items() if s}
     scheduler._promises.check(list(scheduler._shares.values()))
     assert set(scheduler._promises.kept) <= set(scheduler._free)
+    scheduler._free.check()
     for session, share in scheduler._shares.items():
         assert set(share.leaving) <= set(share.have) and set(share.resting) <= set(share.have)
         assert (session in scheduler._over) == (share.staying > share.most), "more than it may have"

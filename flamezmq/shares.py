@@ -18,6 +18,11 @@ from flamezmq.fairness import EPSILON, Group, Party, Ranking, reweigh, update
 
 #: Of a session without one.
 NO_LIMIT = 1 << 62
+#: What entering a service is taken for until the first executor has done it.  What is shorter is known soon;
+#: and whoever is taken away while it is entering has loaded for nothing.
+UNKNOWN_ENTER_SECONDS = 6.0
+#: A service that takes no time is a service.
+LEAST_ENTER_SECONDS = 1e-6
 #: Weights of the priorities of a tenant that have any work: the highest, the next one, all others.
 PRIORITY_WEIGHTS = (1.0, 0.1, 0.01)
 
@@ -43,6 +48,7 @@ class Share(Party):
     warm       free executors that served it last, latest last
     coming     executors that did not suit it and end (or have ended), so that fresh ones come
     promised   executors that others are to give back for it
+    enters     seconds that entering its service takes; 0: it has none, below 0: nobody knows
     """
 
     minimum: int = 0
@@ -62,6 +68,7 @@ class Share(Party):
     warm: dict[int, None] = field(default_factory=dict)
     coming: dict[int, None] = field(default_factory=dict)
     promised: dict[int, None] = field(default_factory=dict)
+    enters: float = 0.0
 
     @property
     def staying(self) -> int:
@@ -87,6 +94,11 @@ class Share(Party):
     def most(self) -> int:
         """Executors that may stay with it."""
         return 0 if self.suspended else self.limit
+
+    @property
+    def reload_seconds(self) -> float:
+        """What it costs to take a working executor from it that comes back later."""
+        return self.enters if self.enters >= 0 else UNKNOWN_ENTER_SECONDS
 
     @property
     def first_to_go(self) -> int:

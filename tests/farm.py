@@ -25,6 +25,8 @@ class Job:
     served    when it began a task last
     longest   the longest time between two beginnings while it had tasks
     complete  when it first had its minimum
+    loads     seconds that an executor takes for its first task after one of another session's
+    loaded    how often that was so
     """
 
     number: int
@@ -40,6 +42,8 @@ class Job:
     held: float = 0.0
     longest: float = 0.0
     complete: float = inf
+    loads: float = 0.0
+    loaded: int = 0
 
 
 class Farm:
@@ -55,16 +59,21 @@ class Farm:
         self._serves: dict[int, Job] = {}
         self._since: dict[int, float] = {}
         self._leaving: set[int] = set()
+        self._warm: dict[int, Job] = {}
+        self._loading: set[int] = set()
         self._ends: list[tuple[float, int]] = []
         self._check = check
         self._released = False  # since the last decision
         for number in range(1, executors + 1):
             self.scheduler.add_executor(10_000 + number)
 
-    def open(self, seconds: float = 0.1, tasks: float = inf, **terms: Any) -> Job:
+    def open(self, seconds: float = 0.1, tasks: float = inf, loads: float = 0.0, **terms: Any) -> Job:
         """A session with these tasks; `terms` are those of `Scheduler.add_session`."""
+        if loads:
+            terms["enters"] = -1.0
         number, limit, minimum = len(self.jobs) + 1, terms.get("limit", 0), terms.get("minimum", 0)
         job = self.jobs[number] = Job(number, seconds, tasks, limit, minimum, self.now, self.now)
+        job.loads = loads
         self.scheduler.add_session(number, self.now, **terms)
         self._ask(job)
         self._decide()
@@ -94,7 +103,11 @@ class Farm:
             self.now = max(self.now, due)
             while self._ends and self._ends[0][0] <= self.now:
                 executor = heappop(self._ends)[1]
-                self._go_on(executor, self._serves[executor])
+                job = self._serves[executor]
+                if executor in self._loading:
+                    self._loading.remove(executor)
+                    self.scheduler.learn_enter(job.number, job.loads)
+                self._go_on(executor, job)
             self._decide()
         self.now = until
         for executor in self._serves:
@@ -108,6 +121,7 @@ class Farm:
             self._count(executor)
         for job in self.jobs.values():
             job.held = job.longest = 0.0
+            job.loaded = 0
 
     def shares(self) -> list[float]:
         """The part of all executor-seconds that each job has had, in the order in which they came."""
@@ -126,7 +140,12 @@ class Farm:
         job.tasks -= 1
         job.longest = max(job.longest, self.now - job.served)
         job.served = self.now
-        heappush(self._ends, (self.now + job.seconds, executor))
+        loads = job.loads if self._warm.get(executor) is not job else 0.0
+        self._warm[executor] = job
+        if loads:
+            self._loading.add(executor)
+            job.loaded += 1
+        heappush(self._ends, (self.now + loads + job.seconds, executor))
 
     def _go_on(self, executor: int, job: Job) -> None:
         """It holds nothing: it gets the next task, or rests, or is free."""

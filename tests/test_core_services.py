@@ -409,6 +409,26 @@ def test_a_bind_that_succeeds_starts_the_count_anew() -> None:
     assert session.failed_binds == 0
 
 
+def test_how_long_a_service_takes_to_be_entered_is_learned_and_known_to_the_next_session() -> None:
+    stage = stage_with()
+    session = stage.open(application="model")
+    shares = stage.broker.scheduler._shares
+    assert shares[session.number].enters < 0, "nobody knows"
+    stage.submit(2)
+
+    stage.now += 2.5
+    stage.finish(1, 0.5, count=1)
+    assert shares[session.number].enters == pytest.approx(2.0)
+    stage.now += 7.0
+    stage.finish(1, 0.5)
+    assert shares[session.number].enters == pytest.approx(2.0), "the first results say it"
+
+    other = stage.open(alias=2, application="model")
+    plain = stage.open(alias=3)
+    assert shares[other.number].enters == pytest.approx(2.0)
+    assert shares[plain.number].enters == 0
+
+
 def test_a_cancel_that_meets_a_failed_bind_is_kept() -> None:
     stage = stage_with()
     session = stage.open(application="model")
@@ -522,7 +542,7 @@ def test_what_a_failed_bind_gives_back_is_asked_for_also_where_its_executor_was_
     stage.submit(1)
     stage.open(alias=2)
     stage.submit(1, alias=2)
-    stage.wait(1.0)
+    stage.wait(61.0)
     assert stage.executor(1).leaving
 
     fails(stage, 1, session.number)

@@ -286,6 +286,136 @@ def test_what_rests_is_given_back_before_what_works() -> None:
 # --- cost
 
 
+# --- services, which have to be loaded again after a change of hands
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_services_in_turns_load_for_a_tenth_of_the_time_at_most_and_all_have_their_shares(seed: int) -> None:
+    chance = Random(seed)
+    farm = Farm(executors=chance.randint(1, 2), check=False)
+    loads = [2.0, *(chance.choice((0.0, 0.2, 2.0)) for _ in range(chance.randint(2, 4)))]
+    jobs = [farm.open(seconds=chance.uniform(0.02, 0.2), loads=each) for each in loads]
+    farm.run(200.0)
+    farm.count_from_now()
+
+    farm.run(2000.0)
+
+    assert sum(job.loaded * job.loads for job in jobs) <= 0.1 * sum(job.held for job in jobs)
+    assert jobs[0].loaded >= 2000.0 / (len(jobs) * 100.0), "it has its turns"
+    for share in farm.shares():
+        assert share == pytest.approx(1 / len(jobs), rel=0.05)
+    farm.scheduler.check()
+
+
+def test_the_first_load_of_a_service_is_not_thrown_away_though_nobody_knows_yet_how_long_it_takes() -> None:
+    farm = Farm(executors=1, check=False)
+    first = farm.open(seconds=0.01, loads=2.0)
+    farm.open(seconds=0.01, loads=2.0)
+
+    farm.run(20.0)
+    assert first.loaded == 1
+    assert first.running == 1
+
+
+def test_functions_change_hands_in_short_turns_beside_a_service_that_waits() -> None:
+    farm = Farm(executors=1, check=False)
+    service = farm.open(seconds=0.05, loads=0.2)
+    functions = [farm.open(seconds=0.01) for _ in range(2)]
+    farm.run(60.0)
+    farm.count_from_now()
+
+    farm.run(120.0)
+
+    assert service.loaded >= 10
+    for job in functions:
+        assert job.longest < 2.5, "one turn of the service, and not of all others"
+    assert farm.shares() == pytest.approx([1 / 3] * 3, rel=0.05)
+    farm.scheduler.check()
+
+
+def test_a_service_of_little_work_does_not_load_again_for_each_task() -> None:
+    farm = Farm(executors=1, check=False)
+    farm.open(seconds=0.01)
+    service = farm.open(seconds=0.01, tasks=1, loads=0.5)
+    farm.run(10.0)
+    farm.count_from_now()
+    for _ in range(100):
+        farm.add(service, 1)
+        farm.run(1.0)
+
+    assert 10 <= service.loaded <= 20, "every 5 s, not every second"
+    assert service.longest < 7.0
+
+
+def test_a_minimum_and_a_higher_priority_do_not_wait_for_the_turn_of_a_service() -> None:
+    farm = Farm(executors=1, check=False)
+    farm.open(seconds=0.01, loads=2.0, priority=0)
+    farm.run(30.0)
+
+    high = farm.open(seconds=0.01, tasks=10, priority=5)
+    farm.run(0.1)
+    assert high.served > 30.0
+    farm.run(60.0)
+    kept = farm.open(seconds=0.01, minimum=1, priority=0)
+    farm.run(0.1)
+
+    assert kept.complete < 90.2
+
+
+def test_what_rests_is_given_back_at_once_though_its_service_is_dear() -> None:
+    scheduler = Scheduler()
+    scheduler.add_executor(101)
+    scheduler.add_session(1, 0.0, enters=2.0, minimum=0)
+    scheduler.want(1, 1)
+    assert scheduler.decide(0.0).assign == [(101, 1)]
+    scheduler.rest(101)
+    scheduler.add_session(2, 0.0)
+    scheduler.want(2, 1)
+
+    assert not scheduler.decide(0.001).reclaim
+    assert scheduler.decide(0.1).reclaim == [101]
+
+
+def test_a_session_gets_an_executor_that_is_warm_for_nobody_before_one_that_is() -> None:
+    scheduler = Scheduler()
+    for number in (101, 102, 103, 104):
+        scheduler.add_executor(number)
+    served = {}
+    for session, enters in ((1, 2.0), (2, -1.0), (3, 0.0)):
+        scheduler.add_session(session, 0.0, enters=enters)
+        scheduler.want(session, 1)
+        ((served[session], _),) = scheduler.decide(0.0).assign
+    for session, executor in served.items():
+        scheduler.want(session, 0)
+        scheduler.release(executor, float(session))
+    scheduler.check()
+
+    scheduler.add_session(4, 5.0)
+    scheduler.want(4, 4)
+    given = [executor for executor, _ in scheduler.decide(5.0).assign]
+
+    (untouched,) = {101, 102, 103, 104} - set(served.values())
+    assert given == [served[3], untouched, served[1], served[2]], "then the one that idles for the longest"
+
+
+def test_what_served_a_service_that_is_gone_is_as_good_as_any() -> None:
+    scheduler = Scheduler()
+    scheduler.add_executor(101)
+    scheduler.add_executor(102)
+    scheduler.add_session(1, 0.0, enters=2.0)
+    scheduler.want(1, 1)
+    ((served, _),) = scheduler.decide(0.0).assign
+    scheduler.want(1, 0)
+    scheduler.release(served, 1.0)
+    scheduler.remove_session(1)
+    scheduler.check()
+
+    scheduler.add_session(2, 2.0)
+    scheduler.want(2, 1)
+
+    assert scheduler.decide(2.0).assign == [(served, 2)], "the latest one that was free"
+
+
 def test_what_a_bind_costs_does_not_grow_with_the_number_of_sessions() -> None:
     """Counted in calls of functions, so that no clock of a busy machine decides."""
 

@@ -371,6 +371,37 @@ def test_a_last_hook_that_hangs_is_bounded_by_its_grace(
     assert "on_session_leave" in capfd.readouterr().err, "where it hung"
 
 
+# --- turns
+
+
+class Weighty(Diary):
+    def on_session_enter(self, ctx: flm.Context) -> None:
+        time.sleep(0.05)
+        self.note(ctx, "enter")
+
+    def on_task_invoke(self, ctx: flm.Context, x: float) -> None:
+        time.sleep(x)
+        self.note(ctx, "task")
+
+
+def test_two_services_on_one_executor_load_seldom_and_both_go_on(warmed_up: flm.Client, diary: Path) -> None:
+    register(warmed_up, Weighty, "weighty")
+    sessions = [open_session(warmed_up, diary, "weighty") for _ in range(2)]
+    for session in sessions:
+        for _ in range(2000):
+            session.submit(0.005)
+
+    def entered(session: Any) -> int:
+        return diary.read_text().count(f"enter {session.id}")
+
+    until(lambda: all(entered(session) >= 2 for session in sessions), "each has had a second turn")
+    for session in sessions:
+        session.close(cancel=True)
+
+    text = diary.read_text()
+    assert text.count("task") >= 10 * text.count("enter")
+
+
 # --- who shares a process
 
 _left_behind: list[str] = []

@@ -37,12 +37,14 @@ class Registered:
     number  rises with each one that is registered or updated
     by      who has done it
     at      when
+    enters  seconds that an executor takes to enter its service, learned; below 0 while unknown
     """
 
     number: int
     application: m.Application
     by: str
     at: float
+    enters: float = -1.0
 
 
 class Registry:

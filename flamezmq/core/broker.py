@@ -423,7 +423,7 @@ class Broker:
         executor.finished += ended
         executor.stalled = False
         if executor.binding:
-            executor.binding, session.failed_binds = False, 0
+            services.on_entered(self, executor, session, sum(message.seconds), now)
         executor.since = now
         if len(message.slices) <= RECENT_SLICES:
             session.recent.append((executor.name, message.slices, message.seconds, message.failed, now))

@@ -128,6 +128,7 @@ def enlist(broker: Broker, session: Session, now: float) -> None:
         tenant=outer.tenant,
         priority=outer.priority,
         request={resource.name: resource.amount for resource in spec.resources if resource.amount},
+        enters=session.application.enters if session.application is not None else 0.0,
     )
 
 
@@ -258,6 +259,8 @@ def _feed(
             wear.bind(executor, session, out)
         if session.counted:
             wear.take(executor, session, count)
+            if executor.binding and executor.enters_at is None:
+                executor.enters_at = broker.now
         _grant(broker, executor, session, runs, count, out)
         if session.spec.within:
             taken = [index for run in runs for index in range(run.start, run.end)]

@@ -165,6 +165,7 @@ class Executor:
     confined  it has served a session that shares no process with others
     service   the session whose service is bound in it, or about to be
     binding   nothing has been heard since it was told to bind that
+    enters_at  since when it has a task that waits for that; None: it has not been given one yet
     unbinding  it was told that this has to go, and has not answered
     applications  name -> the revision that it was sent
     paused    since when its task has waited for its own tasks, or for the reader of its stream; or None
@@ -208,6 +209,7 @@ class Executor:
     confined: bool = False
     service: Session | None = None
     binding: bool = False
+    enters_at: float | None = None
     unbinding: bool = False
     applications: dict[str, int] = field(default_factory=dict)
     devices: tuple[str, ...] = ()

@@ -12,6 +12,9 @@ answered.  If that takes long, it no longer counts as one that its next session
 has: nobody waits for a slow hook while another executor is free.  Who closes a
 session hears `Closed` when the services that are to go have gone.
 
+How long an executor takes to enter a service is learned from the first results of each
+bind: where sessions take turns, theirs are so long that this is little of them.
+
 A bind that fails costs no task anything: the executor is replaced, and what it
 held goes back.  After so many in a row as the application says, without one
 that succeeds, the session is stopped as one whose initializer has failed.
@@ -33,6 +36,8 @@ from flamezmq.wire.applications import SESSION_TIMEOUT_SECONDS
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
 
+#: What one more bind counts in how long entering a service takes.
+LEARN = 0.3
 #: A service that takes longer to go is not waited for if another executor is free.
 SLOW_SECONDS = 0.02
 
@@ -104,6 +109,20 @@ def on_unbound(
             broker.scheduler.resume(peer)
             broker.demand(serves)
         broker.fed[peer] = executor
+
+
+def on_entered(broker: Broker, executor: Executor, session: Session, ran: float, now: float) -> None:
+    """The first results of a bind are here: it has succeeded, and how long it took is learned.
+
+    ran: seconds that the tasks themselves took
+    """
+    executor.binding, session.failed_binds = False, 0
+    application = session.application
+    if application is not None and executor.enters_at is not None:
+        took = max(now - executor.enters_at - ran, 0.0)
+        known = application.enters
+        application.enters = took if known < 0 else known + LEARN * (took - known)
+        broker.scheduler.learn_enter(session.number, application.enters)
 
 
 def on_bind_failed(

@@ -59,6 +59,7 @@ def _service(executor: Executor, session: Session) -> m.Service | None:
     if registered is None:
         return None
     executor.service, executor.binding, session.bound[executor.peer] = session, True, executor
+    executor.enters_at = None
     name, application = session.spec.application, registered.application
     executor.confined = application.isolation == "session"
     known = executor.applications.get(name) == registered.number
