@@ -130,3 +130,17 @@ def test_a_device_with_two_users_is_found_by_the_check() -> None:
         executor.devices = ("0",)
     with pytest.raises(AssertionError, match="two users"):
         devices.check(stage.broker)
+
+
+def test_one_that_was_told_of_no_device_yet_has_none_when_it_is_free_again() -> None:
+    stage = node(1, "0")
+    session = stage.open(resources=gpu(1.0))
+    stage.broker.scheduler.want(session.number, 1)  # what it wanted it for is gone by now
+    for _ in range(3):
+        stage.turn()
+        if stage.executor(1).session is None:
+            assert stage.executor(1).devices == ()
+            return
+        stage.broker.scheduler.want(session.number, 0)
+        stage.broker.fed[FIRST] = stage.executor(1)
+    raise AssertionError("it was not released")

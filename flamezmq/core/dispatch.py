@@ -192,6 +192,8 @@ def _unbind(broker: Broker, executor: Executor, session: Session, now: float, ou
     executor.rests_since, executor.rests_until, executor.preempt_at = None, math.inf, math.inf
     if session.closed and executor.service is session:
         services.unbind(executor, out)
+    if executor.devices and executor.environment is None:
+        executor.devices = ()  # its process was told nothing yet, and may serve who asks for none
     del session.executors[executor.peer]
     events.unbound(session, now)
     broker.scheduler.release(executor.peer, now)
