@@ -11,11 +11,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import flamezmq as flm
 from flamezmq.client.controller import Controller
+from flamezmq.client.joining import JoinedServiceSession
 from tests.daemons import LIMIT_SECONDS, ROOT, daemons_in, environment, free_port, until
 
 
@@ -175,6 +177,32 @@ def test_a_task_may_need_one_of_its_own_member_and_no_other(first: flm.Client, s
             mine.submit(double, pending).result(LIMIT_SECONDS)
 
 
+class Warm:
+    """Tells how often it was entered, and by which session."""
+
+    def on_session_enter(self, ctx: flm.Context) -> None:
+        self.entered = time.monotonic()
+
+    def on_task_invoke(self, ctx: flm.Context, x: int) -> tuple[int, float, int]:
+        return os.getpid(), self.entered, ctx.common_data * x
+
+
+def test_members_of_a_session_with_an_application_share_its_warm_services(
+    first: flm.Client, second: flm.Client
+) -> None:
+    first.register(flm.Application(name="warm", service=Warm))
+    asked: dict[str, Any] = {"id": "warm", "app": "warm", "common_data": 10, "max_executors": 1}
+    with first.session(**asked) as mine, second.session(**asked) as theirs:
+        pid, entered, value = mine.submit(3).result(LIMIT_SECONDS)
+        assert value == 30
+        assert theirs.submit(4).result(LIMIT_SECONDS) == (pid, entered, 40)
+        assert [row[2] for row in theirs.map(range(50))] == [10 * x for x in range(50)]
+        attached = second.attach("warm")
+        assert isinstance(attached, JoinedServiceSession)
+        assert attached.submit(5).result(LIMIT_SECONDS) == (pid, entered, 50)
+        attached.leave()
+
+
 # --- detached
 
 
@@ -294,6 +322,25 @@ session.leave(); print("left", flush=True)
         flmctl("close", "full")
         with flm.Client(place) as client, pytest.raises(flm.SessionClosed, match="flmctl"):
             client.attach("full")
+
+
+def test_what_others_submitted_can_be_cancelled_and_a_session_that_is_closed_ends_it(
+    first: flm.Client, second: flm.Client, tmp_path: Path
+) -> None:
+    session = first.session(id="cancelled", detached=True, max_executors=1)
+    runs = session.submit(wait_for, str(tmp_path / "never"))
+    waits = session.submit(double, 1)
+    session.status()
+    with second.attach("cancelled") as again:
+        ours = again.futures()
+        assert ours[1].cancel()
+        with pytest.raises(CancelledError):
+            waits.result(LIMIT_SECONDS)
+        assert not ours[0].done()
+        session.close(cancel=True)
+        with pytest.raises(CancelledError, match=f"pid {os.getpid()}"):
+            ours[0].result(LIMIT_SECONDS)
+        assert runs.cancelled()
 
 
 # --- in event loops
