@@ -19,7 +19,9 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import flamezmq as flm
@@ -496,3 +498,23 @@ def test_a_limit_is_an_integer_from_1(argument: str) -> None:
             client.session(**{argument: 0})  # type: ignore[call-overload]
         with pytest.raises(TypeError, match="initializer must be a callable"):
             client.session(initializer="prepare")  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match=r"initargs is 5; .* like \(5,\)"):
+            client.session(initializer=abs, initargs=5)  # type: ignore[call-overload]
+
+
+def test_a_chunksize_is_an_integer_of_any_kind(executor: flm.FlameExecutor) -> None:
+    client = executor._session._client
+    for wrong in ("a", 2.5):
+        with pytest.raises(TypeError, match=f"chunksize is {wrong!r}; it must be an integer from 1, or None"):
+            client.map(abs, [1], chunksize=wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"it must be an integer from 1$"):
+            executor.map(abs, [1], chunksize=wrong)  # type: ignore[arg-type]
+    two: Any = np.int64(2)
+    assert list(client.map(abs, range(-3, 0), chunksize=two)) == [3, 2, 1]
+    assert list(executor.map(abs, range(-3, 0), chunksize=two)) == [3, 2, 1]
+
+
+def test_a_client_says_where_it_is_and_that_it_is_closed() -> None:
+    with flm.Client(executors=1) as client, client.session():
+        assert repr(client) == f"<flamezmq.Client of {client.address}: 1 session>"
+    assert repr(client) == "<flamezmq.Client: this client was closed>"

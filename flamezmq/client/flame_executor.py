@@ -328,6 +328,8 @@ def _check_arguments(max_workers: Any, initializer: Any, max_tasks_per_child: An
 
 
 def _check_map(chunksize: Any, buffersize: Any) -> None:
+    if not hasattr(chunksize, "__index__"):
+        raise TypeError(f"chunksize is {chunksize!r}; it must be an integer from 1")
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
     if buffersize is not None and not isinstance(buffersize, int):

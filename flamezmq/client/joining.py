@@ -281,7 +281,17 @@ class JoinedServiceSession(Membership, ServiceSession):
 
 
 class SessionsOfClient:
-    """The part of `Client` that is about sessions of others."""
+    """The part of `Client` that is about its sessions, and those of others."""
+
+    address: str
+    _closed: str
+    _sessions: dict[int, Session]
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<flamezmq.Client: {self._closed}>"
+        count = len(self._sessions)
+        return f"<flamezmq.Client of {self.address}: {count} session{'' if count == 1 else 's'}>"
 
     def attach(self, id: str) -> JoinedSession | JoinedServiceSession:
         """Join the session of this id, whatever it was opened with; `futures()` has what others submitted.

@@ -456,8 +456,10 @@ def hear_last_words(client: Client) -> None:
 
 
 def check_map(iterables: tuple[Iterable[Any], ...], chunksize: int | None) -> None:
-    """Raises TypeError or ValueError, in the standard library's words."""
+    """Raises TypeError or ValueError, in the standard library's words where it has some."""
     if not iterables:
         raise TypeError("map needs at least one iterable")
+    if chunksize is not None and not hasattr(chunksize, "__index__"):
+        raise TypeError(f"chunksize is {chunksize!r}; it must be an integer from 1, or None")
     if chunksize is not None and chunksize < 1:
         raise ValueError("chunksize must be >= 1.")

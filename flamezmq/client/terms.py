@@ -96,6 +96,8 @@ def of_session(
     request = parse(resources) if resources else {}
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
+    if not isinstance(initargs, Iterable):
+        raise TypeError(f"initargs is {initargs!r}; it must be the arguments in a tuple, like (5,)")
     if not isinstance(app, str):
         raise TypeError(f"app is {app!r}; it must be the name of an application")
     if app and initializer is not None:
