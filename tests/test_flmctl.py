@@ -423,6 +423,7 @@ def test_what_is_not_there_is_exit_code_4(
         (["list", "-e", "-A"], "-A is for sessions"),
         (["list", "-o", "xml"], "'xml' is not one of"),
         (["list", "--limit", "0"], "0 is not in the range"),
+        (["unregister", "a", "b"], "extra argument (b). See flmctl unregister --help."),
         (["view"], "Missing argument 'SESSION'. See flmctl view --help."),
         (["view", "x", "--limit", "257"], "257 is not in the range"),
         (["view", "x", "--state", "cancelled"], "'cancelled' is not one of"),

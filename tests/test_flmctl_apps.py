@@ -12,7 +12,7 @@ import pytest
 
 import flamezmq as flm
 from flamezmq.cli.app_file import Mistake, read
-from tests.test_flmctl import run
+from tests.test_flmctl import COMMAND, environment, run
 
 pytestmark = pytest.mark.processes
 
@@ -128,6 +128,21 @@ def test_what_may_be_none_may_be_left_empty() -> None:
     application = read("app.yaml", "name: a\nservice: m:C\nmax_executors: null\nworking_directory:\n")
 
     assert application == flm.Application(name="a", service="m:C")
+
+
+def test_mistakes_on_standard_input_are_told_as_such() -> None:
+    done = subprocess.run(
+        [*COMMAND, "register", "-f", "-"],
+        input="name: a\nservise: m:C\n",
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        env=environment(),
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("flmctl: standard input, line 2: there is no key 'servise'")
 
 
 def test_a_file_that_is_no_text_is_refused_with_its_line(file: Path) -> None:

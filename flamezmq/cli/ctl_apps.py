@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -107,7 +106,7 @@ def unregister_command(name: str, output: str, address: str | None) -> None:
 def _described(source: IO[str]) -> Application:
     from flamezmq.cli.app_file import Mistake, read
 
-    path = "standard input" if source is sys.stdin else source.name
+    path = "standard input" if source.name == "<stdin>" else source.name
     try:
         return read(path, source.read())
     except Mistake as error:

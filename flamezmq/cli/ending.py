@@ -64,7 +64,10 @@ def _complaint(error: click.ClickException) -> str:
         ("No such command", "Got unexpected extra argument")
     )
     context = getattr(error, "ctx", None)
-    return f"{text} See {context.command_path} --help." if unknown and context is not None else text
+    if not unknown or context is None:
+        return text
+    end = "" if text.endswith((".", "?", "?)")) else "."
+    return f"{text}{end} See {context.command_path} --help."
 
 
 def _said(error: Exception) -> str:
