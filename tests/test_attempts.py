@@ -14,6 +14,7 @@ import pytest
 
 import flamezmq as flm
 from flamezmq.shims.alarm import alarm
+from tests.wasting import waste
 
 pytestmark = pytest.mark.processes
 
@@ -145,22 +146,6 @@ def test_a_task_that_kills_its_executor_is_named(client: flm.Client) -> None:
 
 
 # --- in time
-
-
-def waste(how: str) -> str:
-    """For longer than anybody waits, in one of several ways."""
-    if how == "sleep":
-        time.sleep(1000)
-    while how == "busy":
-        pass
-    while how == "stubborn":
-        try:
-            time.sleep(0.01)
-        except BaseException:
-            pass
-    if how == "in C":
-        sum(range(10**12))
-    return how
 
 
 @pytest.mark.parametrize("how", ["sleep", "busy", "stubborn", "in C"])

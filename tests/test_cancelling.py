@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import flamezmq as flm
+from tests.wasting import waste
 
 pytestmark = pytest.mark.processes
 
@@ -35,27 +36,6 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < end, "it never came to be"
         time.sleep(0.005)
-
-
-def waste(how: str, begun: Path) -> None:
-    """For longer than anybody waits, in one of several ways."""
-    begun.touch()
-    if how == "sleep":
-        time.sleep(1000)
-    while how == "busy":
-        pass
-    while how == "stubborn":
-        try:
-            time.sleep(0.01)
-        except BaseException:
-            pass
-    if how == "in C":
-        sum(range(10**12))
-    if how == "nested":
-        flm.current().client.submit(waste, "sleep", begun.with_name("inner")).result()
-    if how == "thread":
-        threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
-        threading.Event().wait()
 
 
 def begun_or_over(future: flm.Future) -> bool:

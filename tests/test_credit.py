@@ -224,6 +224,7 @@ with flm.Client(sys.argv[1]) as client:
 """
 
 
+@pytest.mark.slow
 def test_nothing_more_is_run_for_a_client_that_has_stopped_to_listen(client: flm.Client) -> None:
     router = router_of(client)
     before = memory(router)

@@ -140,6 +140,7 @@ def test_a_python_that_can_not_be_started_is_said_at_once(monkeypatch: pytest.Mo
         Embedded(1).spawn()
 
 
+@pytest.mark.slow
 def test_a_start_that_takes_too_long_is_ended() -> None:
     one = Embedded(1)
     one.spawn()
@@ -211,6 +212,7 @@ def test_a_killed_executor_is_replaced(cluster: Embedded) -> None:
     assert {**after, "executors": []} == {**before, "executors": []}
 
 
+@pytest.mark.slow
 def test_many_deaths_leave_no_descriptor_behind(cluster: Embedded) -> None:
     pids = whole(cluster)
     keepers = [pids[role][0] for role in ("launcher", "worker", "zygote")]

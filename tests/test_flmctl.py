@@ -458,6 +458,7 @@ def test_no_router_is_exit_code_3_within_a_bound() -> None:
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_something_else_that_listens_is_no_router() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -486,6 +487,7 @@ def against(tmp_path: Path, answer: Callable[[Impostor, int], None]) -> subproce
     return subprocess.CompletedProcess(command, program.returncode, said, complaint)
 
 
+@pytest.mark.slow
 def test_a_router_that_never_answers_the_question_is_exit_code_3(tmp_path: Path) -> None:
     def answer(router: Impostor, kind: int) -> None:
         if kind == codec.HELLO:

@@ -114,6 +114,7 @@ def test_other_keys_do_not_end_top() -> None:
         assert len(re.findall("flmctl top", terminal.text)) == 5
 
 
+@pytest.mark.slow
 def test_top_ends_with_a_sentence_when_its_router_is_gone() -> None:
     client = flm.Client(executors=1)
     with Terminal(["top", "-d", "0.1"], client.address) as terminal:
