@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flamezmq import address
+from flamezmq import address, resources
 from flamezmq.errors import ConfigError
 from flamezmq.resources import parse_offer
 
@@ -42,6 +42,7 @@ _WHAT = {
     "number": "a number",
     "switch": "true or false",
     "resources": "names and amounts (gpu=2,license=1)",
+    "size": 'a size like "64m" or "1g", or a number of bytes',
 }
 
 
@@ -50,7 +51,8 @@ class Option:
     """One thing that can be set.
 
     name     as in the file; the flag and the variable follow from it
-    kind     address, place (an address to listen at), text, integer, number, switch, resources or choice
+    kind     address, place (an address to listen at), text, integer, number, switch, resources, size or
+             choice
     default  None where it depends on the machine
     help     a sentence
     shown    the default in words, where it is None or unreadable
@@ -95,14 +97,17 @@ class Option:
         Raises:
             ValueError: it is none; the text says what was expected.
         """
+        if self.kind == "size" and isinstance(value, str):
+            value = resources.size(value)
         kinds: dict[str, tuple[type, ...]] = {
+            "size": (int,),
             "integer": (int,),
             "number": (int, float),
             "switch": (bool,),
         }
         wanted = kinds.get(self.kind, (str,))
         right = isinstance(value, wanted) and (self.kind == "switch" or not isinstance(value, bool))
-        if right and self.kind in ("integer", "number"):
+        if right and self.kind in ("integer", "number", "size"):
             right = self.least is None or value >= self.least  # a NaN is not
         elif right and self.kind == "place":
             return address.check(value, listens=True)
@@ -241,6 +246,27 @@ TABLES: dict[str, tuple[Option, ...]] = {
     ),
 }
 
+#: Of each table [tenants.NAME].
+TENANT = (
+    Option(
+        "queued_tasks",
+        "integer",
+        None,
+        "Tasks of all its sessions together that may wait with the router.",
+        shown="as many as come",
+        least=1,
+    ),
+    Option(
+        "queued_bytes",
+        "size",
+        None,
+        "Bytes of their arguments.",
+        shown="as many as come",
+        least=1,
+    ),
+)
+_TENANTS = "tenants"
+
 
 def option(table: str, name: str) -> Option:
     return next(one for one in TABLES[table] if one.name == name)
@@ -283,23 +309,35 @@ def load(path: str) -> dict[str, dict[str, Any]]:
     except ValueError as error:  # no TOML, or no UTF-8
         raise ConfigError(f"{path}: {error}") from error
     for table, values in tables.items():
-        if table not in TABLES:
-            raise _unknown(path, text, "", table, TABLES)
+        if table not in TABLES and table != _TENANTS:
+            raise _unknown(path, text, "", table, [*TABLES, _TENANTS])
         if not isinstance(values, dict):
             raise ConfigError(f"{_at(path, text, '', table)}: {table} is a table: write [{table}]")
-        names = {one.name: one for one in TABLES[table]}
-        for name, value in values.items():
-            if name not in names:
-                raise _unknown(path, text, table, name, names)
-            try:
-                values[name] = names[name].check(value)
-            except ValueError as error:
-                where = _at(path, text, table, name)
-                raise ConfigError(f"{where}: {name} in [{table}]: {error}") from error
+        if table != _TENANTS:
+            _check(path, text, table, values, TABLES[table])
+            continue
+        for tenant, its in values.items():
+            if not isinstance(its, dict):
+                where = _at(path, text, table, tenant)
+                raise ConfigError(f"{where}: a tenant is a table: write [{table}.{tenant}]")
+            _check(path, text, f"{table}.{tenant}", its, TENANT)
     return tables
 
 
-def _unknown(path: str, text: str, table: str, name: str, known: Mapping[str, Any]) -> ConfigError:
+def _check(path: str, text: str, table: str, values: dict[str, Any], options: tuple[Option, ...]) -> None:
+    """Check the values of one table, and put what they stand for in their place."""
+    names = {one.name: one for one in options}
+    for name, value in values.items():
+        if name not in names:
+            raise _unknown(path, text, table, name, names)
+        try:
+            values[name] = names[name].check(value)
+        except ValueError as error:
+            where = _at(path, text, table, name)
+            raise ConfigError(f"{where}: {name} in [{table}]: {error}") from error
+
+
+def _unknown(path: str, text: str, table: str, name: str, known: Iterable[str]) -> ConfigError:
     import difflib
 
     close = difflib.get_close_matches(name, known, 1)
@@ -312,10 +350,10 @@ def _at(path: str, text: str, table: str, name: str) -> str:
     """path:line, as far as a look at the text tells."""
     here = ""
     for number, line in enumerate(text.splitlines(), 1):
-        head = re.match(r"\s*\[\s*\"?([\w-]+)\"?\s*\]", line)
-        here = head[1] if head else here
+        head = re.match(r"\s*\[([^\[\]]+)\]", line)
+        here = re.sub(r"\s*\.\s*|[\"']", lambda m: m[0].strip(" \t\"'"), head[1].strip()) if head else here
         key = re.match(r"\s*\"?([\w-]+)\"?\s*[=.]", line)
-        if (key and key[1] == name and here == table) or (not table and head and head[1] == name):
+        if (key and key[1] == name and here == table) or (not table and head and here.split(".")[0] == name):
             return f"{path}:{number}"
     return path
 
@@ -345,6 +383,12 @@ def settings(table: str, given: Mapping[str, Any] | None = None, file: str | Non
             value = from_file.get(one.name, one.default)
         found[one.name] = value
     return found
+
+
+def tenants(file: str | None = None) -> dict[str, dict[str, Any]]:
+    """What the file says of tenants, by name; raises as `settings`."""
+    path = find(file)
+    return load(path).get(_TENANTS, {}) if path is not None else {}
 
 
 def _from_environment(table: str, one: Option) -> Any:

@@ -251,6 +251,26 @@ class DeadlinePassed(FlameError):
         )
 
 
+class QuotaExceeded(FlameError):
+    """A task was not submitted: its tenant has as much queued as it may, and its session does not wait.
+
+    Fields: `tenant`; `quota`, "queued_tasks" or "queued_bytes"; `limit`, of all that the tenant's
+    sessions have queued together.  The task has not run and does not count; submit it again later.
+    """
+
+    def __init__(self, tenant: str, quota: str, limit: int) -> None:
+        super().__init__(tenant, quota, limit)
+        self.tenant, self.quota, self.limit = tenant, quota, limit
+
+    def __str__(self) -> str:
+        whose = f"tenant {self.tenant}" if self.tenant else "the tenant without a name"
+        what = f"{self.limit:,} queued {'bytes' if self.quota == 'queued_bytes' else 'tasks'}"
+        return (
+            f"{whose} may have no more than {what} ({self.quota}); submit it again when others have begun, "
+            "have submit wait for that (over_quota='wait'), or raise the quota in the router's settings"
+        )
+
+
 class TaskCancelled(BaseException):
     """Raised in a running task that is not wanted any more: it was cancelled, or its session was closed.
 

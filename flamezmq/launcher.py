@@ -46,6 +46,7 @@ class LauncherConfig(msgspec.Struct, frozen=True):
 
     folder: str
     executors: int
+    tenants: dict[str, dict[str, Any]] = {}
 
     @property
     def address(self) -> str:
@@ -87,12 +88,14 @@ class Launcher:
 
     def start_router(self) -> None:
         from flamezmq import router
+        from flamezmq.core.members import Tenant
 
         def on_bound() -> None:
             os.write(self._bound, b"+")
 
         def body() -> None:
-            router.main(self.config.address, on_bound)
+            tenants = {name: Tenant(**terms) for name, terms in self.config.tenants.items()}
+            router.main(self.config.address, on_bound, tenants)
 
         self.router = processes.fork_child("flm-router", [self._bound], body)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 EPSILON = 1e-6
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _ONE = re.compile(r"\s*([A-Za-z][A-Za-z0-9_.-]{0,62})\s*=\s*(\d+(?:\.\d+)?)\s*([A-Za-z]?)\s*")
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]?)\s*")
 
 Amounts = Mapping[str, float]
 
@@ -57,6 +58,19 @@ def parse_offer(text: str) -> dict[str, float]:
         if found.get(name) == 0:
             raise ValueError(f"a node has some {name}, more than 0")
     return found
+
+
+def size(text: str) -> int:
+    """Bytes that a text like "1g" or "64m" says.
+
+    Raises:
+        ValueError: it says none.
+    """
+    match = _SIZE.fullmatch(text)
+    unit = match.group(2).lower() if match else ""
+    if match is None or unit not in _UNITS:
+        raise ValueError(f"a size is given as '64m' or '1g', not {text!r}")
+    return int(float(match.group(1)) * _UNITS[unit])
 
 
 @dataclass(slots=True, eq=False)

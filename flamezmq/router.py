@@ -9,15 +9,16 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from time import monotonic
 
 from flamezmq import processes
 from flamezmq.core import departures
 from flamezmq.core.broker import Broker
-from flamezmq.core.members import Effects, Limits
+from flamezmq.core.members import Effects, Limits, Tenant
 from flamezmq.errors import ProtocolError
 from flamezmq.log import Log, Quiet
 from flamezmq.net.berth import current_cpu
@@ -122,10 +123,10 @@ class Router:
         self.board.close(LINGER_MILLISECONDS if farewell else 0)
 
 
-def main(address: str, on_bound: Callable[[], None]) -> None:
+def main(address: str, on_bound: Callable[[], None], tenants: Mapping[str, Tenant] | None = None) -> None:
     """Bind, tell so, and serve until SIGTERM."""
     processes.lift_descriptor_limit()  # each peer is a descriptor
-    router = Router()
+    router = Router(replace(Limits(), tenants=dict(tenants or {})))
     router.board.bind(address)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the client
     gc.freeze()

@@ -110,6 +110,10 @@ def test_a_client_reads_the_file_too(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[worker]\nnode = ''\n", "'' is not a text that is not empty"),
         ("[router]\nlog_format = 'xml'\n", "'xml' is not one of auto, text, json"),
         ("[router]\ninsecure = 'yes'\n", "'yes' is not true or false"),
+        ("[tenants.a]\nqueued = 3\n", "unknown key 'queued' in [tenants.a]; did you mean 'queued_tasks'?"),
+        ("[tenants]\na = 3\n", "flamezmq.toml:2: a tenant is a table: write [tenants.a]"),
+        ("[tenants.a]\nqueued_bytes = '1q'\n", "queued_bytes in [tenants.a]: a size is given as '64m'"),
+        ("[tenants.a]\n[tenants.\"b c\"]\nqueued_tasks = 0\n", "toml:3: queued_tasks in [tenants.b c]"),
         ("[router\n", "flamezmq.toml: Expected ']' at the end of a table declaration (at line 1, column 8)"),
     ],
 )  # fmt: skip
@@ -120,6 +124,13 @@ def test_what_the_file_says_wrong_is_named_with_its_line(text: str, complaint: s
         config.settings("client")  # whoever reads the file checks all of it
 
     assert complaint in str(caught.value)
+
+
+def test_what_the_file_says_of_tenants_is_read_by_their_names() -> None:
+    assert config.tenants() == {}
+    file_with("[tenants.research]\nqueued_tasks = 5\n[tenants.'*']\nqueued_bytes = '1.5m'\n")
+
+    assert config.tenants() == {"research": {"queued_tasks": 5}, "*": {"queued_bytes": 3 << 19}}
 
 
 @pytest.mark.parametrize(

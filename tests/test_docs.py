@@ -277,6 +277,11 @@ def settings_table(name: str) -> Callable[[], str]:
     return made
 
 
+def tenants_table() -> str:
+    rows = [(f"`{one.name}`", one.expected, one.shown, one.help) for one in config.TENANT]
+    return table(("key", "what it is", "default", "meaning"), rows)
+
+
 def commands(group: click.Group) -> str:
     """A row for each flag of each command."""
     rows = []

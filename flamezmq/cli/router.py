@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import click
 
-from flamezmq import log
+from flamezmq import config, log
 from flamezmq.cli import options
 from flamezmq.cli.ending import run_and_exit
 
@@ -27,7 +27,8 @@ def command(file: str | None, **given: Any) -> int:
     from flamezmq.daemon.notify import Notifier
 
     found = options.settings("router", file, given)
-    return router.run(found, log.open_log(found["log_format"], found["log_level"]), Notifier())
+    tenants = config.tenants(file)
+    return router.run(found, tenants, log.open_log(found["log_format"], found["log_level"]), Notifier())
 
 
 def main() -> NoReturn:

@@ -15,7 +15,19 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from flamezmq import config
-from flamezmq.client import arguments, inquiry, joining, opening, roll, steering, stream, surroundings, terms
+from flamezmq.client import (
+    arguments,
+    inquiry,
+    joining,
+    opening,
+    quota,
+    roll,
+    staging,
+    steering,
+    stream,
+    surroundings,
+    terms,
+)
 from flamezmq.client.applications import ApplicationsOfClient
 from flamezmq.client.defaults import Defaults
 from flamezmq.client.errands import Errands
@@ -119,7 +131,7 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
         if address is None:
             from flamezmq.client.embedded import Embedded
 
-            self._cluster = Embedded(executors)
+            self._cluster = Embedded(executors, config.tenants())
             self._cluster.spawn()
             try:
                 address = self._cluster.wait(timeout=OPEN_SECONDS)
@@ -221,6 +233,7 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
         common_data: Any = None,
         id: str | None = None,
         detached: bool = False,
+        over_quota: str = "wait",
     ) -> Session:
         """Open a session: the unit of work, with its share of the executors.
 
@@ -262,6 +275,8 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
                 last one that leaves closes it.  None: a session of its own, with a fresh id.
             detached: it stays when all clients have gone, until it is closed, and its results are kept
                 for `attach`.  Not with an embedded cluster, which ends with its client.
+            over_quota: what becomes of tasks beyond what its tenant may have queued: with "wait"
+                `submit` blocks until there is room; with "fail" they fail with QuotaExceeded.
 
         Raises:
             Refused: the router did not open it; it knows no such application, say.  SessionMismatch: it is
@@ -291,6 +306,7 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
             common_data=common_data,
         )
         defaults = terms.options_of_session(options, task_timeout)
+        waits = terms.waits_for_room(over_quota)
         self._check_open()
         if id is not None or detached:
             joining.check(self, id, detached)
@@ -298,6 +314,7 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
             return joining.join(self, id or opening.fresh_id(name), defaults, asked)
         spec = self._spec(**limits)
         session = self._new_session(name, ServiceSession if app else Session)
+        session._calls.waits_for_room = waits
         if isinstance(session, ServiceSession):
             session.serve(app)
         if defaults is not None:
@@ -456,7 +473,7 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
         while moved and self._dirty:  # a task may need one of another session, which has to go first
             moved = False
             for alias, calls in list(self._dirty.items()):
-                moved = self._stage_outbox(alias, calls) or moved
+                moved = staging.stage_outbox(self, alias, calls) or moved
         self._orders.stage(link)
         if self._functions.evicted:
             numbers = self._functions.take_evicted()
@@ -484,30 +501,6 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
     def _wait_for_room(self, there_is_room: Callable[[], bool]) -> None:
         if self._may_wait():
             self._drive(there_is_room, None)
-
-    def _stage_outbox(self, alias: int, calls: Calls) -> bool:
-        """Move one outbox into the link, as far as it can go now; whether anything was moved."""
-        moved = False
-        if calls.broken is not None:  # while a submit was under way
-            with self._apply_lock:
-                calls.fail_all(calls.broken, self._on_end)
-        elif calls.closed:  # by somebody else, meanwhile
-            with self._apply_lock:
-                calls.cancel_all(self._on_end, calls.error)
-        while calls.outbox or calls.staged:
-            room = self._room(calls)
-            self._no_credit = room <= 0
-            with self._apply_lock:  # nobody takes a task out of the outbox meanwhile
-                if not calls.stage(self._line.link, max(room, 0), self._on_end, monotonic()):
-                    break
-            moved = True
-        if not calls.outbox:
-            self._dirty.pop(alias, None)
-            if calls.outbox:  # a submit came in between
-                self._dirty[alias] = calls
-            elif calls.draining:
-                steering.say_drained(self, calls)
-        return moved
 
     def _drive(self, done: Callable[[], bool], deadline: float | None) -> bool:
         try:
@@ -554,6 +547,8 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
                 calls.on_expired(message, self._on_end)
             elif kind is m.Counts:
                 calls.counts = message
+            elif kind is m.Room:
+                quota.on_room(self, calls, message)
             elif kind is m.Opened:
                 calls.opened, calls.error = not message.error, message.error
             elif kind is m.ClosedBy:

@@ -41,12 +41,15 @@ class Embedded:
     """A launcher, and through it a router, a worker and its executors.
 
     executors: how many; None for one per usable core.
+    tenants: what each may have, by name, as the file of settings says.
 
     One thread at a time may call `spawn`, `wait` and `stop`.
     """
 
-    def __init__(self, executors: int | None = None) -> None:
-        self.executors = executors or 0
+    def __init__(
+        self, executors: int | None = None, tenants: dict[str, dict[str, Any]] | None = None
+    ) -> None:
+        self.executors, self.tenants = executors or 0, tenants or {}
         self.address = ""
         self.pid = 0
         self.pidfd = -1  # readable when the launcher is dead; -1 before `spawn` and after `stop`
@@ -83,7 +86,7 @@ class Embedded:
             fds.append(owner)
             self.pid = processes.spawn(
                 "flamezmq.launcher:boot",
-                f'{{"folder": {_quoted(folder.path)}, "executors": {self.executors}}}',
+                _json({"folder": folder.path, "executors": self.executors, "tenants": self.tenants}),
                 [owner, folder.lock, control, status],
                 self._log,
                 {**os.environ, processes.MARK: folder.path},
@@ -224,10 +227,10 @@ class Embedded:
         return bool(pid) and status == 0
 
 
-def _quoted(text: str) -> str:
+def _json(value: dict[str, Any]) -> str:
     import json
 
-    return json.dumps(text)
+    return json.dumps(value)
 
 
 def _start_failed(text: str) -> Exception:

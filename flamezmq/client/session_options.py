@@ -26,6 +26,7 @@ class SessionOptions(TypedDict, total=False):
     task_timeout: float | None
     options: Options | None
     detached: bool
+    over_quota: str
 
 
 class ServiceOptions(SessionOptions, total=False):

@@ -52,6 +52,13 @@ def options_of_session(options: Options | None, task_timeout: float | None) -> O
     return timeout if options is None else options.over(timeout)
 
 
+def waits_for_room(over_quota: str) -> bool:
+    """Whether `submit` blocks where a quota is used up; raises ValueError as `flm.Client.session` says."""
+    if over_quota not in ("wait", "fail"):
+        raise ValueError(f"over_quota is {over_quota!r}; it must be 'wait' or 'fail'")
+    return over_quota == "wait"
+
+
 def of_session(
     *,
     name: str,

@@ -38,6 +38,7 @@ from flamezmq.core import (
     overview,
     preempts,
     printed,
+    quotas,
     rests,
     retries,
     services,
@@ -71,6 +72,7 @@ class Broker:
         self.records = Records()
         self.registry = applications.Registry()
         self.commons: dict[int, Common] = {}  # by the client that stands for all members
+        self.accounts = quotas.Accounts(self.limits.tenants)
         self.now = 0.0  # of the turn that is ending
         #: Closed sessions, each with the workers that are still to send on what its tasks have printed.
         self.flushing: dict[int, tuple[Session, dict[int | str, None]]] = {}
@@ -119,6 +121,7 @@ class Broker:
             m.Broken: partial(wear.on_broken, self),
             m.RoutedPart: partial(streams.on_part, self),
             m.Pull: partial(streams.on_pull, self),
+            m.WantRoom: partial(quotas.on_want, self),
             m.Register: partial(nodes.on_register, self),
             m.Died: partial(nodes.on_died, self),
             m.Printed: partial(printed.on_printed, self),
@@ -187,6 +190,8 @@ class Broker:
             spares.balance(self, now, out)
         if self.commons:
             telling.route(self, out)
+        if self.accounts.hungry:
+            quotas.look(self, now, out)
 
     def next_deadline(self, now: float) -> float | None:
         """When `on_turn_end` must be called even if nothing comes in."""
@@ -282,6 +287,8 @@ class Broker:
         session.queue.extend(runs)
         session.next_index += used
         session.queued += queued
+        if session.meter is not None:
+            quotas.on_submit(self, session, payloads)
         if message.ages:
             deadlines.note(self, session, message, now)
         self.huddle.on_submit(peer, used, out)
@@ -347,6 +354,7 @@ class Broker:
     def end(self, session: Session, ending: str, now: float, out: Effects) -> None:
         """Close it: what waits is dropped, what executors hold is asked back, what runs may end."""
         needs.close(session, out)
+        quotas.on_end(self, session)
         events.note(session, events.CLOSED, now, ending)
         session.closed, session.closed_at, session.ending = True, now, ending
         session.cancelled += session.queued + retries.forget(self, session)

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from flamezmq.core.link import Link
@@ -37,6 +37,9 @@ from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
 from flamezmq.wire.composed import compose
+
+if TYPE_CHECKING:
+    from flamezmq.core.allowance import Allowance
 
 # The standard library's words, because its wait() compares them.
 PENDING = "PENDING"
@@ -125,6 +128,7 @@ class Staged:
     after: int
     needs: dict[int, list[Need]] | None
     functions: list[m.NewFunction]
+    weighed: int
 
 
 class Orders:
@@ -199,6 +203,8 @@ class Calls:
         self.broken: Exception | None = None  # with it fails what is submitted yet
         self.error = ""
         self.actor = ""
+        self.allowance: Allowance | None = None  # where the tenant has a quota on what is queued
+        self.waits_for_room = True  # else what is over the quota fails
         self.counts: m.Counts | None = None
         self.faults = 0  # messages with an error in them, so far
         self.failed = self.cancelled = 0  # tasks that ended before the router had heard of them
@@ -241,6 +247,15 @@ class Calls:
         self.staged = self._prepare(link, records, now)
         self._complete(link, self.staged)
         return True
+
+    @property
+    def is_obstructed(self) -> bool:
+        """Nothing of the outbox can go, for the first task needs one that is in another outbox."""
+        first = self.outbox[:1]
+        if not first or type(first[0][2]) is not Dependent:
+            return False
+        obstacle = self._obstacle(first[0][2])
+        return obstacle is not None and obstacle._state not in DONE
 
     def _obstacle(self, call: Dependent) -> Any:
         """A future that the router does not know, so that it can't be told to wait for it; None if it can.
@@ -316,6 +331,8 @@ class Calls:
         if slices:
             slices[-1].count = index - begun
         count = index - first
+        allowance = self.allowance
+        weighed = sum(map(weight, inputs)) if allowance is not None and allowance.weighs else 0
         parts: list[int] = []
         frames: list[Any] = []
         if big:
@@ -325,8 +342,8 @@ class Calls:
         )
         body = codec.encode(submit)
         total = len(body) + sum(map(len, frames))
-        made = [body, *frames]
-        return Staged(link.sent + 1, made, total, size, count, records[0], index, held or None, functions)
+        made, needed = [body, *frames], held or None
+        return Staged(link.sent + 1, made, total, size, count, records[0], index, needed, functions, weighed)
 
     def _weigh(self, index: int, size: int) -> int:
         if not self.heavy:
@@ -347,6 +364,8 @@ class Calls:
                 self.shipped[new.number] = None
             if staged.needs is not None:
                 self._hold(staged.needs)
+            if self.allowance is not None:
+                self.allowance.on_sent(staged.after, staged.weighed)
             self.committed = staged.after
             del self.outbox[: staged.records]
             self.outbox_bytes = max(self.outbox_bytes - staged.heavy, 0) if self.outbox else 0
@@ -466,6 +485,13 @@ class Calls:
             self._finish_unsent(ERROR, why, CANCELLED, tell)
         self._end(list(self.pending), ERROR, why, CANCELLED, tell)
 
+    def end_all(self, tell: Tell) -> None:
+        """It is broken, or closed: nothing that is left will have a result."""
+        if self.broken is not None:
+            self.fail_all(self.broken, tell)
+        else:
+            self.cancel_all(tell, self.error)
+
     def on_closed_by(self, message: m.ClosedBy, tell: Tell) -> None:
         """Somebody else has closed the session, or wants it closed when what it has has ended."""
         if message.draining:
@@ -496,7 +522,7 @@ class Calls:
     def take_from_outbox(self, future: Any) -> bool:
         """Remove a task that no message has yet; False when it is too late."""
         outbox = self.outbox
-        for position in range(self._unsent(), len(outbox)):
+        for position in range(self.unsent(), len(outbox)):
             if outbox[position][0] is future:
                 future._index = -1  # it may have got one, for a message that was never made
                 self.outbox_bytes = max(self.outbox_bytes - weight(outbox[position][2]), 0)
@@ -506,7 +532,7 @@ class Calls:
 
     def cancel_unsent(self, wanted: Container[Any] | None, tell: Tell) -> None:
         """Cancel what no message has yet: all of it, or those futures that are `wanted`."""
-        begin, end = self._unsent(), len(self.outbox)
+        begin, end = self.unsent(), len(self.outbox)
         kept: list[Record] = []
         for record in self.outbox[begin:end]:
             if wanted is not None and record[0] not in wanted:
@@ -517,7 +543,17 @@ class Calls:
             self._finish(record[0], ERROR, None, CANCELLED, tell)
         self.outbox[begin:end] = kept  # what was submitted meanwhile stands behind
 
-    def _unsent(self) -> int:
+    def fail_unsent(self, begin: int, end: int, error: Exception, tell: Tell) -> None:
+        """Fail those at these places of the outbox; no message has them yet."""
+        for record in self.outbox[begin:end]:
+            record[0]._index = -1
+            self.failed += 1
+            self.outbox_bytes = max(self.outbox_bytes - weight(record[2]), 0)
+            self._finish(record[0], ERROR, error, FINISHED, tell)
+        del self.outbox[begin:end]
+        self.faults += 1
+
+    def unsent(self) -> int:
         """Where in the outbox those begin that are in no message, not even a staged one."""
         outbox, staged = self.outbox, self.staged
         return staged.records if staged and outbox and outbox[0] is staged.first_record else 0

@@ -263,6 +263,8 @@ def _feed(
             wear.take(executor, session, count)
             if executor.binding and executor.enters_at is None:
                 executor.enters_at = broker.now
+        if session.meter is not None:
+            session.meter.on_leave(runs)
         _grant(broker, executor, session, runs, count, out)
         if session.spec.within:
             taken = [index for run in runs for index in range(run.start, run.end)]
@@ -460,6 +462,9 @@ def bring_to_front(held: deque[Run], first: int, count: int, attempt: int) -> bo
 
 def requeue(session: Session, runs: Iterable[Run]) -> None:
     """Back to the front of the queue (of their priority), in the order of their indices."""
-    for run in reversed(merge(list(runs))):
+    back = merge(list(runs))
+    for run in reversed(back):
         session.queue.appendleft(run)
         session.queued += len(run)
+    if session.meter is not None:
+        session.meter.on_return(back)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from flamezmq.core import deadlines, interrupts, spares
+from flamezmq.core import deadlines, interrupts, quotas, spares
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
@@ -18,7 +18,8 @@ def next_deadline(broker: Broker, now: float) -> float | None:
     """As `Broker.next_deadline`."""
     watched = broker.delaying or broker.look_at < math.inf or broker.rests or broker.going or broker.preempts
     dying = broker.mourned or broker.orphans or broker.unwanted or broker.expiring
-    if not (watched or dying or broker.laden or broker.scheduler.waiting or broker.spare):
+    hungry = broker.accounts.hungry
+    if not (watched or dying or hungry or broker.laden or broker.scheduler.waiting or broker.spare):
         return None
     due: list[float] = []
     if watched:
@@ -31,6 +32,8 @@ def next_deadline(broker: Broker, now: float) -> float | None:
         due += broker.orphans.values()
         due += interrupts.deadlines(broker)
         due += deadlines.next_due(broker)
+    if hungry:
+        due.append(quotas.next_due(broker, now))
     if broker.draining:
         return min(due, default=None)  # nothing is handed out
     turn = broker.scheduler.next_turn()

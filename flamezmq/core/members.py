@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flamezmq.core.applications import Registered
     from flamezmq.core.control import Cancelling
     from flamezmq.core.events import Events
+    from flamezmq.core.meter import Meter
     from flamezmq.core.streams import Streaming
 
 #: Of a session: messages with results that are remembered, and of each so many slices.
@@ -99,6 +100,7 @@ class Session:
     gpus: float = 0.0  # that each of its executors asks for
     keeps: bool = False  # executors may stay with it without anything to do (core/rests.py)
     tenant: str = ""
+    meter: Meter | None = None  # where its tenant has a quota on what is queued (core/quotas.py)
     application: Registered | None = None
     bound: dict[int, Executor] = field(default_factory=dict)  # those that have its service (core/services.py)
     failed_binds: int = 0  # since the last one that has succeeded
@@ -257,6 +259,18 @@ class Worker:
     devices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """What a tenant may have; 0: as much as there is.
+
+    queued_tasks  tasks of all its sessions that wait with the router
+    queued_bytes  of their arguments
+    """
+
+    queued_tasks: int = 0
+    queued_bytes: int = 0
+
+
 @dataclass(slots=True)
 class Limits:
     """What the broker allows itself.
@@ -272,6 +286,7 @@ class Limits:
     grace_seconds     and one that was cancelled, or whose timeout is over
     actors_per_worker  that may live at a time, on average
     max_kept_bytes    of results, in a detached session
+    tenants           what each may have, by name (core/quotas.py)
     """
 
     horizon_seconds: float = 0.002
@@ -289,3 +304,4 @@ class Limits:
     max_bytes: int = 256 << 20
     known_functions: int = 512
     max_kept_bytes: int = 256 << 20
+    tenants: dict[str, Tenant] = field(default_factory=dict)

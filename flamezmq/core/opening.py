@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import actors, applications, dispatch, printed, services
+from flamezmq.core import actors, applications, dispatch, printed, quotas, services
 from flamezmq.core.members import Client, Effects, Session
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
@@ -29,7 +29,8 @@ def on_open(broker: Broker, peer: int, message: m.Open, _frames: list[Any], now:
     if why_not:
         out.append((peer, m.Opened(message.session, why_not), []))
         return
-    open_session(broker, client, message, spec, application, now)
+    session = open_session(broker, client, message, spec, application, now)
+    quotas.on_open(broker, session, now, out)
     out.append((peer, m.Opened(message.session), []))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import zmq
 
 from flamezmq import processes
-from flamezmq.core.members import Limits
+from flamezmq.core.members import Limits, Tenant
 from flamezmq.daemon.notify import Notifier
 from flamezmq.daemon.signals import Signals
 from flamezmq.errors import StartFailed
@@ -33,11 +33,12 @@ LOOK_SECONDS = 0.05
 _LOOPBACK = ("127.", "localhost:", "[::1]:")
 
 
-def run(settings: dict[str, Any], log: Log, notifier: Notifier) -> int:
+def run(settings: dict[str, Any], tenants: dict[str, dict[str, Any]], log: Log, notifier: Notifier) -> int:
     """Serve until told to stop; returns the exit code.
 
     Args:
         settings: of the table "router".
+        tenants: what each may have, by name.
         log: for the events of the cluster.
         notifier: hears of the bound socket, of each sign of life, and of the end.
 
@@ -47,7 +48,8 @@ def run(settings: dict[str, Any], log: Log, notifier: Notifier) -> int:
     processes.name_process("flm-router")
     processes.lift_descriptor_limit()  # each peer is a descriptor
     sizes = ("max_tasks", "max_bytes", "max_kept_bytes")
-    limits = replace(Limits(), **{name: settings[name] for name in sizes})
+    theirs = {name: Tenant(**terms) for name, terms in tenants.items()}
+    limits = replace(Limits(), tenants=theirs, **{name: settings[name] for name in sizes})
     router = Router(limits, log)
     signals = Signals()
     address = farewell = ""

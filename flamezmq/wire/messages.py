@@ -58,6 +58,8 @@ from flamezmq.wire.resources import Resource as Resource
 from flamezmq.wire.streams import Part as Part
 from flamezmq.wire.streams import Pull as Pull
 from flamezmq.wire.streams import RoutedPart as RoutedPart
+from flamezmq.wire.tenants import Room as Room
+from flamezmq.wire.tenants import WantRoom as WantRoom
 from flamezmq.wire.views import Answer as Answer
 from flamezmq.wire.views import Ask as Ask
 from flamezmq.wire.views import CancelTask as CancelTask
@@ -554,7 +556,7 @@ class Broken(msgspec.Struct, tag=64, array_like=True):
 
 FromClient = (
     Open | Submit | Cancel | Close | Query | Supply | Ask | CloseSession | CancelTask | ChangeSession | Pull
-) | (AboutApplications | AboutMembers)
+) | (WantRoom | AboutApplications | AboutMembers)
 ToClient = (
     Opened
     | Results
@@ -576,6 +578,7 @@ ToClient = (
     | Part
     | Applications
     | ToMembers
+    | Room
 )
 FromExecutor = (
     Ready | RoutedResults | RoutedPart | Begun | Retracted | Retry | Interrupted | Waiting | Broken

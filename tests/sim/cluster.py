@@ -10,7 +10,8 @@ from flamezmq.core.actors import has_room
 from flamezmq.core.broker import Broker
 from flamezmq.core.departures import outer_clients
 from flamezmq.core.dispatch import may_have, suits
-from flamezmq.core.members import Effects, Executor, Limits, Session
+from flamezmq.core.members import Effects, Executor, Limits, Session, Tenant
+from flamezmq.core.quotas import usage
 from flamezmq.errors import DeadlinePassed, TaskTimeout
 from flamezmq.wire import messages as m
 from tests.sim.ends import Router
@@ -42,6 +43,7 @@ class Cluster:
             known_functions=plan.known_functions,
             max_bytes=plan.max_bytes,
             actors_per_worker=plan.actors_per_worker,
+            tenants=_tenants(plan),
         )
         self.router = Router(self.world, limits, plan.latency, plan.backlog_bytes, plan.duplicates)
         self.router.after_turn = self._after_turn
@@ -51,6 +53,7 @@ class Cluster:
         self.sessions: list[SimSession] = []
         self.visitor: SimVisitor | None = None
         self.unreported = False  # some executor has died, or was lost, without a report
+        self._until: dict[int, int] = {}  # how far sessions may submit, at the end of the last turn
         self._numbers: dict[tuple[int, int], int] = {}
         self._ending = False
         self._to_open = plan.users * plan.sessions
@@ -318,6 +321,7 @@ class Cluster:
         self._check_nobody_waits()
         self._check_departures(effects)
         self._check_suspended(effects)
+        self._check_quotas()
         if broker.scheduler.idle:
             overdue = [executor for executor in broker.executors.values() if self._overdue(executor)]
             now = self.world.now
@@ -385,6 +389,22 @@ class Cluster:
         for _, message, _ in effects:
             if type(message) is m.Grant:
                 assert not self.broker.sessions[message.session].suspended, "a grant of a suspended session"
+
+    def _check_quotas(self) -> None:
+        """No room is given beyond a quota, and nobody waits for room where nothing is queued."""
+        until: dict[int, int] = {}
+        for account in self.broker.accounts.of.values():
+            used, given = usage(account), False
+            for number, session in account.sessions.items():
+                assert session.meter is not None
+                until[number] = session.meter.until
+                raised = self._until.get(number, 1 << 62) < until[number]
+                given = given or (raised and session.meter.left(session) > 0)
+            if given and self.plan.queued_tasks:
+                assert used.tasks + used.ahead <= self.plan.queued_tasks, used
+            waited = any(self.world.now - since > 0.05 for _, since in account.asking.values())
+            assert used.tasks or used.ahead or not waited, f"nothing is queued, and {account.asking} wait"
+        self._until = until
 
     def _overdue(self, executor: Executor) -> bool:
         session = executor.session
@@ -550,6 +570,12 @@ class Cluster:
                     f"  process {executor.name}: runs {executor.running}, holds {len(executor.tasks)}"
                 )
         return "\n".join(lines)
+
+
+def _tenants(plan: Plan) -> dict[str, Tenant]:
+    """Quotas of all; none where actors may wait for others to be closed: their calls may use up all of it."""
+    few = plan.actors_per_worker == 1
+    return {} if few else {"*": Tenant(plan.queued_tasks, plan.queued_bytes)}
 
 
 def _short(s: Session) -> str:

@@ -52,6 +52,8 @@ class Plan:
     actors_per_worker: int = 64
     joins: float = 0.0  # the share of sessions that are one, of which several users are members
     detached: bool = False  # and that goes on without them
+    queued_tasks: int = 0  # what each tenant may have queued
+    queued_bytes: int = 0
 
 
 def draw(seed: int) -> Plan:
@@ -102,4 +104,6 @@ def draw(seed: int) -> Plan:
         streams=maybe(0.4, 0.02, 0.6),
         joins=maybe(0.4, 0.2, 1.0),
         detached=r.random() < 0.5,
+        queued_tasks=r.choice((0, 0, 1, 3, 20)),
+        queued_bytes=r.choice((0, 0, 0, 1, 60, 1000)),
     )

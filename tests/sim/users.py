@@ -7,6 +7,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from flamezmq.core import caller
+from flamezmq.core.allowance import MOST_ASKED, Allowance
 from flamezmq.core.caller import Calls
 from flamezmq.core.link import ACK_AFTER_BYTES
 from flamezmq.wire import joining as j
@@ -260,15 +261,30 @@ class SimUser:
                     calls.fail_all(calls.broken, session.tell)
                 while calls.outbox and not session.closing and (calls.opened or not session.shared):
                     room = most - sum(len(other.calls.pending) for other in self.sessions.values())
+                    if calls.allowance is not None:
+                        room = min(room, calls.allowance.room(calls.committed, calls.outbox))
                     if room <= 0 or not calls.stage(self.dialler.link, room, session.tell, self.world.now):
                         break
                     moved = True
+                if not session.closing:
+                    self._ask_for_room(calls)
         for session in self.sessions.values():
             calls = session.calls
             if calls.draining and not (calls.outbox or calls.said_drained or session.closing):
                 calls.said_drained = True
                 self.dialler.enqueue(m.Close(calls.alias, True))
         self.dialler.flush()
+
+    def _ask_for_room(self, calls: Calls) -> None:
+        """As client/quota.py."""
+        allowance, records = calls.allowance, calls.outbox[:MOST_ASKED]
+        if allowance is None:
+            return
+        if not records or calls.is_obstructed:
+            if (message := allowance.give_back(calls.alias, calls.committed)) is not None:
+                self.dialler.enqueue(message)
+        elif not allowance.asked and not allowance.room(calls.committed, records):
+            self.dialler.enqueue(allowance.want(calls.alias, records, True))
 
     def cancel(self, session: SimSession, futures: list[Future], running: bool) -> None:
         wanted = []
@@ -396,6 +412,9 @@ class SimUser:
             for index in message.indices:
                 session.announce(index, "too late")
             calls.on_expired(message, session.tell)
+        elif kind is m.Room:
+            calls.allowance = calls.allowance or Allowance()
+            calls.allowance.on_room(message, calls.committed)
         elif kind is m.Opened:
             calls.opened, calls.error = not message.error, message.error
         elif kind is m.Broken:
