@@ -201,3 +201,20 @@ def fair_at(
         turn = max(turn, change * max(TURN_PER_CHANGE * part, LEAST_TURN_PER_CHANGE))
     ahead = needy.used_at(clock) - wealthy.used_at(clock)
     return max(latest + turn, now + max(ahead, 0.0) / faster)
+
+
+def turn_of_many(
+    needy: Party, wealthy: Party, gain: float, loss: float, latest: float, clock: float, now: float
+) -> float | None:
+    """As `fair_at`, for what can only be moved in large pieces, from one of them and from others beside it.
+
+    What the other still waits for makes no difference: where many small ones come and
+    go there is always some, and the large one would never have its turn.
+    """
+    if wealthy.level - loss / wealthy.weight >= needy.level + gain / needy.weight - EPSILON:
+        return now
+    faster = wealthy.rate / wealthy.weight - needy.rate / needy.weight
+    if wealthy.level <= needy.level + EPSILON or faster <= EPSILON:
+        return None
+    ahead = needy.used_at(clock) - wealthy.used_at(clock)
+    return max(latest + ROUND_SECONDS, now + max(ahead, 0.0) / faster)

@@ -26,18 +26,18 @@ logarithms, on that of sessions.  The same calls give the same moves.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 
-from flamezmq import scheduler_check
+from flamezmq import reclaims, scheduler_check
 from flamezmq.fairness import QUANTUM_SECONDS as QUANTUM_SECONDS
-from flamezmq.fairness import Group, fair_at, reweigh
+from flamezmq.fairness import reweigh
+from flamezmq.gangs import Gangs
 from flamezmq.idle import Idle
 from flamezmq.promises import Promises
 from flamezmq.rooms import Rooms
 from flamezmq.shares import LEAST_ENTER_SECONDS, NO_LIMIT, Share, Tree
 from flamezmq.shares import Moves as Moves
 
-#: Where no room could be made for a session with a request, it is tried again after so long.
-RETRY_SECONDS = 0.05
 #: When nobody has waited for so long, it is forgotten who has used how much.
 FORGET_SECONDS = 1.0
 
@@ -46,13 +46,22 @@ def _always(_executor: int, _session: int) -> bool:
     return True
 
 
+def _never(_session: int, _other: int) -> float:
+    return inf
+
+
 class Scheduler:
     """Sessions and executors are integers.
 
     suits: whether an executor can serve a session as it is.
+    lending: seconds until an executor that begins a task of one session can serve another; inf: unknown.
     """
 
-    def __init__(self, suits: Callable[[int, int], bool] = _always) -> None:
+    def __init__(
+        self,
+        suits: Callable[[int, int], bool] = _always,
+        lending: Callable[[int, int], float] = _never,
+    ) -> None:
         self._suits = suits
         self._shares: dict[int, Share] = {}
         self._free = Idle()
@@ -66,6 +75,7 @@ class Scheduler:
         self._tree = Tree()
         self._promises = Promises(self._tree)
         self._rooms = Rooms()
+        self._gangs = Gangs(self, lending)
         self._stuck: dict[Share, None] = {}  # sessions for which no room could be made
         self._retry_at = 0.0
         self._contended = False  # sessions wait for each other: what they use is counted
@@ -85,6 +95,7 @@ class Scheduler:
         priority: int = 0,
         request: Mapping[str, float] | None = None,
         enters: float = 0.0,
+        gang: int = 1,
     ) -> None:
         """A new session.
 
@@ -93,9 +104,11 @@ class Scheduler:
         minimum: executors that it has as long as it is open; no more than the limit counts
         request: what each of its executors needs of its node (see `resources.py`)
         enters: seconds that an executor takes to enter its service; below 0: nobody knows, 0: it has none
+        gang: it gets so many at a time (see `gangs.py`); minimum and limit count in whole gangs
         """
-        share = Share(session, weight, limit=limit or NO_LIMIT, request=dict(request or {}), enters=enters)
-        share.minimum = min(minimum, share.limit)
+        asks = dict(request or {})
+        share = Share(session, weight, limit=limit or NO_LIMIT, request=asks, enters=enters, gang=gang)
+        share.set_minimum(minimum)
         self._shares[session] = share
         if share.request:
             self._rooms.demanding += 1
@@ -134,14 +147,18 @@ class Scheduler:
         priority: int | None = None,
         minimum: int | None = None,
         limit: int | None = None,
+        whole: bool = True,
     ) -> None:
-        """Change what was said when the session was added; what it has above a new limit is reclaimed."""
+        """Change what was said when the session was added; what it has above a new limit is reclaimed.
+
+        whole: False: it gives back one by one from now on, and gets no more in gangs
+        """
         share = self._shares[session]
         if limit is not None:
             share.limit = limit or NO_LIMIT
-        if minimum is not None:
-            share.minimum = minimum
-        share.minimum = min(share.minimum, share.limit)
+        if whole is False:
+            self._gangs.dissolve(share)
+        share.set_minimum(share.minimum if minimum is None else minimum)
         if weight is not None:
             reweigh(share, weight, self._tree.clock)
         if priority is not None:
@@ -195,6 +212,7 @@ class Scheduler:
     def _came(self, ended: int) -> None:
         """The successor of this one is here; or nobody waits for it any more."""
         session = self._ended.pop(ended)
+        self._gangs.coming.pop(ended, None)
         if session:
             share = self._shares[session]
             del share.coming[ended]
@@ -204,6 +222,7 @@ class Scheduler:
         """The executor is gone, whatever it did."""
         if executor in self._serves:
             self.release(executor, now)
+        self._gangs.remove(executor)
         self._rooms.remove_executor(executor)
         if executor in self._free:
             self._unwarm(executor)
@@ -219,10 +238,12 @@ class Scheduler:
         session = self._serves.pop(executor)
         share = self._shares[session]
         self._promises.is_free(executor)
+        self._gangs.forget(executor)
         del share.have[executor]
         self._rooms.give_back(executor, share)
         share.leaving.pop(executor, None)
         share.resting.pop(executor, None)
+        share.ripe.pop(executor, None)
         self._free[executor] = session
         if share.enters:
             self._free.keep_warm(executor)
@@ -249,6 +270,7 @@ class Scheduler:
         session = self._serves.get(executor)
         if session is not None:
             self._promises.withdraw(executor)
+            self._gangs.forget(executor)
             share = self._shares[session]
             share.leaving[executor] = soon
             if soon:
@@ -260,6 +282,7 @@ class Scheduler:
         session = self._serves.get(executor)
         if session is not None:
             self._promises.withdraw(executor)
+            self._gangs.forget(executor)
             share = self._shares[session]
             share.leaving.pop(executor, None)
             self._changed(share)
@@ -268,9 +291,17 @@ class Scheduler:
         """The executor holds nothing, and stays with its session; it is the first to be given back."""
         self._shares[self._serves[executor]].resting[executor] = None
 
+    def ripen(self, executor: int) -> None:
+        """One that rests, of a session with gangs: it may go as soon as a whole gang may."""
+        share = self._shares[self._serves[executor]]
+        share.ripe[executor] = None
+        self._note(share)
+
     def wake(self, executor: int) -> None:
         """It holds something again."""
-        self._shares[self._serves[executor]].resting.pop(executor, None)
+        share = self._shares[self._serves[executor]]
+        share.resting.pop(executor, None)
+        share.ripe.pop(executor, None)
 
     # --- what it answers
 
@@ -287,47 +318,59 @@ class Scheduler:
     @property
     def crowded(self) -> bool:
         """There are more sessions than executors for them: they take turns."""
-        return self._active > len(self._serves) + len(self._free)
+        return self._active > len(self._serves) + len(self._free) + len(self._gangs.aside)
 
     @property
     def waiting(self) -> bool:
         """Some session could use more executors than it has, or is to have fewer."""
-        return bool(self._hungry or self._over)
+        return bool(self._hungry or self._over or self._gangs.busy)
 
     def stays(self, session: int, executor: int) -> bool:
-        """Whether the session's minimum keeps this executor, even if there is nothing for it to do."""
+        """Whether the session's minimum or a gang keeps this executor, even without anything to do."""
         share = self._shares[session]
-        return share.minimum >= share.staying and executor not in share.leaving and not share.suspended
+        least = share.whole if share.gang > 1 else share.minimum
+        return least >= share.staying and executor not in share.leaving and not share.suspended
 
     def is_awaited(self, executor: int) -> bool:
         """Whether a session waits for this one."""
-        return executor in self._promises.waiters or self._rooms.is_reserved(executor)
+        awaited = executor in self._promises.waiters or executor in self._gangs.owed
+        return awaited or self._rooms.is_reserved(executor)
 
     def decide(self, now: float) -> Moves:
         """Hand out what is free, then ask those above their share to give back."""
         moves = Moves()
         self._tick(now)
         if self._over:
-            self._cut(moves)
+            reclaims.cut(self, moves)
         if self._stuck and (self._free or now >= self._retry_at):
             for share in self._stuck:
                 share.passed = False
                 self._tree.stale[share] = None
             self._stuck.clear()
+        gangs = self._gangs.busy
+        if gangs or self._gangs.young:
+            self._gangs.step(moves, now)
         if self._free and self._hungry:
             self._hand_out(moves, now)
-        if self._hungry and (not self._free or self._rooms.demanding) and self._is_contended():
+        lacking = self._hungry and (not self._free or self._rooms.demanding) and self._is_contended()
+        if lacking or (gangs and self._serves):
             if not self._contended:
                 self._contend(now)
-            self._reclaim(moves, now)
+            if lacking:
+                reclaims.reclaim(self, moves, now)
         elif self._contended:
             self._relax()
+        if gangs:
+            self._gangs.lend(moves, now)
         return moves
 
     def next_turn(self) -> float | None:
         """When a session's turn ends that another waits for; None if nobody waits for time to pass."""
         group = self._tree.dues.first() if self._contended else None
         dues = [self._retry_at] if self._stuck else []
+        turn = self._gangs.next_turn() if self.waiting else None
+        if turn is not None:
+            dues.append(turn)
         return min(dues if group is None else [*dues, group.due], default=None)
 
     # --- how
@@ -339,13 +382,16 @@ class Scheduler:
 
     def _note(self, share: Share) -> None:
         """What it asks for or has is another number now."""
-        wanted = share.asked if share.asked > share.minimum else share.minimum
+        asked = share.asked - len(share.lent) if share.lent else share.asked
+        wanted = asked if asked > share.minimum else share.minimum
         if share.suspended or share.homeless:
             wanted = 0
         if (wanted > 0) is not share.active:
             share.active = wanted > 0
             self._active += 1 if share.active else -1
         leaving = len(share.leaving)
+        if share.gang > 1:
+            wanted = self._gangs.note(share, wanted, self._seen)
         if share.limit < NO_LIMIT and wanted > share.limit - leaving:
             wanted = share.limit - leaving
         share.wanted = wanted
@@ -354,7 +400,7 @@ class Scheduler:
             self._hungry[share.number] = share
         elif share.number in self._hungry:
             del self._hungry[share.number]
-            if not self._hungry:
+            if not self._hungry and not self._gangs.busy:
                 self._relax()
         expected = staying
         if share.coming or share.promised or share.gathers:
@@ -362,7 +408,7 @@ class Scheduler:
             expected = share.expected
         if (wanted > expected) is not share.hungry:
             self._tree.stale[share] = None
-        if self._over or staying > share.limit or share.suspended:
+        if self._over or staying > share.limit or share.suspended or share.gang > 1:
             self._see_surplus(share)
 
     def _expect_less(self, share: Share) -> None:
@@ -440,8 +486,8 @@ class Scheduler:
             self._promises.withdraw(executor)  # for whom it may be of use
 
     def fits(self, executor: int, session: int) -> bool:
-        """Whether the executor's node has room for one of this session."""
-        return self._fits(executor, self._shares[session])
+        """Whether its node has room for one of this session, and it is not set aside for a gang."""
+        return executor not in self._gangs.aside and self._fits(executor, self._shares[session])
 
     def _fits(self, executor: int, share: Share) -> bool:
         """Whether its node has what the session's executors need."""
@@ -496,89 +542,6 @@ class Scheduler:
         last = self._free.take(executor)
         if last:
             del self._shares[last].warm[executor]
-
-    def _cut(self, moves: Moves) -> None:
-        """Reclaim what sessions have above what they may have."""
-        for share in list(self._over.values()):
-            while share.staying > share.most:
-                executor = share.first_to_go
-                self.retire(executor)
-                moves.reclaim.append(executor)
-
-    def _reclaim(self, moves: Moves, now: float) -> None:
-        """Ask for executors back, for those who would be better off with them."""
-        self._tree.settle()
-        while self._promises.unclaimed:  # the first ones get what is on its way already
-            share = self._tree.neediest()
-            if share is None or share.request:
-                break
-            self._promises.promise(next(iter(self._promises.unclaimed)), share)
-        while self._tree.below:
-            share = next(iter(self._tree.below))
-            donor = self._tree.wealthiest()
-            if donor is None:
-                break
-            self._move(donor, share, moves, now)
-        while True:
-            group = self._tree.dues.first()
-            if group is None or group.due > now:
-                break
-            self._tree.dues.drop(group)
-            self._tree.uneven[group] = None
-        while self._tree.uneven:
-            self._level_out(self._tree.uneven.popitem()[0], moves, now)
-
-    def _level_out(self, group: Group, moves: Moves, now: float) -> None:
-        """Move from the one that is served best to the one that is served worst, as long as that is fair."""
-        self._tree.dues.drop(group)
-        while True:
-            needy, wealthy = group.needy.first(), group.wealthy.first()
-            if needy is None or wealthy is None or needy is wealthy:
-                return
-            share, donor = self._tree.neediest(needy), self._tree.wealthiest(wealthy)
-            assert share is not None and donor is not None
-            executor = donor.first_to_go
-            change = 0.0 if executor in donor.resting else donor.reload_seconds
-            if len(group.needy) - wealthy.hungry == 1:  # nobody else has to wait longer for it
-                change = max(change, share.enters)
-            latest = donor.have[executor]
-            when = fair_at(needy, wealthy, share.unit, donor.unit, latest, self._tree.clock, now, change)
-            if when is None:
-                return
-            if when > now:
-                group.due = when
-                self._tree.dues.put(group, (when, 0.0, group.number))
-                return
-            self._move(donor, share, moves, now)
-
-    def _move(self, donor: Share, share: Share, moves: Moves, now: float) -> None:
-        """It is the turn of `share`: an executor of `donor` is to be its next one, or room is made."""
-        if share.request:
-            self._make_room(share, donor, moves, now)
-            return
-        executor = donor.first_to_go
-        moves.reclaim.append(executor)
-        donor.leaving[executor] = True
-        self._promises.offer(executor)
-        self._note(donor)
-        self._tree.rank(donor)
-        self._promises.promise(executor, share)
-
-    def _make_room(self, share: Share, donor: Share, moves: Moves, now: float) -> None:
-        going = self._rooms.make(share, donor, self._serves, self._shares, now)
-        if going is None:
-            share.passed = True
-            if not self._stuck:
-                self._retry_at = now + RETRY_SECONDS
-            self._stuck[share] = None
-        for executor in going or ():
-            moves.reclaim.append(executor)
-            donor = self._shares[self._serves[executor]]
-            donor.leaving[executor] = False  # it goes to nobody else
-            self._note(donor)
-            self._tree.rank(donor)
-        self._note(share)
-        self._tree.rank(share)
 
     # --- for those who look on
 

@@ -27,8 +27,13 @@ def check(scheduler: Scheduler) -> None:
         assert (session in scheduler._over) == (share.staying > share.most), "more than it may have"
         assert (session in scheduler._hungry) == (share.wanted > share.staying), session
         assert not share.promised or share.expected <= share.wanted
-        demand = 0 if share.suspended or share.homeless else max(share.asked, share.minimum)
+        demand = 0 if share.suspended or share.homeless else max(share.asked - len(share.lent), share.minimum)
+        if share.gang > 1:
+            demand = min(-(-demand // share.gang) * share.gang, share.whole)
         assert share.wanted == min(demand, share.limit - len(share.leaving))
     scheduler._tree.settle()
     scheduler._tree.check(scheduler._shares.values())
-    scheduler._rooms.check(scheduler._serves, scheduler._shares, scheduler._free)
+    scheduler._gangs.check()
+    gangs = scheduler._gangs
+    aside = {executor: gangs.gathers.number for executor in gangs.aside if gangs.gathers}
+    scheduler._rooms.check(scheduler._serves | aside, scheduler._shares, scheduler._free)

@@ -14,7 +14,7 @@ from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from flamezmq.fairness import EPSILON, Group, Party, Ranking, reweigh, update
+from flamezmq.fairness import EPSILON, QUANTUM_SECONDS, Group, Party, Ranking, reweigh, update
 
 #: Of a session without one.
 NO_LIMIT = 1 << 62
@@ -34,6 +34,7 @@ class Share(Party):
     minimum    executors that it has as long as it is open
     limit      executors that it may have at a time, those in `leaving` among them
     request    what each of its executors needs; empty: its part of a node
+    gang       so many at a time it gets, and gives back
     unit       what one executor of it counts
     homeless   no node has what it needs
     gathers    the node that is reserved for one executor of it, or ""
@@ -41,10 +42,16 @@ class Share(Party):
     wanted     of what it asked for, or its minimum, as many as its limit allows
     active     it wants any
     suspended  it is to have none
+    whole      executors of the gangs that it has, also those of them that have died and are to be replaced
+    waits      it could use a further gang
+    young      what it has got last may not be taken from it yet
+    gathering  executors of a further gang that are gathered for it, or 0
     passed     no free executor is of use to it
     have       executors that serve it, in the order in which it got them; value: since when
     leaving    those of them that are to be given back; value: whether they are free soon, for others
     resting    those of them that hold nothing
+    ripe       of these, those that it need not keep for later
+    lent       those of a gang's reservation that serve it for the time being; they are in `leaving`, too
     warm       free executors that served it last, latest last
     coming     executors that did not suit it and end (or have ended), so that fresh ones come
     promised   executors that others are to give back for it
@@ -57,6 +64,11 @@ class Share(Party):
     unit: float = 1.0
     homeless: bool = False
     gathers: str = ""
+    gang: int = 1
+    whole: int = 0
+    waits: bool = False
+    young: bool = False
+    gathering: int = 0
     asked: int = 0
     wanted: int = 0
     active: bool = False
@@ -65,10 +77,17 @@ class Share(Party):
     have: dict[int, float] = field(default_factory=dict)
     leaving: dict[int, bool] = field(default_factory=dict)
     resting: dict[int, None] = field(default_factory=dict)
+    ripe: dict[int, None] = field(default_factory=dict)
+    lent: dict[int, None] = field(default_factory=dict)
     warm: dict[int, None] = field(default_factory=dict)
     coming: dict[int, None] = field(default_factory=dict)
     promised: dict[int, None] = field(default_factory=dict)
     enters: float = 0.0
+
+    def set_minimum(self, minimum: int) -> None:
+        """No more than its limit counts, and only whole gangs."""
+        gang = self.gang
+        self.minimum = min(-(-minimum // gang) * gang, self.limit // gang * gang)
 
     @property
     def staying(self) -> int:
@@ -93,12 +112,31 @@ class Share(Party):
     @property
     def most(self) -> int:
         """Executors that may stay with it."""
+        if self.gang > 1:
+            return self.whole
         return 0 if self.suspended else self.limit
 
     @property
     def reload_seconds(self) -> float:
         """What it costs to take a working executor from it that comes back later."""
         return self.enters if self.enters >= 0 else UNKNOWN_ENTER_SECONDS
+
+    @property
+    def gives(self) -> bool:
+        """Something of it may be taken away."""
+        if self.gang > 1:
+            return self.whole > self.minimum and not (self.gathering or self.young)
+        return self.staying > self.minimum
+
+    @property
+    def chunk(self) -> int:
+        """So many are taken away at a time."""
+        return 1 if self.gang == 1 else self.staying - self.whole + self.gang
+
+    @property
+    def lowest(self) -> int:
+        """Fewer than these it must not have: its minimum, and what completes its gangs."""
+        return max(self.minimum if self.gang == 1 else 0, self.whole)
 
     @property
     def first_to_go(self) -> int:
@@ -127,6 +165,7 @@ class Priority(Group):
 
     priority: int = 0
     sessions: int = 0
+    waiting: int = 0  # for a gang
     present: bool = False
 
 
@@ -179,6 +218,7 @@ class Tree:
             tenant.adopt(group, self.clock)
         group.adopt(share, self.clock)
         group.sessions += 1
+        group.waiting += share.waits
 
     def leave(self, share: Share) -> str:
         """Take it out of its groups, and forget those that have become empty; returns its tenant's name."""
@@ -187,6 +227,7 @@ class Tree:
         self.stale.pop(share, None)
         group, tenant = _groups_of(share)
         group.sessions -= 1
+        group.waiting -= share.waits
         self._see_presence(tenant, group)
         if not group.sessions:
             del tenant.priorities[group.priority]
@@ -203,7 +244,7 @@ class Tree:
 
     def rank(self, share: Share) -> None:
         """It has changed: find its new places."""
-        later = share.later * share.unit
+        later = (share.later + share.gathering) * share.unit
         staying = share.staying
         hungry = share.lacking and not share.passed
         update(
@@ -212,16 +253,28 @@ class Tree:
             later,
             len(share.have) * share.unit,
             hungry,
-            staying > share.minimum,
+            staying > share.minimum if share.gang == 1 else share.gives,
             self.clock,
         )
         group, tenant = _groups_of(share)
         self._see_presence(tenant, group)
-        if hungry and share.expected < share.minimum:
+        if hungry and share.expected < share.lowest:
             self.below[share] = None
         else:
             self.below.pop(share, None)
         self.uneven[group] = self.uneven[tenant] = self.uneven[self.root] = None
+
+    def note_waiting(self, share: Share) -> None:
+        """It waits for a gang, or does so no longer: that counts as work of its priority."""
+        group, tenant = _groups_of(share)
+        group.waiting += 1 if share.waits else -1
+        self._see_presence(tenant, group)
+        party: Party = share
+        while share.waits and party.above is not None:
+            if not party.hungry and party.units < EPSILON:  # what it has not used in the past is no claim
+                party.used = max(party.used_at(self.clock), party.above.reached - QUANTUM_SECONDS)
+                party.counted = self.clock
+            party = party.above
 
     def neediest(self, party: Party | None = None) -> Share | None:
         """The session that is to be served next, of all or of this party."""
@@ -257,7 +310,7 @@ class Tree:
 
     def _see_presence(self, tenant: Tenant, group: Priority) -> None:
         """Where a priority has come to have or want anything, or ceased to, others count for less or more."""
-        present = group.hungry or group.units > EPSILON
+        present = group.hungry or group.units > EPSILON or group.waiting > 0
         if present == group.present:
             return
         group.present = present
@@ -290,9 +343,9 @@ class Tree:
             assert len(group.wealthy) == sum(party.giving for party in parties)
         for share in shares:
             assert share.hungry == (share.lacking and not share.passed)
-            assert abs(share.units - share.expected * share.unit) < EPSILON
-            assert share.giving == (share.staying > share.minimum)
-            assert (share in self.below) == (share.hungry and share.expected < share.minimum)
+            assert abs(share.units - (share.expected + share.gathering) * share.unit) < EPSILON
+            assert share.giving == share.gives
+            assert (share in self.below) == (share.hungry and share.expected < share.lowest)
 
 
 def _groups_of(share: Share) -> tuple[Priority, Tenant]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flamezmq.scheduler import Scheduler
+    from flamezmq.shares import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +16,11 @@ class Waits:
 
     cause    "" (it lacks none), "suspended", "limit" (it has as many as it may), "no node fits" (none has
              what an executor of it needs), "no room" (those that have do something else), "coming" (one is
-             on its way), or "share" (others have what it does not have)
+             on its way), "share" (others have what it does not have), "gang" (so many as it gets at a time
+             are not to be had yet), or "gang too large" (there are not so many)
     have     executors that serve it
     wanted   that it could use
+    gathered of "gang": those that are reserved for it
     missing  of "no node fits": (name, asked for, the most that a node has)
     """
 
@@ -25,6 +28,7 @@ class Waits:
     have: int
     wanted: int
     missing: tuple[tuple[str, float, float], ...] = ()
+    gathered: int = 0
 
 
 def explain(scheduler: Scheduler, session: int) -> Waits:
@@ -39,9 +43,24 @@ def explain(scheduler: Scheduler, session: int) -> Waits:
         return Waits("", have, wanted)
     if have >= share.limit:
         return Waits("limit", have, wanted)
+    if share.gang > 1 and not share.lacking:
+        return _gang(scheduler, share, wanted)
     if share.coming or share.promised:
         return Waits("coming", have, wanted)
     return Waits("no room" if share.gathers or share in scheduler._stuck else "share", have, wanted)
+
+
+def _gang(scheduler: Scheduler, share: Share, wanted: int) -> Waits:
+    """It has whole gangs, and could use another one."""
+    have = len(share.have)
+    if wanted <= share.whole:
+        return Waits("", have, wanted)
+    if share.whole + share.gang > share.limit:
+        return Waits("limit", have, wanted)
+    gangs = scheduler._gangs
+    if share.gang > len(scheduler._serves) + len(scheduler._free) + len(gangs.aside):
+        return Waits("gang too large", have, wanted)
+    return Waits("gang", have, wanted, gathered=gangs.gathered(share))
 
 
 def is_homeless(scheduler: Scheduler, session: int) -> bool:

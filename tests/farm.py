@@ -34,6 +34,7 @@ class Job:
     tasks: float
     limit: int
     minimum: int
+    gang: int
     opened: float
     served: float
     running: int = 0
@@ -53,7 +54,7 @@ class Farm:
     """
 
     def __init__(self, executors: int, check: bool = True) -> None:
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(lending=lambda number, _other: self.jobs[number].seconds)
         self.now = 0.0
         self.jobs: dict[int, Job] = {}
         self._serves: dict[int, Job] = {}
@@ -72,7 +73,8 @@ class Farm:
         if loads:
             terms["enters"] = -1.0
         number, limit, minimum = len(self.jobs) + 1, terms.get("limit", 0), terms.get("minimum", 0)
-        job = self.jobs[number] = Job(number, seconds, tasks, limit, minimum, self.now, self.now)
+        gang = terms.get("gang", 1)
+        job = self.jobs[number] = Job(number, seconds, tasks, limit, minimum, gang, self.now, self.now)
         job.loads = loads
         self.scheduler.add_session(number, self.now, **terms)
         self._ask(job)
@@ -128,6 +130,20 @@ class Farm:
         total = sum(job.held for job in self.jobs.values())
         return [job.held / total for job in self.jobs.values()]
 
+    def lent(self, job: Job) -> dict[int, None]:
+        """Executors of a gang's reservation that serve it meanwhile."""
+        return self.scheduler._shares[job.number].lent
+
+    def _look(self) -> None:
+        """Nothing that is set aside idles where tasks wait that are short against what the gang waits for."""
+        gangs = self.scheduler._gangs
+        if not gangs.aside or gangs._called:
+            return
+        left = max(gangs._longest - self.now, self.now - gangs._asked)
+        for job in self.jobs.values():
+            hungry = job.number in self.scheduler._hungry
+            assert not (hungry and job.gang == 1 and job.seconds <= left / 4), f"job {job.number} may borrow"
+
     def _count(self, executor: int) -> None:
         self._serves[executor].held += self.now - self._since[executor]
         self._since[executor] = self.now
@@ -156,6 +172,8 @@ class Farm:
         else:
             job.resting[executor] = None
             self.scheduler.rest(executor)
+            if job.gang > 1:
+                self.scheduler.ripen(executor)
         self._ask(job)
 
     def _release(self, executor: int, job: Job) -> None:
@@ -181,6 +199,8 @@ class Farm:
                 assert not job.limit or job.running <= job.limit, f"job {number} has more than its limit"
                 self._go_on(executor, job)
             for executor in moves.reclaim:
+                if executor not in self._serves:
+                    continue  # it was given just now, and there was nothing left for it to do
                 job = self._serves[executor]
                 assert executor not in self._leaving
                 self._leaving.add(executor)
@@ -190,6 +210,10 @@ class Farm:
         for job in self.jobs.values():
             if job.running - job.leaving >= job.minimum:
                 job.complete = min(job.complete, self.now)
-        assert not (self.scheduler.idle and self.scheduler.waiting), "an executor idles, a session waits"
+            assert not (job.running - job.leaving - len(self.lent(job))) % job.gang, (
+                f"job {job.number}: no gang"
+            )
+        assert not (self.scheduler.idle and self.scheduler._hungry), "an executor idles, a session waits"
+        self._look()
         if self._check:
             self.scheduler.check()

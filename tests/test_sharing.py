@@ -139,3 +139,17 @@ def test_a_task_can_not_ask_for_a_share_of_its_own() -> None:
 
     with flm.Client(executors=1) as client:
         assert "they count for the session of their task" in client.submit(nested).result(WAIT_SECONDS)
+
+
+def test_a_gang_of_three_starts_among_small_sessions_and_has_all_three_at_once() -> None:
+    with flm.Client(executors=4) as client:
+        small = [client.session(f"small{number}") for number in range(3)]
+        for session in small:
+            for _ in range(500):
+                session.submit(rest, 0.01)
+        with client.session("gang", gang=3) as gang:
+            futures = [gang.submit(rest, 0.3) for _ in range(3)]
+            assert eventually(lambda: gang.status().running == 3)
+            assert len({future.result(timeout=WAIT_SECONDS) for future in futures}) == 3
+        for session in small:
+            session.close(cancel=True)

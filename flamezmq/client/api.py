@@ -231,6 +231,7 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
         options: Options | None = None,
         app: str = "",
         common_data: Any = None,
+        gang: int = 1,
         id: str | None = None,
         detached: bool = False,
         over_quota: str = "wait",
@@ -242,14 +243,12 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
             max_retries: how often a task is started again after it took its executor down, before
                 it fails with TaskLost; 0 means that no task is ever started twice (unless its options
                 let it run again after an exception).
-            tenant: who it is for; tenants share the executors evenly, whatever their sessions are,
-                and never one after the other the same process.
-                All that name none are one.
+            tenant: who it is for; tenants share the executors evenly, whatever their sessions are, and
+                never one after the other the same process.  All that name none are one.
             priority: of the sessions of a tenant those with a higher one get nearly all that they
                 can use, ten times as much as all of the next lower one, which so never starve.
             weight: its part of what is left to the sessions of its tenant with its priority.
-            min_executors: so many are bound to it as soon as they can be had, also while it has
-                nothing for them, and none of them is taken away before it is closed.
+            min_executors: so many are bound to it as soon as they can be had, even without anything to do.
             max_executors: how many executors may serve it at a time; None means no limit.
             delay_release: seconds that an executor without anything to do stays bound to it, while
                 the session has no more than its share; `math.inf`: until it is closed.
@@ -264,13 +263,14 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
             initargs: pickled here and now, as the initializer is.
             max_tasks_per_child: after so many tasks of this session (a slice of a `map` is one) an
                 executor process ends, and a fresh one takes its place; None means no limit.
-            task_timeout: seconds that a run of one of its tasks may take, unless options say otherwise:
-                the `timeout` of `flm.options`.
+            task_timeout: seconds that a run of one of its tasks may take, unless its options say otherwise.
             options: those of all its functions, made by `flm.options`; what a function's own options
                 say comes before.
             app: the name of a registered application (see `register`), whose service runs the tasks.
                 The session is a `ServiceSession` then: its `submit` and `map` take inputs and no function.
             common_data: what the service finds as `ctx.common_data`; pickled here and now.
+            gang: it gets executors so many at a time, all in one moment or none, also for fewer tasks, and
+                gives them back so; min_executors is rounded up to whole gangs, max_executors down.
             id: of a session for several clients; the first one opens it, the others join it, and the
                 last one that leaves closes it.  None: a session of its own, with a fresh id.
             detached: it stays when all clients have gone, until it is closed, and its results are kept
@@ -285,8 +285,7 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
             ValueError, TypeError: an argument is none that it can be.
             Unpicklable: the initializer, or what it is to be called with, or the common data.
 
-        What one session does not use the others get.  The idea, and the words, are those of Flame
-        and IBM Symphony.  One round trip.
+        What one session does not use the others get.  As in Flame and IBM Symphony.  One round trip.
         """
         limits = terms.of_session(
             name=name,
@@ -304,6 +303,7 @@ class Client(ApplicationsOfClient, joining.SessionsOfClient):
             max_tasks_per_child=max_tasks_per_child,
             app=app,
             common_data=common_data,
+            gang=gang,
         )
         defaults = terms.options_of_session(options, task_timeout)
         waits = terms.waits_for_room(over_quota)

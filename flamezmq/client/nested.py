@@ -70,6 +70,7 @@ _OF_THE_OUTER = {
     "min_executors": 0,
     "delay_release": 0.0,
     "resources": (),
+    "gang": 1,
     "preempt_after": 0.0,
 }
 

@@ -199,6 +199,14 @@ def _too_many_actors(why: m.Why) -> str:
     return f"Its actor has no process{_since(why)}: as many live as may, {most}. Close what is not needed."
 
 
+def _gang(why: m.Why) -> str:
+    if why.gathered:
+        return (
+            f"Gang reservation {why.gathered} of {why.gang}{_since(why)}: the others end their tasks first."
+        )
+    return f"Its turn to get a gang of {why.gang} executors has not come yet{_since(why)}."
+
+
 #: By `Why.cause`: a sentence, in which `why` and `since` are filled in, or what makes one.
 _CAUSES: dict[str, str | Callable[[m.Why], str]] = {
     "suspended": "The session is suspended{since}, by {why.by}; flmctl resume {why.session} lets it go on.",
@@ -216,6 +224,8 @@ _CAUSES: dict[str, str | Callable[[m.Why], str]] = {
     "share": _share,
     "unsuitable": _unsuitable,
     "no node fits": _no_node_fits,
+    "gang": _gang,
+    "gang too large": "The cluster has {why.executors} executors, the gang needs {why.gang}{since}.",
     "no room": "The nodes that have what an executor of the session needs use it for others{since}.",
     "actor is busy": "Its actor does one call after the other, and is busy{since}.",
     "actor waits": (

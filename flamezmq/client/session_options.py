@@ -27,6 +27,7 @@ class SessionOptions(TypedDict, total=False):
     options: Options | None
     detached: bool
     over_quota: str
+    gang: int
 
 
 class ServiceOptions(SessionOptions, total=False):

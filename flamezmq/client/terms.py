@@ -76,6 +76,7 @@ def of_session(
     max_tasks_per_child: int | None,
     app: str,
     common_data: Any,
+    gang: int,
 ) -> dict[str, Any]:
     """The fields of a `SessionSpec` that `flm.Client.session` was asked for; raises as it says."""
     if not isinstance(name, str) or not name or not name.isprintable():
@@ -90,6 +91,7 @@ def of_session(
         raise ValueError(f"min_executors is {min_executors!r}; it must be an integer from 0")
     if max_executors is not None and min_executors > max_executors:
         raise ValueError(f"min_executors={min_executors} is more than max_executors={max_executors}")
+    check_gang(gang, min_executors, max_executors, resources)
     if type(delay_release) not in (int, float) or not delay_release >= 0:
         raise ValueError(f"delay_release is {delay_release!r}; it must be a number of seconds from 0")
     if preempt_after is not None and (type(preempt_after) not in (int, float) or not 0 < preempt_after < inf):
@@ -128,7 +130,26 @@ def of_session(
         "max_tasks_per_child": max_tasks_per_child or 0,
         "application": app,
         "common_data": b"" if common_data is None else dump_common_data(common_data),
+        "gang": gang,
     }
+
+
+def check_gang(gang: int, least: int, most: int | None, resources: str | None) -> None:
+    """Raises ValueError as `flm.Client.session` says; minimum and maximum are rounded to whole gangs."""
+    if type(gang) is not int or not 1 <= gang <= 1 << 62:
+        raise ValueError(f"gang is {gang!r}; it must be an integer from 1")
+    if gang == 1:
+        return
+    if most is not None and most < gang:
+        raise ValueError(f"max_executors={most} is less than one gang of {gang}: the session would get none")
+    if most is not None and -(-least // gang) * gang > most:
+        whole = f"{most // gang * gang} executors in whole gangs of {gang}"
+        raise ValueError(f"max_executors={most} allows {whole}, which is less than min_executors={least}")
+    if resources:
+        raise ValueError(
+            f"gang={gang} and resources={resources!r} can't be had together: each executor of a gang takes "
+            "its part of its node; leave one of them out"
+        )
 
 
 def dump_common_data(value: Any) -> bytes:

@@ -68,7 +68,7 @@ class Broker:
         self.executors: dict[int, Executor] = {}
         self.workers: dict[int, Worker] = {}
         self.sessions: dict[int, Session] = {}
-        self.scheduler = Scheduler(self._suits)
+        self.scheduler = Scheduler(self._suits, self._lending)
         self.records = Records()
         self.registry = applications.Registry()
         self.commons: dict[int, Common] = {}  # by the client that stands for all members
@@ -375,8 +375,8 @@ class Broker:
         services.close(session, out)
         deadlines.forget(self, session)
         control.on_session_end(session, out)
-        if session.spec.min_executors:
-            self.scheduler.set(session.number, minimum=0)  # what leaves it shall not come back
+        if session.spec.min_executors or session.spec.gang > 1:
+            self.scheduler.set(session.number, minimum=0, whole=False)  # what leaves it shall not come back
         self.demand(session)
         self.forget_if_over(session)
 
@@ -565,6 +565,9 @@ class Broker:
 
     def _suits(self, peer: int, number: int) -> bool:
         return dispatch.suits(self.executors[peer], self.sessions[number])
+
+    def _lending(self, number: int, gang: int) -> float:
+        return dispatch.lending(self.sessions[number], self.sessions[gang])
 
     def is_dead(self, peer: int) -> bool:
         """Whether this executor's death was reported: its last messages are still waited for."""

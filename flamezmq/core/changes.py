@@ -87,6 +87,11 @@ def _set(broker: Broker, session: Session, shares: dict[str, Any], by: str, now:
     if 0 < spec.max_executors < spec.min_executors:
         both = f"min_executors={spec.min_executors}, max_executors={spec.max_executors}"
         return control.NOT_DONE, f"session {session.id} can't have {both}"
+    if 0 < spec.max_executors < spec.gang:
+        return control.NOT_DONE, (
+            f"session {session.id} gets executors {spec.gang} at a time (its gang): "
+            f"max_executors={spec.max_executors} would be less than one"
+        )
     session.spec = spec
     session.keeps = session.keeps or bool(spec.min_executors)
     broker.scheduler.set(

@@ -19,6 +19,7 @@ from heapq import heappush
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from flamezmq import gangs
 from flamezmq.core import actors, devices, events, rests, services, wear
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Function, Run, merge
@@ -113,6 +114,10 @@ def check_share(spec: m.SessionSpec) -> None:
     """Raises ProtocolError if it asks for a share as there can be none."""
     if not 0 < spec.weight < math.inf:
         raise ProtocolError(f"a session's weight is a number above 0, not {spec.weight}")
+    if spec.gang > 1 and spec.resources:
+        raise ProtocolError("a session has resources or a gang, not both")
+    if 0 < spec.max_executors < spec.gang:
+        raise ProtocolError(f"max_executors={spec.max_executors} is less than one gang of {spec.gang}")
 
 
 def enlist(broker: Broker, session: Session, now: float) -> None:
@@ -129,6 +134,7 @@ def enlist(broker: Broker, session: Session, now: float) -> None:
         priority=outer.priority,
         request={resource.name: resource.amount for resource in spec.resources if resource.amount},
         enters=session.application.enters if session.application is not None else 0.0,
+        gang=spec.gang,
     )
 
 
@@ -168,6 +174,18 @@ def suits(executor: Executor, session: Session) -> bool:
     if (executor.devices or session.gpus) and not devices.suits(executor, session):
         return False
     return executor.owner == session.client.peer or executor.environment == session.spec.environment
+
+
+def lending(session: Session, gang: Session) -> float:
+    """Seconds until an executor that begins a task of the one can serve the other; inf: nobody can tell."""
+    if session.seconds < 0:
+        return math.inf
+    if session is gang:
+        return session.seconds
+    same = session.client is gang.client or session.spec.environment == gang.spec.environment
+    if same and session.tenant == gang.tenant and not (is_confined(session) or is_confined(gang)):
+        return session.seconds
+    return session.seconds + gangs.FRESH_SECONDS
 
 
 def is_confined(session: Session) -> bool:

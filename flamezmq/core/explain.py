@@ -188,6 +188,8 @@ def _cause(broker: Broker, session: Session, why: m.Why, now: float) -> None:
         _share(broker, session, why)
         if session.spec.resources and why.cause != "now":
             _rooms(broker, session, why, now)
+        if session.spec.gang > 1:
+            _gang(broker, session, why)
         _failing(broker, why, now)
 
 
@@ -258,6 +260,13 @@ def _rooms(broker: Broker, session: Session, why: m.Why, now: float) -> None:
         why.cause_since = now - max(session.homeless_since, session.opened_at)
     elif found.cause == "no room" or why.cause == "unsuitable":
         why.cause = "no room"
+
+
+def _gang(broker: Broker, session: Session, why: m.Why) -> None:
+    """It gets executors in gangs only."""
+    found = waits.explain(broker.scheduler, session.number)
+    if found.cause in ("gang", "gang too large", "limit"):
+        why.cause, why.gang, why.gathered = found.cause, session.spec.gang, found.gathered
 
 
 def _together(session: Session) -> str:

@@ -125,7 +125,7 @@ class Session:
         self.counted = bool(spec.initializer or spec.max_tasks_per_child or spec.application)
         self.actor = spec.restarts >= 0
         self.gpus = next((one.amount for one in spec.resources if one.name == "gpu"), 0.0)
-        self.keeps = bool(spec.min_executors or spec.delay_release) and not self.actor
+        self.keeps = bool(spec.min_executors or spec.delay_release or spec.gang > 1) and not self.actor
 
     def note_cancelled(self, indices: list[int]) -> None:
         """These tasks will never run; they have been taken out already."""

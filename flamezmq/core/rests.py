@@ -33,7 +33,11 @@ def keep(broker: Broker, executor: Executor, session: Session, out: Effects) -> 
             wear.bind(executor, session, out)  # it may prepare itself before there is a task
     due = executor.rests_since + session.spec.delay_release
     if broker.scheduler.stays(session.number, executor.peer):
-        due = inf  # its minimum
+        if session.spec.gang > 1 and now >= due:
+            broker.scheduler.ripen(executor.peer)  # it goes when a whole gang can go
+            due = inf
+        elif session.spec.gang == 1:
+            due = inf  # its minimum
     elif now >= due:
         return False
     if due < inf and executor.rests_until != due:

@@ -166,6 +166,7 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     common_data          a pickle for its service, sent to each executor that binds it; empty: none
     restarts             how many more instances it may have, where the session is an actor; -1: it is none
     detached             it stays when its clients have gone, and what its tasks give is kept
+    gang                 it gets executors so many at a time, and gives them back so; 1: one by one
     """
 
     name: str
@@ -188,6 +189,7 @@ class SessionSpec(msgspec.Struct, array_like=True, frozen=True):
     common_data: bytes = b""
     restarts: int = -1
     detached: bool = False
+    gang: Count = 1
 
 
 class Open(msgspec.Struct, tag=1, array_like=True):

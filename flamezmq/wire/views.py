@@ -254,7 +254,8 @@ class Why(msgspec.Struct, array_like=True):
                  are being replaced), "no node fits" (`by` says what is missing), "no room" (the nodes that
                  could serve it do something else), "now" (an executor is about to get it), "actor is busy",
                  "actor starts", "actor waits" (call `current`, before it, lacks values), "too many actors"
-                 (`limit` a node)
+                 (`limit` a node), "gang" (`gathered` of `gang` are reserved), "gang too large" (there are
+                 never so many)
     by           who has suspended, cancelled or closed it; how executors die
     cause_since  seconds since that is so, -1: unknown
     have         executors that serve the session
@@ -270,6 +271,8 @@ class Why(msgspec.Struct, array_like=True):
     failing      how the executors of node `executor` die as they start, time after time, while others serve
     stillborn    so many have in a row, there or of "executors die"
     failing_for  seconds for which they do; -1: unknown
+    gang         executors that the session gets at a time
+    gathered     of these, those that are reserved for the next gang
     """
 
     session: str
@@ -308,6 +311,8 @@ class Why(msgspec.Struct, array_like=True):
     failing: str = ""
     stillborn: int = 0
     failing_for: float = -1.0
+    gang: int = 1
+    gathered: int = 0
 
 
 class RouterRow(msgspec.Struct, array_like=True):

@@ -121,6 +121,9 @@ class Cluster:
             if plan.executors * plan.workers > plan.users * plan.sessions:  # else some wait till others close
                 few = limits.get("max_executors") or 1
                 limits["min_executors"] = 0 if limits.get("resources") else min(random.choice((0, 1)), few)
+        if plan.gangs and not limits.get("resources"):
+            most = limits.get("max_executors") or plan.executors * plan.workers
+            limits["gang"] = min(random.choice((1, 2, 3)), most, plan.executors * plan.workers)
         return limits
 
     def _submit(self, session: SimSession) -> None:
@@ -356,6 +359,8 @@ class Cluster:
                 continue  # it is about to have another one
             if session.actor:
                 may_have_more = not session.executors and has_room(broker)
+            if session.spec.gang > 1:
+                continue  # nothing less than so many is of use to it
             if session.queued and may_have_more and may_have(session):
                 fitting = [e for e in idle if broker.scheduler.fits(e.peer, session.number)]
                 for executor in fitting:

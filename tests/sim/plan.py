@@ -48,6 +48,7 @@ class Plan:
     visits: float = 0.0  # of somebody who looks from outside, and gives orders
     services: bool = False  # sessions may have an application
     shares: bool = False  # sessions have weights, priorities, tenants, minima, and keep executors that rest
+    gangs: bool = False  # sessions may get executors two or three at a time
     actors: float = 0.0  # the share of sessions that are actors
     actors_per_worker: int = 64
     joins: float = 0.0  # the share of sessions that are one, of which several users are members
@@ -106,4 +107,5 @@ def draw(seed: int) -> Plan:
         detached=r.random() < 0.5,
         queued_tasks=r.choice((0, 0, 1, 3, 20)),
         queued_bytes=r.choice((0, 0, 0, 1, 60, 1000)),
+        gangs=r.random() < 0.3,
     )

@@ -1,0 +1,128 @@
+"""Reclaims: which executors are asked back, and for whom.
+
+An executor that is asked back runs dry, and then serves another session: usually one
+that waits for it already.  Where it is not at once fair to move one, it is when a turn is over.
+
+Functions over the scheduler's state; same rules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flamezmq.fairness import Group, fair_at
+from flamezmq.shares import Moves, Share
+
+if TYPE_CHECKING:
+    from flamezmq.scheduler import Scheduler
+
+#: Where no room could be made for a session with a request, it is tried again after so long.
+RETRY_SECONDS = 0.05
+
+
+def cut(its: Scheduler, moves: Moves) -> None:
+    """Reclaim what sessions have above what they may have."""
+    for share in list(its._over.values()):
+        while share.staying > share.most:
+            executor = share.first_to_go
+            its.retire(executor)
+            moves.reclaim.append(executor)
+
+
+def reclaim(its: Scheduler, moves: Moves, now: float) -> None:
+    """Ask for executors back, for those who would be better off with them."""
+    its._tree.settle()
+    _claim(its)
+    while its._tree.below:
+        share = next(iter(its._tree.below))
+        donor = its._tree.wealthiest()
+        if donor is None:
+            break
+        _move(its, donor, share, moves, now)
+    while True:
+        group = its._tree.dues.first()
+        if group is None or group.due > now:
+            break
+        its._tree.dues.drop(group)
+        its._tree.uneven[group] = None
+    while its._tree.uneven:
+        _level_out(its, its._tree.uneven.popitem()[0], moves, now)
+
+
+def _claim(its: Scheduler) -> None:
+    """The first ones get what is on its way already."""
+    while its._promises.unclaimed:
+        share = next(iter(its._tree.below), None) or its._tree.neediest()
+        if share is None or share.request:
+            break
+        its._promises.promise(next(iter(its._promises.unclaimed)), share)
+
+
+def _level_out(its: Scheduler, group: Group, moves: Moves, now: float) -> None:
+    """Move from the one that is served best to the one that is served worst, as long as that is fair."""
+    its._tree.dues.drop(group)
+    while True:
+        needy, wealthy = group.needy.first(), group.wealthy.first()
+        if needy is None or wealthy is None or needy is wealthy:
+            return
+        share, donor = its._tree.neediest(needy), its._tree.wealthiest(wealthy)
+        assert share is not None and donor is not None
+        executor = donor.first_to_go
+        change = 0.0 if executor in donor.resting else donor.reload_seconds
+        if len(group.needy) - wealthy.hungry == 1:  # nobody else has to wait longer for it
+            change = max(change, share.enters)
+        latest = donor.have[executor]
+        loss = donor.unit * donor.chunk
+        when = fair_at(needy, wealthy, share.unit, loss, latest, its._tree.clock, now, change)
+        if when is None:
+            return
+        if when > now:
+            group.due = when
+            its._tree.dues.put(group, (when, 0.0, group.number))
+            return
+        _move(its, donor, share, moves, now)
+
+
+def _move(its: Scheduler, donor: Share, share: Share, moves: Moves, now: float) -> None:
+    """It is the turn of `share`: an executor of `donor` is to be its next one, or room is made."""
+    if share.request:
+        _make_room(its, share, donor, moves, now)
+        return
+    going = retract(its, donor, moves)
+    its._promises.promise(going[-1], share)
+    if len(going) > 1:
+        _claim(its)
+
+
+def retract(its: Scheduler, donor: Share, moves: Moves) -> list[int]:
+    """It is to give one back, or a whole gang; nobody waits for these yet."""
+    going: list[int] = []
+    for _ in range(donor.chunk):
+        executor = donor.first_to_go
+        donor.leaving[executor] = True
+        its._promises.offer(executor)
+        going.append(executor)
+    if donor.gang > 1:
+        donor.whole -= donor.gang
+    moves.reclaim += going
+    its._note(donor)
+    its._tree.rank(donor)
+    return going
+
+
+def _make_room(its: Scheduler, share: Share, donor: Share, moves: Moves, now: float) -> None:
+    going = its._rooms.make(share, donor, its._serves, its._shares, now)
+    if going is None:
+        share.passed = True
+        if not its._stuck:
+            its._retry_at = now + RETRY_SECONDS
+        its._stuck[share] = None
+    for executor in going or ():
+        moves.reclaim.append(executor)
+        donor = its._shares[its._serves[executor]]
+        donor.leaving[executor] = False  # it goes to nobody else
+        donor.whole = donor.staying // donor.gang * donor.gang if donor.gang > 1 else 0
+        its._note(donor)
+        its._tree.rank(donor)
+    its._note(share)
+    its._tree.rank(share)
