@@ -81,7 +81,7 @@ class Gangs:
             share.whole -= n  # one has nothing to do any more
         further = share.whole + n
         able = demand >= further and further + len(share.leaving) <= share.limit
-        if share.gathering and not able:
+        if share is self.gathers and not able:
             self.abandon()
         if share is self._first and not able:
             self._first = None
