@@ -204,8 +204,11 @@ class Gangs:
                 continue
             if its._fits(executor, share):
                 found.append(executor)
+                its._rooms.take(executor, share)  # they have to fit together
                 if len(found) == share.gang:
                     break
+        for executor in found:
+            its._rooms.give_back(executor, share)
         return found
 
     def _start(self, share: Share, executors: list[int], moves: Moves, now: float) -> None:
