@@ -50,7 +50,7 @@ def hold_up(client: Client, calls: Calls, allowance: Allowance) -> None:
     if allowance.room(calls.committed, records):
         return
     if not allowance.asked:
-        client._orders.append(allowance.want(calls.alias, records, calls.waits_for_room))
+        client._orders.append(allowance.want(calls.alias, calls.committed, records, calls.waits_for_room))
     client._dirty.pop(calls.alias, None)
 
 

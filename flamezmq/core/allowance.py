@@ -79,8 +79,8 @@ class Allowance:
         self.due, self.until = 0, committed
         return m.WantRoom(alias, 0, 0, 0)
 
-    def want(self, alias: int, records: Sequence[Record], waits: bool) -> m.WantRoom:
+    def want(self, alias: int, committed: int, records: Sequence[Record], waits: bool) -> m.WantRoom:
         """The question for room for these; at least one, and no more than `MOST_ASKED`."""
         sizes = [weight(record[2]) for record in records] if self.weighs else [0]
-        self.asked = len(records)
+        self.asked, self.until = len(records), committed
         return m.WantRoom(alias, self.asked, sum(sizes), sizes[0], waits)

@@ -151,8 +151,8 @@ def on_want(
     if session.meter is None:
         raise ProtocolError("room was asked for in a session without a quota")
     account, meter = session.meter.account, session.meter
-    meter.until = min(meter.until, session.next_index + message.tasks)
-    meter.until_bytes = min(meter.until_bytes, meter.came + message.bytes)
+    meter.until = min(meter.until, session.next_index)  # who asks has no use for what it could submit yet
+    meter.until_bytes = min(meter.until_bytes, meter.came)
     if message.tasks:
         account.asking[session.number] = message, now
     broker.accounts.hungry[account.name] = account

@@ -13,7 +13,7 @@ from flamezmq.wire.ranges import Index
 
 
 class WantRoom(msgspec.Struct, tag=14, array_like=True):
-    """So much waits to be submitted; answered by `Room`.  What it may submit beyond that it gives back.
+    """So much waits to be submitted; answered by `Room`.  What it could submit yet it gives back.
 
     tasks  that wait; 0: none, and there is no answer
     bytes  of their arguments, and

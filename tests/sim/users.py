@@ -284,7 +284,7 @@ class SimUser:
             if (message := allowance.give_back(calls.alias, calls.committed)) is not None:
                 self.dialler.enqueue(message)
         elif not allowance.asked and not allowance.room(calls.committed, records):
-            self.dialler.enqueue(allowance.want(calls.alias, records, True))
+            self.dialler.enqueue(allowance.want(calls.alias, calls.committed, records, True))
 
     def cancel(self, session: SimSession, futures: list[Future], running: bool) -> None:
         wanted = []
