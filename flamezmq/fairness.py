@@ -9,6 +9,7 @@ seconds, over its weight.
 Used time grows evenly between two changes, and that of equal levels equally fast.
 So an order once found stays true until something changes, and who is first is
 looked up in heaps; what a change costs does not depend on how many parties there are.
+Who has fallen behind in the middle is looked for once in a round (`behind`).
 
 Weighted fair queueing, with the levels of dominant resource fairness (Ghodsi and
 others, 2011) in front.  Pure: `clock` is given, and is the scheduler's, not the wall's.
@@ -16,6 +17,7 @@ others, 2011) in front.  Pure: `clock` is given, and is the scheduler's, not the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
@@ -47,6 +49,9 @@ class Ranking(Generic[Who]):
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def __iter__(self) -> Iterator[Who]:
+        return iter(self._keys)
 
     def put(self, who: Who, key: Key) -> None:
         """It has this key from now on.  Keys of different ones must differ."""
@@ -112,12 +117,14 @@ class Group(Party):
     wealthy  those that have something to give, the one that is served best first
     reached  the most that one of them had used when it was given something
     due      when something is to be moved from one of them to another
+    even_at  when to look again whether one between the best and the worst served has fallen behind
     """
 
     needy: Ranking[Party] = field(default_factory=Ranking)
     wealthy: Ranking[Party] = field(default_factory=Ranking)
     reached: float = 0.0
     due: float = 0.0
+    even_at: float = 0.0
 
     def adopt(self, party: Party, clock: float) -> None:
         """A new one starts level with those that are served, not ahead of everybody."""
@@ -218,3 +225,27 @@ def turn_of_many(
         return None
     ahead = needy.used_at(clock) - wealthy.used_at(clock)
     return max(latest + ROUND_SECONDS, now + max(ahead, 0.0) / faster)
+
+
+def behind(group: Group, clock: float) -> tuple[Party, Party] | None:
+    """Two brothers: one that waits and has used less than another, which is served better right now.
+
+    The two that are furthest apart; None where none are by more than a round of what would be moved.
+    The order by level alone passes by those in the middle, which would stay below their share, or
+    above it, by a part of an executor.
+    """
+    waiting = sorted((party.level, party.number, party) for party in group.needy)
+    found, most = None, 0.0
+    needy, used, place = None, 0.0, 0
+    for level, _, wealthy in sorted((party.level, party.number, party) for party in group.wealthy):
+        while place < len(waiting) and waiting[place][0] < level - EPSILON:
+            party = waiting[place][2]
+            place += 1
+            if needy is None or party.used_at(clock) < used:
+                needy, used = party, party.used_at(clock)
+        if needy is None:
+            continue
+        apart = wealthy.used_at(clock) - used - ROUND_SECONDS * (1 / needy.weight + 1 / wealthy.weight)
+        if apart > most:
+            found, most = (needy, wealthy), apart
+    return found

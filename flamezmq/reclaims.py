@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flamezmq.fairness import Group, fair_at
+from flamezmq.fairness import ROUND_SECONDS, TURN_PER_CHANGE, Group, behind, fair_at
 from flamezmq.shares import Moves, Share
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Where no room could be made for a session with a request, it is tried again after so long.
 RETRY_SECONDS = 0.05
+#: Looking who has fallen behind goes through all brothers: with so many more it is done less often.
+MANY = 100
 
 
 def cut(its: Scheduler, moves: Moves) -> None:
@@ -74,13 +76,31 @@ def _level_out(its: Scheduler, group: Group, moves: Moves, now: float) -> None:
         latest = donor.have[executor]
         loss = donor.unit * donor.chunk
         when = fair_at(needy, wealthy, share.unit, loss, latest, its._tree.clock, now, change)
-        if when is None:
-            return
-        if when > now:
-            group.due = when
-            its._tree.dues.put(group, (when, 0.0, group.number))
+        if when is None or when > now:
+            _even_out(its, group, when, moves, now)
             return
         _move(its, donor, share, moves, now)
+
+
+def _even_out(its: Scheduler, group: Group, when: float | None, moves: Moves, now: float) -> None:
+    """Once in a round: move one to who has fallen behind, though others are served better, or worse.
+
+    when: the next turn of those that are served best and worst
+    """
+    if len(group.needy) > 1 or len(group.wealthy) > 1:
+        if now >= group.even_at:
+            group.even_at = now + ROUND_SECONDS * (1 + len(group.needy) // MANY)
+            pair = behind(group, its._tree.clock)
+            if pair is not None:
+                share, donor = its._tree.neediest(pair[0]), its._tree.wealthiest(pair[1])
+                assert share is not None and donor is not None
+                turn = max(donor.reload_seconds, share.enters) * TURN_PER_CHANGE
+                if donor.chunk == 1 and not share.request and donor.have[donor.first_to_go] + turn <= now:
+                    _move(its, donor, share, moves, now)
+        when = group.even_at if when is None else min(when, group.even_at)
+    if when is not None:
+        group.due = when
+        its._tree.dues.put(group, (when, 0.0, group.number))
 
 
 def _move(its: Scheduler, donor: Share, share: Share, moves: Moves, now: float) -> None:
