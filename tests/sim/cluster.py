@@ -124,6 +124,8 @@ class Cluster:
         if plan.gangs and not limits.get("resources"):
             most = limits.get("max_executors") or plan.executors * plan.workers
             limits["gang"] = min(random.choice((1, 2, 3)), most, plan.executors * plan.workers)
+            if limits["gang"] > 1:
+                limits["min_executors"] = 0  # or the gang of another one may never come
         return limits
 
     def _submit(self, session: SimSession) -> None:
