@@ -134,7 +134,7 @@ def test_halting_soon_waits_for_what_runs_and_skips_the_rest(stages: Any) -> Non
     stage.join()
 
     assert stage.shown == [1, 2]
-    assert (stage.report.tasks, stage.report.skipped) == (2, 2)
+    assert (stage.report.tasks, stage.report.cancelled) == (2, 2)
 
 
 def test_halting_now_shows_what_has_ended_and_waits_for_nobody(stages: Any) -> None:

@@ -1,9 +1,9 @@
 """The examples in `--help` texts are true: each is found, and run, against a small cluster.
 
 They are taken from the click objects of all commands: the lines under `Examples:`, up to
-two spaces, behind which stands what they are for.  SESSION, TASK, EXECUTOR, NODE, HOST and FILE in
-them stand for what is really there, and there is a script.py; a daemon is started, and
-stopped when it is ready.
+two spaces, behind which stands what they are for.  SESSION, TASK, EXECUTOR, NODE, HOST, FILE and the
+names that examples use stand for what is really there, and there is a script.py; a daemon is started,
+and stopped when it is ready.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import importlib
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +64,35 @@ class Small:
     """A small cluster, and what examples may name of it."""
 
     daemons: Daemons
+    client: flm.Client
     address: str
     names: dict[str, str]
+
+    @contextmanager
+    def names_for(self, words: list[str]) -> Iterator[dict[str, str]]:
+        """What changes tasks or a session gets ones of its own; they wait, as the one executor is busy."""
+        command = words[1] if words[0] == "flmctl" else ""
+        if command == "logs":  # that of the task that runs
+            yield {**self.names, "nightly-XcEzMK/13012": self.names["SESSION"] + "/0"}
+            return
+        if command not in ("cancel", "close", "suspend", "resume"):
+            yield self.names
+            return
+        session = self.client.session("ends")
+        task = session.submit(abs, -1)
+        task_id = session.id + "/0"
+        until(lambda: session.status().pending, "the task waits")
+        if command == "resume":
+            session.suspend()
+        yield {**self.names, **aliases(session.id, task_id)}
+        session.close(cancel=True)
+        assert task.done()
+
+
+def aliases(session_id: str, task_id: str) -> dict[str, str]:
+    """What examples call a session and a task of it."""
+    names = {"SESSION": session_id, "TASK": task_id}
+    return {**names, "nightly-XcEzMK": session_id, "nightly-XcEzMK/13012": task_id}
 
 
 @pytest.fixture(scope="module")
@@ -83,16 +112,17 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
             until(lambda: run(["flmctl", "logs", session.id], address).stdout, "what the task has printed")
             rows = json.loads(run(["flmctl", "list", "-e", "-o", "json"], address).stdout)
             described = folder / "app.yaml"
-            described.write_text("name: shown\nservice: models:Model\n")
+            described.write_text("name: model\nservice: models:Model\n")
             names = {
-                "SESSION": session.id,
-                "TASK": waiting[-1].task_id,
+                **aliases(session.id, waiting[-1].task_id),
                 "EXECUTOR": rows[0]["id"],
                 "NODE": "small",
                 "HOST": "127.0.0.1",
                 "FILE": str(described),
+                "app.yaml": str(described),
+                "tcp://head:7601": address,
             }
-            yield Small(daemons, address, names)
+            yield Small(daemons, client, address, names)
             gate.touch()
             session.close(cancel=True)
             assert first.done()
@@ -119,9 +149,9 @@ def run(words: list[str], address: str, **options: Any) -> subprocess.CompletedP
     )
 
 
-def in_order(example: Any) -> tuple[bool, bool]:
-    """What ends the session comes last."""
-    return example.startswith("flmctl close"), example.startswith("flmctl cancel")
+def in_order(example: str) -> int:
+    """What registers something comes before what names it, what takes it away last."""
+    return 1 - example.startswith("flmctl register") + example.startswith("flmctl unregister")
 
 
 IN_ORDER: list[str] = sorted(EXAMPLES, key=in_order)
@@ -129,22 +159,50 @@ IN_ORDER: list[str] = sorted(EXAMPLES, key=in_order)
 
 @pytest.mark.parametrize("example", IN_ORDER)
 def test_an_example_of_a_help_text_runs(example: str, small: Small, tmp_path: Path) -> None:
-    words = [small.names.get(word, word) for word in shlex.split(example)]
+    words = shlex.split(example)
     script = words[0]
     assert script in MODULES, "an example calls one of our commands"
-    if script in READY:
-        check_daemon(words, small, tmp_path)
-        return
+    with small.names_for(words) as names:
+        words = [names.get(word, word) for word in words]
+        if script in READY:
+            check_daemon(words, small, tmp_path)
+        elif "-f" in words and words[1] in ("logs", "events"):
+            check_follower(words, small.address, tmp_path)
+        else:
+            check_command(words, small.address, tmp_path)
 
-    (tmp_path / "script.py").write_text("import sys\nprint(sys.argv)\n", encoding="utf-8")
-    if words[:2] == ["flmctl", "top"]:  # on a terminal it goes on
-        words += ["--count", "1"]
-    done = run(words, "" if script in ("flmping", "flmexec") else small.address, cwd=tmp_path)
+
+def check_command(words: list[str], address: str, folder: Path) -> None:
+    """It ends well, and says something."""
+    script, given = words[0], None
+    (folder / "script.py").write_text("import sys\nprint(sys.argv)\n", encoding="utf-8")
+    if "<" in words:
+        given = Path(words[words.index("<") + 1]).read_text(encoding="utf-8")
+    for sign in set(words) & {"<", ">"}:
+        words = words[: words.index(sign)]
+    if words == ["flmctl", "top"]:  # on a terminal it goes on
+        words = [*words, "--count", "1"]
+    done = run(words, "" if script in ("flmping", "flmexec") else address, cwd=folder, input=given)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     if "json" in words:
         json.loads(done.stdout)
+
+
+def check_follower(words: list[str], address: str, folder: Path) -> None:
+    """It shows what there is, and goes on until Ctrl-C."""
+    following = subprocess.Popen(
+        [sys.executable, "-P", "-m", MODULES[words[0]], *words[1:]],
+        stdout=subprocess.PIPE,
+        env=environment(FLAMEZMQ_ADDRESS=address),
+        cwd=folder,
+    )
+    assert following.stdout is not None
+    with following.stdout:
+        assert following.stdout.readline().strip()
+        following.send_signal(signal.SIGINT)
+        assert following.wait(LIMIT_SECONDS) == 130
 
 
 def check_daemon(words: list[str], small: Small, tmp_path: Path) -> None:
