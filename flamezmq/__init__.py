@@ -44,6 +44,8 @@ if TYPE_CHECKING:
         RouterLost,
         ServiceError,
         ServiceFailed,
+        SessionClosed,
+        SessionMismatch,
         ShimMissing,
         StartFailed,
         StrayClient,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import subprocess
@@ -81,3 +82,10 @@ def test_the_types_of_a_session_s_arguments_are_those_of_the_method() -> None:
     assert {name: one.annotation for name, one in parameters.items() if name not in own} == {
         name: forward.__forward_arg__ for name, forward in SessionOptions.__annotations__.items()
     }
+
+
+def test_type_checkers_know_every_name_that_is_exported() -> None:
+    tree = ast.parse(Path(flm.__file__).read_text(encoding="utf-8"))
+    told = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+    assert set(flm.__all__) <= told, "without an import under TYPE_CHECKING it is Any to them"
