@@ -38,8 +38,7 @@ class Counter:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def wait_for(self, path: str) -> None:
-        while not os.path.exists(path):
-            time.sleep(0.002)
+        until(lambda: os.path.exists(path))
 
     def _secret(self) -> None: ...
 
