@@ -42,6 +42,10 @@ from flamezmq.wire.applications import UnregisterApplication as UnregisterApplic
 from flamezmq.wire.applications import UpdateApplication as UpdateApplication
 from flamezmq.wire.changes import ChangeSession as ChangeSession
 from flamezmq.wire.deadlines import Expired as Expired
+from flamezmq.wire.handshake import PROTOCOL as PROTOCOL
+from flamezmq.wire.handshake import Hello as Hello
+from flamezmq.wire.handshake import Refuse as Refuse
+from flamezmq.wire.handshake import Welcome as Welcome
 from flamezmq.wire.interrupts import Interrupt as Interrupt
 from flamezmq.wire.interrupts import Interrupted as Interrupted
 from flamezmq.wire.joining import AboutMembers as AboutMembers
@@ -58,6 +62,9 @@ from flamezmq.wire.resources import Resource as Resource
 from flamezmq.wire.streams import Part as Part
 from flamezmq.wire.streams import Pull as Pull
 from flamezmq.wire.streams import RoutedPart as RoutedPart
+from flamezmq.wire.tasks import NewFunction as NewFunction
+from flamezmq.wire.tasks import Options as Options
+from flamezmq.wire.tasks import Slice as Slice
 from flamezmq.wire.tenants import Room as Room
 from flamezmq.wire.tenants import WantRoom as WantRoom
 from flamezmq.wire.views import Answer as Answer
@@ -74,67 +81,6 @@ from flamezmq.wire.views import RouterRow as RouterRow
 from flamezmq.wire.views import SessionRow as SessionRow
 from flamezmq.wire.views import TaskRow as TaskRow
 from flamezmq.wire.views import Why as Why
-
-#: Bumped when a message changes its meaning; both sides must agree on it.
-PROTOCOL = 1
-
-
-class Slice(msgspec.Struct, array_like=True, gc=False):
-    """`count` tasks of one function: indices `first`, `first + 1`, ...
-
-    count    from 1
-    attempt  from 1; an answer that quotes an older one is dropped
-    """
-
-    function: int
-    first: Index
-    count: Count
-    attempt: Index
-
-
-class Hello(msgspec.Struct, array_like=True):
-    """Dialler -> router, first on every connection.
-
-    protocol  the version of the protocol, an integer
-    version   of flamezmq, for people
-    python    "major.minor"
-    role      "client", "executor" or "worker"
-    link      the token of the link it had, or empty for a new one
-    received  the last message it has applied on that link
-    """
-
-    protocol: int
-    version: str
-    python: str
-    role: str
-    link: bytes = b""
-    received: int = 0
-
-
-class Welcome(msgspec.Struct, array_like=True):
-    """Router -> dialler: the epoch has begun.
-
-    link       the link's token
-    received   the last message that the router has applied on it
-    max_tasks  how many tasks a client may have with the router
-    max_bytes  bytes of large payloads that a client may have with the router
-    """
-
-    link: bytes
-    received: int
-    max_tasks: int = 0
-    max_bytes: int = 0
-
-
-class Refuse(msgspec.Struct, array_like=True):
-    """Router -> dialler: go away, and why (a sentence).
-
-    gone  nothing is wrong with the peer: the router that it knew is gone, or goes
-    """
-
-    reason: str
-    gone: bool = False
-
 
 # --- client -> router ---------------------------------------------------------------------
 
@@ -204,39 +150,6 @@ class Open(msgspec.Struct, tag=1, array_like=True):
     id: str
     spec: SessionSpec
     who: str = ""
-
-
-class Options(msgspec.Struct, array_like=True, frozen=True):
-    """How the tasks of a function are to be run, as far as that is the router's business.
-
-    retries         how often a task runs again after an error that its options name
-    backoff         seconds to wait before the first of these runs; doubled before each further one
-    timeout         seconds that one run may take; 0: as long as it likes
-    priority        higher ones are granted first, within their session
-    retry_timeouts  whether having been killed for its timeout is such an error
-    deadline        seconds from the submit within which a task must have begun; 0: whenever it can
-    """
-
-    retries: Index = 0
-    backoff: Seconds = 0.0
-    timeout: Seconds = 0.0
-    priority: Priority = 0
-    retry_timeouts: bool = False
-    deadline: Seconds = 0.0
-
-
-class NewFunction(msgspec.Struct, array_like=True):
-    """A pickled function.
-
-    number   the client's (per session) on the way to the router, the router's on the way to executors
-    label    its name for people
-    options  an array, or nil if there are none; executors find theirs in the pickle
-    """
-
-    number: int
-    blob: bytes
-    label: str = ""
-    options: Options | None = None
 
 
 class Submit(msgspec.Struct, tag=2, array_like=True):
