@@ -63,6 +63,16 @@ def _gang(scheduler: Scheduler, share: Share, wanted: int) -> Waits:
     return Waits("gang", have, wanted, gathered=gangs.gathered(share))
 
 
+def gangs(scheduler: Scheduler, session: int, size: int) -> tuple[int, int, int]:
+    """Of a session that gets `size` executors at a time: that, the whole gangs that it has, and how many
+    executors are reserved for a further one (-1: none is gathered).
+    """
+    share = scheduler._shares.get(session)
+    if size == 1 or share is None:
+        return size, 0, -1
+    return size, share.whole // size, scheduler._gangs.gathered(share) if share.gathering else -1
+
+
 def is_homeless(scheduler: Scheduler, session: int) -> bool:
     """Whether no node could ever serve the session, as it is now."""
     return scheduler._shares[session].homeless

@@ -11,6 +11,11 @@ from typing import Any
 
 import pytest
 
+from flamezmq.cli.ctl_list import SESSIONS as COLUMNS
+from flamezmq.cli.ctl_list import for_people
+from flamezmq.cli.ctl_output import Row, session_row, table
+from flamezmq.cli.ctl_view import about
+from flamezmq.client.controller import SESSIONS
 from flamezmq.client.terms import check_gang
 from flamezmq.errors import ProtocolError
 from flamezmq.scheduler import Moves, Scheduler
@@ -18,6 +23,7 @@ from flamezmq.wire import messages as m
 from tests.core_stage import CLIENT, Stage
 from tests.farm import Farm
 from tests.test_core_explain import words
+from tests.test_core_overview import LOOKER
 from tests.test_core_scheduler import counts, decide, scheduler_with
 
 
@@ -286,3 +292,47 @@ def test_what_makes_no_sense_with_a_gang_is_refused_with_a_sentence(asked: dict[
     terms = {"min_executors": 0, "max_executors": None, "resources": None, **asked}
     with pytest.raises(ValueError, match=said):
         check_gang(terms["gang"], terms["min_executors"], terms["max_executors"], terms["resources"])
+
+
+# --- for those who look on
+
+
+def rows(stage: Stage, session: str) -> Row:
+    """As `flmctl view -o json` has it."""
+    stage.broker.on_client(LOOKER)
+    stage.say(LOOKER, m.Ask(1, SESSIONS, session))
+    (answer,) = stage.heard(LOOKER, m.Answer)
+    return session_row(answer.sessions[0])
+
+
+def test_the_gangs_of_a_session_are_shown_and_how_far_a_further_one_is_gathered() -> None:
+    stage = Stage(executors=5)
+    stage.open(1)
+    stage.submit(9)
+    stage.open(2, gang=3)
+    row = rows(stage, "s2")
+    assert (row["gang"], row["gangs"], row["gathered"]) == (3, 0, None)
+    stage.submit(1, alias=2)
+    stage.wait(0.2)
+    stage.finish(1, 0.2)
+    row = rows(stage, "s2")
+    assert (row["gang"], row["gangs"], row["gathered"]) == (3, 0, 1)
+    assert "Gang       0 x 3, gathering 1 of 3" in about(row, wide=False)
+    for number in (2, 3, 4):
+        stage.finish(number, 0.2)
+
+    row = rows(stage, "s2")
+
+    assert (row["slots"], row["gang"], row["gangs"], row["gathered"]) == (3, 3, 1, None)
+    assert "Gang       1 x 3\n" in about(row, wide=False)
+    assert rows(stage, "s1")["gang"] is None
+    assert "Gang" not in about(rows(stage, "s1"), wide=True)
+
+
+def test_the_table_of_sessions_has_their_gangs_when_it_is_wide() -> None:
+    stage = Stage(executors=4)
+    stage.open(gang=2)
+    stage.submit(3)
+    line = table(for_people([rows(stage, "s1")]), COLUMNS, wide=True)
+    assert "Gang" in line
+    assert "2 x 2" in line

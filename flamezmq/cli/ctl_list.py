@@ -11,6 +11,7 @@ from flamezmq.cli.ctl_output import (
     Row,
     clock,
     executor_row,
+    gang,
     memory,
     node_row,
     note,
@@ -52,6 +53,13 @@ SESSIONS: tuple[Column, ...] = (
     Column("Host", "host", "the machine of its client", wide=True),
     Column("Clients", "clients", "of a session with an id: how many are in it now", wide=True, right=True),
     Column("Kept", "kept", "of a detached session: results that are kept", wide=True, right=True),
+    Column(
+        "Gang",
+        "gang",
+        "of a session with `gang=8`: `2 x 8`, its whole gangs, and `gathering 3 of 8` while executors for "
+        "a further one are set aside; in JSON `gang` (8), `gangs` (2) and `gathered` (3)",
+        wide=True,
+    ),
     Column("Closed", "closed", "when it was closed", wide=True),
     Column(
         "Ending",
@@ -135,6 +143,8 @@ def for_people(rows: list[Row]) -> list[Row]:
             new["memory"] = memory(row["memory"])
         if row.get("kept_bytes") is not None:
             new["kept_bytes"] = memory(row["kept_bytes"])
+        if row.get("gang") is not None:
+            new["gang"] = gang(row["gang"], row["gangs"], row["gathered"])
         if "resources" in row:
             new["resources"] = ",".join(f"{name}={in_words(n)}" for name, n in row["resources"].items())
         shown.append(new)

@@ -125,6 +125,9 @@ def session_row(s: m.SessionRow) -> Row:
         "detached": s.detached,
         "kept": s.kept if s.detached else None,
         "kept_bytes": s.kept_bytes if s.detached else None,
+        "gang": s.gang if s.gang > 1 else None,
+        "gangs": s.gangs if s.gang > 1 else None,
+        "gathered": s.gathered if s.gathered >= 0 else None,
     }
 
 
@@ -198,6 +201,12 @@ def clock(iso: str | None) -> str:
     if when.date() == datetime.now().date():
         return when.strftime("%H:%M:%S")
     return when.strftime("%Y-%m-%d %H:%M")
+
+
+def gang(size: int, whole: int, gathered: int | None) -> str:
+    """What a session has that gets executors so many at a time: "2 x 8, gathering 3 of 8"."""
+    text = f"{whole} x {size}"
+    return text if gathered is None else f"{text}, gathering {gathered} of {size}"
 
 
 def memory(size: int) -> str:

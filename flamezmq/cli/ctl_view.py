@@ -33,6 +33,7 @@ LINES = (
     ("State", "state"),
     ("App", "app"),
     ("Slots", "slots"),
+    ("Gang", "gang"),
     ("Pending", "pending"),
     ("Running", "running"),
     ("Succeed", "succeed"),

@@ -15,6 +15,7 @@ from heapq import merge
 from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flamezmq import waits
 from flamezmq.core import commons, departures, events, explain
 from flamezmq.core.logs import Piece
 from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session, Worker
@@ -127,6 +128,7 @@ def _session_row(broker: Broker, s: Session, now: float) -> m.SessionRow:
         now - s.closed_at if s.closed else -1.0,
         s.ending,
         *commons.row(broker, s),
+        *waits.gangs(broker.scheduler, s.number, spec.gang),
     )
 
 

@@ -79,6 +79,9 @@ class SessionRow(msgspec.Struct, array_like=True):
     clients  that are members of it now; -1: it was opened for one
     detached  it stays when they have gone
     kept, kept_bytes  ends of tasks that are kept, and the bytes that they take
+    gang     it gets executors so many at a time; 1: one by one
+    gangs    whole ones that it has
+    gathered executors that are reserved for a further one; -1: none is gathered
     """
 
     number: int
@@ -105,6 +108,9 @@ class SessionRow(msgspec.Struct, array_like=True):
     detached: bool = False
     kept: int = 0
     kept_bytes: int = 0
+    gang: int = 1
+    gangs: int = 0
+    gathered: int = -1
 
 
 class ExecutorRow(msgspec.Struct, array_like=True):
