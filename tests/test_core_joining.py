@@ -106,6 +106,16 @@ def test_another_spec_is_refused_field_by_field() -> None:
     assert join(stage, OTHER, weight=2.0).outcome == j.JOINED
 
 
+def test_what_was_not_asked_for_is_none_and_pickles_of_one_length_do_not_look_the_same() -> None:
+    stage = Stage()
+    join(stage, CLIENT, max_executors=1, initializer=b"abc")
+    differs = join(stage, OTHER, tenant="blue", initializer=b"abd").differs
+    assert differs[:6] == ["tenant", "'blue'", "none", "max_executors", "none", "1"]
+    assert differs[6] == "initializer"
+    assert differs[7] != differs[8]
+    assert differs[8].startswith("a pickle of 3 bytes")
+
+
 def test_a_detached_session_keeps_what_was_not_confirmed_when_its_client_died() -> None:
     stage = Stage(executors=1)
     join(stage, CLIENT, detached=True)

@@ -364,10 +364,11 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
         "exit codes": lambda: exit_codes(flmexec.EPILOG.partition("Exit codes:")[2]),
     },
     "docs/daemons.md": {
-        f"settings of the {name}": settings_table(name) for name in ("router", "worker", "client")
+        **{f"settings of the {name}": settings_table(name) for name in ("router", "worker", "client")},
+        "settings of tenants": tenants_table,
     },
 }
-_BLOCK = re.compile(r"<!-- made: (.+?) -->\n(.*?)\n<!-- end -->", re.DOTALL)
+_BLOCK = re.compile(r"<!-- made: (.+?) -->\n(.*?)\n?<!-- end -->", re.DOTALL)
 
 
 def text_of(document: str) -> str:

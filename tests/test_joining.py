@@ -251,6 +251,8 @@ def test_leaving_a_detached_session_neither_waits_nor_cancels(
         left = session.submit(wait_for, gate)
     with pytest.raises(CancelledError, match="attach to it"):
         left.result(0)
+    with pytest.raises(flm.ClientClosed, match=f"has left .*attach.'{session.id}'"):
+        session.submit(double, 1)
     again = second.attach(session.id)
     (future,) = again.futures()
     assert future.task_id == left.task_id
@@ -260,8 +262,12 @@ def test_leaving_a_detached_session_neither_waits_nor_cancels(
 
 
 def test_a_private_cluster_refuses_what_would_outlive_it() -> None:
-    with flm.Client("", executors=1) as client, pytest.raises(ValueError, match="flmrouter"):
-        client.session(detached=True)
+    with flm.Client("", executors=1) as client:
+        with pytest.raises(ValueError, match="flmrouter"):
+            client.session(detached=True)
+        with pytest.raises(TypeError, match="True or False"):
+            client.session(detached="no")  # type: ignore[call-overload]
+        assert client.submit(double, 1).result(LIMIT_SECONDS) == 2, "the client goes on"
 
 
 def test_what_ends_with_its_client_is_refused_in_a_detached_session(first: flm.Client) -> None:

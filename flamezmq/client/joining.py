@@ -19,7 +19,7 @@ from flamezmq.client.opening import OPEN_SECONDS
 from flamezmq.client.service_session import ServiceSession
 from flamezmq.client.session import Session
 from flamezmq.core.caller import Calls, Tell
-from flamezmq.errors import NotFound, Refused, SessionClosed, SessionMismatch
+from flamezmq.errors import ClientClosed, NotFound, Refused, SessionClosed, SessionMismatch
 from flamezmq.wire import joining as j
 from flamezmq.wire import messages as m
 
@@ -174,7 +174,7 @@ class Membership(Session):
                 "others are kept; open it with detached=True"
             )
         if client._closed or calls.closed or client._line.lost is not None:
-            super()._refuse()
+            self._refuse()
         earlier = EarlierCalls(client, client._next_alias(), calls.id, calls.confirm)
         client._calls[earlier.alias] = earlier
         client._tell(j.Fetch(calls.alias, earlier.alias))
@@ -185,7 +185,7 @@ class Membership(Session):
         if earlier.futures is None:
             client._forget(earlier.alias)
             client._check_open()
-            super()._refuse()
+            self._refuse()
         return earlier.futures or []
 
     def leave(self) -> None:
@@ -250,6 +250,15 @@ class Membership(Session):
             )
         return super()._refuses(others)
 
+    def _refuse(self) -> None:
+        calls = self._calls
+        ended = calls.error or calls.draining or calls.broken is not None or self._for_good
+        if calls.closed and not ended and not self._client._closed and self._client._line.lost is None:
+            raise ClientClosed(
+                f"this client has left session {self.id}; client.attach({self.id!r}) joins it again"
+            )
+        super()._refuse()
+
     def _needs_a_client(self, why: str) -> None:
         if self._detached:
             raise Refused(f"session {self.id} is detached, and {why}; take a session that is not")
@@ -308,7 +317,9 @@ class SessionsOfClient:
 
 
 def check(client: Client, id: str | None, detached: bool) -> None:
-    """Raises ValueError for what can't be."""
+    """Raises ValueError, or TypeError, for what can't be."""
+    if not isinstance(detached, bool):
+        raise TypeError(f"detached is {detached!r}; it must be True or False")
     if id is not None and (
         not isinstance(id, str) or not 0 < len(id) <= MOST_CHARACTERS or not id.isprintable() or "/" in id
     ):

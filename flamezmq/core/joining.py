@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from msgspec.structs import replace
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Fields of a spec in which those who open the same session may differ.
 _THEIR_OWN = frozenset(("environment", "forward_output", "within", "outer"))
+#: Fields whose 0 says that nothing was asked for.
+_NONE_AT_ZERO = frozenset(("max_executors", "max_tasks_per_child", "preempt_after"))
 #: Of a value that is quoted.
 MOST_CHARACTERS = 200
 
@@ -119,15 +122,17 @@ def _differences(asked: m.SessionSpec, has: m.SessionSpec) -> list[str]:
     for name in m.SessionSpec.__struct_fields__:
         ours, theirs = getattr(asked, name), getattr(has, name)
         if name not in _THEIR_OWN and ours != theirs:
-            said += (name, _in_words(ours), _in_words(theirs))
+            said += (name, _in_words(name, ours), _in_words(name, theirs))
     return said
 
 
-def _in_words(value: Any) -> str:
-    if isinstance(value, bytes):
-        return f"a pickle of {len(value):,} bytes" if value else "none"
+def _in_words(name: str, value: Any) -> str:
+    if not value and (isinstance(value, bytes | str | tuple) or name in _NONE_AT_ZERO):
+        return "none"
+    if isinstance(value, bytes):  # two of the same length must not look the same
+        return f"a pickle of {len(value):,} bytes (CRC-32 {crc32(value):08x})"
     if isinstance(value, tuple):
-        return ",".join(f"{one.name}={one.amount:g}" for one in value) or "none"
+        return ",".join(f"{one.name}={one.amount:g}" for one in value)
     return repr(value)[:MOST_CHARACTERS]
 
 
