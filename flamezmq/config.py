@@ -42,6 +42,7 @@ _WHAT = {
     "number": "a number",
     "switch": "true or false",
     "resources": "names and amounts (gpu=2,license=1)",
+    "most": "names and amounts (cpu=16,mem=32g,gpu=2)",
     "size": 'a size like "64m" or "1g", or a number of bytes',
 }
 
@@ -51,12 +52,13 @@ class Option:
     """One thing that can be set.
 
     name     as in the file; the flag and the variable follow from it
-    kind     address, place (an address to listen at), text, integer, number, switch, resources, size or
-             choice
+    kind     address, place (an address to listen at), text, integer, number, switch, resources (of a node),
+             most (of resources), size or choice
     default  None where it depends on the machine
     help     a sentence
     shown    the default in words, where it is None or unreadable
     least    the smallest number that is allowed
+    most     the greatest
     choices  of a choice
     also     further variables, looked at after the option's own
     """
@@ -69,6 +71,7 @@ class Option:
     least: float | None = None
     choices: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    most: float | None = None
 
     @property
     def flag(self) -> str:
@@ -79,7 +82,8 @@ class Option:
         """What a value must be, for people."""
         if self.kind == "choice":
             return "one of " + ", ".join(self.choices)
-        return _WHAT[self.kind] + (f" from {self.least:g}" if self.least is not None else "")
+        least = f" from {self.least:g}" if self.least is not None else ""
+        return _WHAT[self.kind] + least + (f" to {self.most:,.0f}" if self.most is not None else "")
 
     @property
     def default_in_words(self) -> str:
@@ -109,12 +113,15 @@ class Option:
         right = isinstance(value, wanted) and (self.kind == "switch" or not isinstance(value, bool))
         if right and self.kind in ("integer", "number", "size"):
             right = self.least is None or value >= self.least  # a NaN is not
+            right = right and (self.most is None or value <= self.most)
         elif right and self.kind == "place":
             return address.check(value, listens=True)
         elif right and self.kind == "address":
             return address.check(value)
         elif right and self.kind == "resources":
             parse_offer(value)
+        elif right and self.kind == "most":
+            resources.parse(value, zeros=True)
         elif right and self.kind == "choice":
             right = value in self.choices
         elif right and self.kind == "text":
@@ -263,6 +270,30 @@ TENANT = (
         "Bytes of their arguments.",
         shown="as many as come",
         least=1,
+    ),
+    Option(
+        "weight",
+        "number",
+        1.0,
+        "Of its share, among the tenants that have any work: twice the weight has twice the share.",
+        shown="1",
+        least=0.001,
+        most=1e6,
+    ),
+    Option(
+        "max_executors",
+        "integer",
+        None,
+        "Executors that may serve its sessions at a time.",
+        shown="as many as there are",
+        least=1,
+    ),
+    Option(
+        "resources",
+        "most",
+        None,
+        "The most that these executors may have of their nodes together; 0: nothing of that.",
+        shown="as much as there is",
     ),
 )
 _TENANTS = "tenants"

@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import inf
 
-from flamezmq import reclaims, scheduler_check
+from flamezmq import bounds, reclaims, scheduler_check
 from flamezmq.fairness import QUANTUM_SECONDS as QUANTUM_SECONDS
 from flamezmq.fairness import reweigh
 from flamezmq.gangs import Gangs
@@ -165,6 +165,23 @@ class Scheduler:
             tenant = self._tree.leave(share)
             self._tree.join(share, tenant, priority)
         self._changed(share)
+
+    def set_tenant(
+        self,
+        name: str,
+        weight: float | None = None,
+        max_executors: int | None = None,
+        resources: Mapping[str, float] | None = None,
+    ) -> None:
+        """What counts for a tenant from now on; "*": for those that are not named.  None: as it was.
+
+        weight: of its share, among tenants that have any work; 1.0 if nothing was ever said
+        max_executors: that serve all its sessions at a time; 0: no limit
+        resources: the most that these may have of their nodes; what is not named has no limit
+
+        What it has above a new limit is reclaimed.
+        """
+        bounds.set_tenant(self, name, weight, max_executors, resources)
 
     def learn_enter(self, session: int, seconds: float) -> None:
         """An executor has entered its service; how long that takes is known better now."""

@@ -11,11 +11,15 @@ Pure; `clock` is the scheduler's.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flamezmq.fairness import EPSILON, QUANTUM_SECONDS, Group, Party, Ranking, reweigh, update
 
+#: Names all tenants that are not named.
+ALL_OTHERS = "*"
+#: Stands for executors, among the names of resources.
+EXECUTORS = ""
 #: Of a session without one.
 NO_LIMIT = 1 << 62
 #: What entering a service is taken for until the first executor has done it.  What is shorter is known soon;
@@ -147,6 +151,17 @@ class Share(Party):
         return next(executor for executor in reversed(self.have) if executor not in self.leaving)
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """weight: of a tenant's share.  most: of executors (EXECUTORS) and resources, by name, that it has."""
+
+    weight: float = 1.0
+    most: Mapping[str, float] = field(default_factory=dict)
+
+
+_NO_TERMS = Terms()
+
+
 @dataclass(slots=True, eq=False)
 class Tenant(Group):
     """Its sessions by priority.
@@ -191,6 +206,7 @@ class Tree:
     below   sessions that lack some of their minimum
     uneven  groups in which something may be due to be moved
     dues    groups in which something is to be moved later
+    terms   what is said of tenants, by name; what is said of ALL_OTHERS counts for those that are not named
     """
 
     def __init__(self) -> None:
@@ -200,15 +216,29 @@ class Tree:
         self.below: dict[Share, None] = {}
         self.uneven: dict[Group, None] = {}
         self.dues: Ranking[Group] = Ranking()
+        self.terms: dict[str, Terms] = {}
         self._tenants: dict[str, Tenant] = {}
         self._groups = 0
+
+    def terms_of(self, name: str) -> Terms:
+        """What counts for this tenant."""
+        return self.terms.get(name) or self.terms.get(ALL_OTHERS, _NO_TERMS)
+
+    def set_terms(self, name: str, terms: Terms) -> None:
+        """From now on they count for it, or, if it is ALL_OTHERS, for those that are not named."""
+        self.terms[name] = terms
+        for tenant in self._tenants.values():
+            weight = self.terms_of(tenant.name).weight
+            if tenant.weight != weight:
+                reweigh(tenant, weight, self.clock)
+                self.uneven[self.root] = None
 
     def join(self, share: Share, name: str, priority: int) -> None:
         """It is a session of this tenant from now on."""
         tenant = self._tenants.get(name)
         if tenant is None:
             self._groups += 1
-            tenant = self._tenants[name] = Tenant(self._groups, 1.0, name=name)
+            tenant = self._tenants[name] = Tenant(self._groups, self.terms_of(name).weight, name=name)
             self.root.adopt(tenant, self.clock)
         group = tenant.priorities.get(priority)
         if group is None:

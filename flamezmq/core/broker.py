@@ -73,6 +73,8 @@ class Broker:
         self.registry = applications.Registry()
         self.commons: dict[int, Common] = {}  # by the client that stands for all members
         self.accounts = quotas.Accounts(self.limits.tenants)
+        for name, terms in self.limits.tenants.items():
+            self.scheduler.set_tenant(name, terms.weight, terms.max_executors, terms.amounts)
         self.now = 0.0  # of the turn that is ending
         #: Closed sessions, each with the workers that are still to send on what its tasks have printed.
         self.flushing: dict[int, tuple[Session, dict[int | str, None]]] = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flamezmq.core.blocked import Blocked, Value
 from flamezmq.core.tasks import Function, Ranks, Run
+from flamezmq.tenant import Tenant as Tenant
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
@@ -259,18 +260,6 @@ class Worker:
     devices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Tenant:
-    """What a tenant may have; 0: as much as there is.
-
-    queued_tasks  tasks of all its sessions that wait with the router
-    queued_bytes  of their arguments
-    """
-
-    queued_tasks: int = 0
-    queued_bytes: int = 0
-
-
 @dataclass(slots=True)
 class Limits:
     """What the broker allows itself.
@@ -286,7 +275,7 @@ class Limits:
     grace_seconds     and one that was cancelled, or whose timeout is over
     actors_per_worker  that may live at a time, on average
     max_kept_bytes    of results, in a detached session
-    tenants           what each may have, by name (core/quotas.py)
+    tenants           what each may have, by name (core/quotas.py, bounds.py)
     """
 
     horizon_seconds: float = 0.002
