@@ -289,33 +289,6 @@ class JoinedServiceSession(Membership, ServiceSession):
         return ServiceSession.stream(self, *args, replay=replay, **kwargs)
 
 
-class SessionsOfClient:
-    """The part of `Client` that is about its sessions, and those of others."""
-
-    address: str
-    _closed: str
-    _sessions: dict[int, Session]
-
-    def __repr__(self) -> str:
-        if self._closed:
-            return f"<flamezmq.Client: {self._closed}>"
-        count = len(self._sessions)
-        return f"<flamezmq.Client of {self.address}: {count} session{'' if count == 1 else 's'}>"
-
-    def attach(self, id: str) -> JoinedSession | JoinedServiceSession:
-        """Join the session of this id, whatever it was opened with; `futures()` has what others submitted.
-
-        Raises:
-            NotFound: there is none, or that was long ago.
-            SessionClosed: it is closed; says when and by whom.
-            Refused: it was opened without an id, and is one client's alone.
-            ClientClosed, RouterLost: there is nobody to ask.
-        """
-        check(self, id, False)  # type: ignore[arg-type]
-        self._check_open()  # type: ignore[attr-defined]
-        return join(self, id, None, None)  # type: ignore[arg-type]
-
-
 def check(client: Client, id: str | None, detached: bool) -> None:
     """Raises ValueError, or TypeError, for what can't be."""
     if not isinstance(detached, bool):
