@@ -8,6 +8,7 @@ import pytest
 
 from flamezmq.client.reasons import sentences, span
 from flamezmq.core import departures
+from flamezmq.core.members import Tenant
 from flamezmq.states import TaskState
 from flamezmq.wire import messages as m
 from tests.core_stage import CLIENT, FIRST, OTHER, WORKER, Stage
@@ -360,3 +361,42 @@ def test_an_actor_that_is_one_too_many_says_so() -> None:
         stage.open(alias, initializer=b"make", restarts=0, max_retries=0)
         stage.submit(1, alias=alias)
     assert "as many live as may, 1 for each of 1 node." in words(stage, 0, "s2")
+
+
+# --- what waits in clients for room under a quota
+
+
+def test_what_waits_in_its_client_for_a_quota_says_which_since_when_and_what_to_do() -> None:
+    stage = Stage(tenants={"research": Tenant(queued_tasks=4)})
+    stage.open(tenant="research")
+    stage.say(CLIENT, m.WantRoom(1, 4, 0, 0))
+    stage.submit(4)
+    stage.open(alias=2, tenant="research")
+    stage.say(CLIENT, m.WantRoom(2, 3, 0, 0))
+    stage.wait(12.0)
+    quota = (
+        "At least 3 tasks wait in the client, since 12 s: tenant research may have 4 tasks queued "
+        "(queued_tasks); 4 are. They go out as those begin, or when the quota is raised in the "
+        "router's settings."
+    )
+    assert words(stage, id="s2") == f"No task of session s2 is with the router. {quota}"
+    assert words(stage, 2, id="s2") == f"task s2/2 waits in its client to be submitted. {quota}"
+    assert "in the client" not in words(stage)
+    stage.say(OTHER, m.Ask(1, 7, "s2", 3))
+    assert stage.heard(OTHER, m.Answer)[0].error == "session s2 has no task 3"
+
+
+def test_a_quota_of_bytes_is_told_in_bytes_and_what_is_queued_beside_it() -> None:
+    stage = Stage(tenants={"": Tenant(queued_bytes=1 << 20)})
+    stage.open()
+    stage.say(CLIENT, m.WantRoom(1, 1, 1 << 20, 1 << 20))
+    part = m.Slice(1, 0, 1, 1)
+    stage.say(CLIENT, m.Submit(1, [m.NewFunction(1, b"f", "f")], [], [part], [b"x" * (1 << 20)], []))
+    stage.say(CLIENT, m.WantRoom(1, 1, 600_000, 600_000))
+    stage.wait(2.0)
+    said = words(stage)
+    assert said.startswith("Of the tasks of session s1, 1 is queued.")
+    assert (
+        "At least 1 task waits in the client, since 2 s: the tenant without a name may have 1m bytes of "
+        "arguments queued (queued_bytes); 1m are."
+    ) in said

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from flamezmq.core.members import Session, Tenant
+from flamezmq.core.meter import Leeway
 from flamezmq.core.quotas import PATIENCE_SECONDS, usage
 from flamezmq.errors import ProtocolError
+from flamezmq.wire import joining as j
 from flamezmq.wire import messages as m
+from flamezmq.wire.joining import STRIDE
 from tests.core_stage import CLIENT, OTHER, Stage
 
 
@@ -20,8 +23,12 @@ def stage_with(executors: int = 0, **quota: Any) -> Stage:
 
 
 def room(session: Session) -> int:
+    return leeway(session).left
+
+
+def leeway(session: Session, member: int = 0) -> Leeway:
     assert session.meter is not None
-    return session.meter.left(session)
+    return session.meter.leeways[member]
 
 
 def rooms(said: Iterable[tuple[int, Any]]) -> list[m.Room]:
@@ -72,6 +79,17 @@ def test_who_does_not_wait_is_told_at_once_which_quota_is_used_up() -> None:
     stage.submit(2)
 
     assert want(stage, 1, waits=False) == [m.Room(1, 2, None, "queued_tasks", 2, "research")]
+
+
+def test_who_does_not_wait_is_told_at_once_also_behind_somebody_who_waits() -> None:
+    stage = stage_with(queued_tasks=2)
+    stage.open(tenant="research")
+    stage.open(alias=2, client=OTHER, tenant="research")
+    want(stage, 2)
+    stage.submit(2)
+    assert want(stage, 1) == []
+
+    assert want(stage, 1, 2, OTHER, waits=False) == [m.Room(2, 0, None, "queued_tasks", 2, "research")]
 
 
 def test_what_is_not_needed_any_more_others_may_have() -> None:
@@ -131,7 +149,7 @@ def test_bytes_count_as_they_come_and_go_and_a_large_task_goes_alone() -> None:
     session = stage.open(tenant="research")
     meter = session.meter
     assert meter is not None
-    assert meter.until_bytes == 25
+    assert leeway(session).until_bytes == 25
 
     assert want(stage, 2, bytes=90, first=45)[0].bytes == 90
     part = m.Slice(1, 0, 2, 1)
@@ -143,7 +161,7 @@ def test_bytes_count_as_they_come_and_go_and_a_large_task_goes_alone() -> None:
     stage.ready(1)  # which takes the other one
 
     assert meter.waiting_bytes(session) == 0
-    assert meter.left_bytes == 500
+    assert leeway(session).left_bytes == 500
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -161,7 +179,7 @@ def test_clients_that_keep_to_their_allowance_never_pass_the_quota_and_all_get_d
         if count:
             stage.submit(count, alias=home[0], client=home[1])
             left[home] -= count
-        elif left[home] and session.number not in stage.broker.accounts.of["research"].asking:
+        elif left[home] and leeway(session) not in stage.broker.accounts.of["research"].asking:
             want(stage, left[home], *home)
         number = random.randint(1, len(stage.broker.executors))
         if stage.executor(number).tasks and random.random() < 0.5:
@@ -173,3 +191,74 @@ def test_clients_that_keep_to_their_allowance_never_pass_the_quota_and_all_get_d
             break
 
     assert not any(left.values()), "somebody has waited for ever"
+
+
+# --- sessions with members
+
+
+def join(stage: Stage, peer: int, alias: int = 1, **spec: Any) -> list[Any]:
+    said = stage.say(
+        peer, m.Open(alias, "one", m.SessionSpec("s", tenant="research", **spec), f"peer {peer}")
+    )
+    return [message for to, message in said if to == peer]
+
+
+def submit(stage: Stage, peer: int, first: int, count: int, alias: int = 1) -> None:
+    new = [m.NewFunction(1, b"f", "f")]
+    stage.say(peer, m.Submit(alias, new, [], [m.Slice(1, first, count, 1)], [b"x"] * count, []))
+
+
+def test_each_member_has_an_allowance_of_one_quota_also_who_joins_later() -> None:
+    stage = stage_with(queued_tasks=8)
+
+    first, answer = join(stage, CLIENT)
+    assert (first.until, type(answer)) == (2, j.Joined)  # a quarter, before it is a member
+    first, answer = join(stage, OTHER, alias=7)
+    assert (first.session, first.until, type(answer)) == (7, STRIDE, j.Joined)  # that quarter is given
+
+    assert want(stage, 100)[0].until == 8
+    submit(stage, CLIENT, 0, 8)
+    assert want(stage, 5, 7, OTHER) == []
+    stage.ready(1)  # it takes one: there is room for one
+    (given,) = rooms(stage.said)
+    assert (given.session, given.until) == (7, STRIDE + 1)
+
+
+def test_a_member_that_leaves_gives_back_what_it_could_submit_and_what_it_has_submitted_is_cancelled() -> (
+    None
+):
+    stage = stage_with(queued_tasks=8)
+    join(stage, CLIENT)
+    join(stage, OTHER)
+    want(stage, 8)
+    submit(stage, CLIENT, 0, 5)
+    assert want(stage, 8, client=OTHER) == []
+
+    stage.lose(CLIENT)
+
+    assert [message.until for message in rooms(stage.said)] == [STRIDE + 8]
+
+
+def test_what_a_detached_session_has_queued_counts_when_its_clients_are_gone() -> None:
+    stage = stage_with(queued_tasks=8)
+    join(stage, CLIENT, detached=True)
+    want(stage, 8)
+    submit(stage, CLIENT, 0, 6)
+    stage.lose(CLIENT)
+    other = stage.open(alias=2, client=OTHER, tenant="research")
+    want(stage, 8, 2, OTHER)
+    assert room(other) == 2
+
+    stage.say(OTHER, m.CloseSession(1, "one", "the boss"))
+
+    assert want(stage, 8, 2, OTHER, waits=False)[0].until == 8
+    assert list(stage.broker.accounts.of["research"].leeways) == [leeway(other)]
+
+
+def test_who_only_fetches_asks_for_no_room() -> None:
+    stage = stage_with(queued_tasks=8)
+    join(stage, CLIENT, detached=True)
+    stage.say(CLIENT, j.Fetch(1, 9))
+
+    with pytest.raises(ProtocolError, match="where results are fetched"):
+        want(stage, 1, 9)

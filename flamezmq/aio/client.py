@@ -294,9 +294,14 @@ class Client(ApplicationsOfClient):
         """
         return (ServiceSession if options.get("app") else Session)(self, name, options)
 
-    def attach(self, id: str) -> Session:
-        """The session of this id, to be joined by `async with`; raises then as `flm.Client.attach` does."""
-        return Session(self, id, {}, attaches=True)
+    def attach(self, id: str, *, over_quota: str = "wait") -> Session:
+        """The session of this id, to be joined by `async with`; raises then as `flm.Client.attach` does.
+
+        Args:
+            over_quota: of what this client submits to it, as `flm.Client.session` explains; what would
+                wait stays in the client, for `submit` never blocks here.
+        """
+        return Session(self, id, {"over_quota": over_quota}, attaches=True)
 
     async def actor(
         self, cls: type, /, *args: Any, max_restarts: int = 0, max_retries: int = 0, **kwargs: Any

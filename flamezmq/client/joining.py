@@ -12,7 +12,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.client import surroundings
+from flamezmq.client import quota, surroundings
 from flamezmq.client.defaults import Defaults
 from flamezmq.client.future import Future
 from flamezmq.client.opening import OPEN_SECONDS
@@ -307,10 +307,11 @@ def check(client: Client, id: str | None, detached: bool) -> None:
 
 
 def join(
-    client: Client, id: str, defaults: Options | None, spec: m.SessionSpec | None
+    client: Client, id: str, defaults: Options | None, spec: m.SessionSpec | None, waits_for_room: bool
 ) -> JoinedSession | JoinedServiceSession:
     """Open the session, or become a member of it; spec: None joins it whatever that is."""
     calls = MemberCalls(client, client._next_alias(), id)
+    calls.waits_for_room = waits_for_room
     client._calls[calls.alias] = calls
     who = surroundings.who()
     try:
@@ -338,6 +339,8 @@ def join(
     if defaults is not None:
         session._name = Defaults(client._functions, defaults).name
     client._sessions[calls.alias] = session
+    with client._apply_lock:  # its first Room has come before the answer; one that comes now finds it
+        quota.attend(session)
     return session
 
 

@@ -54,18 +54,22 @@ def hold_up(client: Client, calls: Calls, allowance: Allowance) -> None:
     client._dirty.pop(calls.alias, None)
 
 
+def attend(session: Session) -> None:
+    """Have its `submit` look at the quota, if it has one."""
+    allowance = session._calls.allowance
+    if allowance is not None and "submit" not in vars(session):
+        usual = {"submit": session.submit, "_submit": session._submit}
+        vars(session).update({name: partial(submit, session, allowance, fn) for name, fn in usual.items()})
+
+
 def on_room(client: Client, calls: Calls, message: m.Room) -> None:
     """So far it may submit now."""
     allowance = calls.allowance
     if allowance is None:
-        allowance = Allowance()
+        allowance = calls.allowance = Allowance()
         session = client._sessions.get(calls.alias)
         if session is not None:
-            usual = {"submit": session.submit, "_submit": session._submit}
-            vars(session).update(
-                {name: partial(submit, session, allowance, fn) for name, fn in usual.items()}
-            )
-        calls.allowance = allowance
+            attend(session)
     asked = allowance.asked
     allowance.on_room(message, calls.committed)
     if message.over and asked and not calls.waits_for_room:

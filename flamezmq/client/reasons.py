@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from flamezmq.resources import in_words
 from flamezmq.states import TaskState
 from flamezmq.wire import messages as m
 
@@ -11,7 +12,7 @@ from flamezmq.wire import messages as m
 def sentences(why: m.Why) -> str:
     """One to three plain sentences."""
     if why.where == "session":
-        return f"{_of_session(why)} {_cause(why)}".rstrip()
+        return " ".join(filter(None, (_of_session(why), _cause(why), unsent(why))))
     name = f"task {why.session}/{why.task}"
     said = _PLACES.get(why.where, _somewhere)(why)
     return f"{name} {said} {_cause(why) if why.where in ('queue', 'retry') else ''}".rstrip()
@@ -85,6 +86,29 @@ def _needs(why: m.Why) -> str:
     )
 
 
+def _in_client(why: m.Why) -> str:
+    return f"waits in its client to be submitted. {unsent(why)}"
+
+
+def unsent(why: m.Why) -> str:
+    """What waits in clients for room under a quota, and what to do; empty if nothing does."""
+    if not why.unsent:
+        return ""
+    since = f", since {span(why.unsent_since)}" if why.unsent_since >= 0.01 else ""
+    whose = f"tenant {why.tenant}" if why.tenant else "the tenant without a name"
+    wait = "waits" if why.unsent == 1 else "wait"
+    amounts = (why.quota_limit, why.quota_used, why.quota_ahead)
+    what, (limit, queued, ahead) = "tasks", (f"{amount:,}" for amount in amounts)
+    if why.quota == "queued_bytes":
+        what, (limit, queued, ahead) = "bytes of arguments", map(in_words, amounts)
+    more = f", and {ahead} more may come without asking" if why.quota_ahead else ""
+    return (
+        f"At least {_many(why.unsent, 'task')} {wait} in the client{since}: {whose} may have {limit} {what} "
+        f"queued ({why.quota}); {queued} are{more}. They go out as those begin, or when the quota is raised "
+        "in the router's settings."
+    )
+
+
 def _state(state: int) -> str:
     if state == TaskState.SUCCEED:
         return "it has ended, and its value is on its way"
@@ -115,6 +139,7 @@ _PLACES = {
     "queue": _queue,
     "retry": _retry,
     "needs": _needs,
+    "client": _in_client,
     "ended": _ended,
 }
 
@@ -131,6 +156,8 @@ def _of_session(why: m.Why) -> str:
         (why.blocked, "waits for values of others", "wait for values of others"),
     )
     said = [f"{count:,} {one if count == 1 else many}" for count, one, many in places if count]
+    if not said and why.unsent:
+        return f"No task of {name} is with the router."
     if not said:
         return f"{name} has no task that has not ended."
     since = f" The next one was submitted {span(why.since)} ago." if why.since >= 0 else ""

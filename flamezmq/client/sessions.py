@@ -143,7 +143,7 @@ class SessionsOfClient:
         if id is not None or detached:
             joining.check(client, id, detached)
             asked = client._spec(detached=detached, **limits)
-            return joining.join(client, id or opening.fresh_id(name), defaults, asked)
+            return joining.join(client, id or opening.fresh_id(name), defaults, asked, waits)
         spec = client._spec(**limits)
         session = client._new_session(name, ServiceSession if app else Session)
         session._calls.waits_for_room = waits
@@ -166,10 +166,14 @@ class SessionsOfClient:
 
         return make(self._client(), None, cls, args, kwargs, max_restarts, max_retries)
 
-    def attach(self, id: str) -> joining.JoinedSession | JoinedService:
+    def attach(self, id: str, *, over_quota: str = "wait") -> joining.JoinedSession | JoinedService:
         """Join the session of this id, whatever it was opened with; `futures()` has what others submitted.
 
+        Args:
+            over_quota: of what this client submits to it, as `session` explains.
+
         Raises:
+            ValueError: an argument is none that it can be.
             NotFound: there is none, or that was long ago.
             SessionClosed: it is closed; says when and by whom.
             Refused: it was opened without an id, and is one client's alone.
@@ -177,8 +181,9 @@ class SessionsOfClient:
         """
         client = self._client()
         joining.check(client, id, False)
+        waits = terms.waits_for_room(over_quota)
         client._check_open()
-        return joining.join(client, id, None, None)
+        return joining.join(client, id, None, None, waits)
 
     def _client(self) -> Client:
         """This client: nothing else is made of this class."""

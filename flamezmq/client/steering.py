@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flamezmq.client.happened import Event, event_of
 from flamezmq.client.inquiry import exchange
-from flamezmq.client.reasons import sentences
+from flamezmq.client.reasons import sentences, unsent
 from flamezmq.client.terms import check_share
 from flamezmq.errors import Refused
 from flamezmq.wire import messages as m
@@ -157,6 +157,11 @@ class Steering:
     def _of_unsent(self, future: Future) -> str:
         if future.done():
             return "the task has ended, and was never sent to the router."
+        allowance = self._calls.allowance
+        if allowance is not None and allowance.asked:
+            answer = exchange(self._client, lambda request: m.Ask(request, WHY, self._calls.id))
+            if quota := unsent(answer.why[0]):
+                return f"the task was not sent yet. {quota}"
         most_tasks, most_bytes = self._client._line.limits
         if self._client._no_credit:
             return (

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from flamezmq import waits
-from flamezmq.core import actors, commons, events
+from flamezmq.core import actors, commons, events, unsent
 from flamezmq.core.backoff import ACCIDENTS
 from flamezmq.core.blocked import Blocked, Key
 from flamezmq.core.control import cancelled_by
@@ -35,9 +35,13 @@ RECENT_SECONDS = 30.0
 
 
 def of_task(broker: Broker, session: Session, index: int, now: float) -> m.Why:
-    """Where the task stands.  It must have been submitted: 0 <= `index` < `session.next_index`."""
+    """Where the task stands.  It was submitted (0 <= `index` < `session.next_index`), or is `unsent`."""
     why = m.Why(session.id, index)
     why.state = TaskState.PENDING
+    if unsent.has(session, index):
+        why.where = "client"
+        unsent.explain(session, why, now)
+        return why
     found = (
         _on_executor(session, index, why, now)
         or _delayed(session, index, why, now)
@@ -65,6 +69,7 @@ def of_session(broker: Broker, session: Session, now: float) -> m.Why:
         why.since = now - session.queue[0].came
     if session.queued or session.suspended:
         _cause(broker, session, why, now)
+    unsent.explain(session, why, now)
     return why
 
 

@@ -17,10 +17,11 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
-from flamezmq.core import opening, telling
+from flamezmq.core import opening, quotas, telling
 from flamezmq.core.commons import Common, Fetcher, Member, Reader, look_whether_drained, weigh
 from flamezmq.core.keeping import Shelf
 from flamezmq.core.members import NAME_CHARACTERS, Client, Effects, Session
+from flamezmq.core.meter import Leeway
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import joining as j
 from flamezmq.wire import messages as m
@@ -51,7 +52,7 @@ def on_open(broker: Broker, peer: int, message: m.Open, frames: Frames, now: flo
         return  # said twice
     found = broker.records.find(message.id)
     if found is not None:
-        out.append((peer, _join(broker, peer, message, found, now, message.spec), []))
+        out.append((peer, _join(broker, peer, message, found, now, out, message.spec), []))
         return
     application, spec, why_not = opening.checked(broker, message.spec, inner=False)
     if message.spec.within or message.spec.restarts >= 0:
@@ -65,7 +66,8 @@ def on_open(broker: Broker, peer: int, message: m.Open, frames: Frames, now: flo
     shelf = Shelf(broker.limits.max_kept_bytes) if spec.detached else None
     common = Common(session, session.client, message.spec, shelf)
     broker.commons[session.client.peer] = common
-    out.append((peer, _admit(broker, common, peer, message), []))
+    quotas.enlist(broker, session)
+    out.append((peer, _admit(broker, common, peer, message, out), []))
 
 
 def on_join(broker: Broker, peer: int, message: j.Join, _frames: list[Any], now: float, out: Effects) -> None:
@@ -77,7 +79,7 @@ def on_join(broker: Broker, peer: int, message: j.Join, _frames: list[Any], now:
         text = f"there is no session {message.id[:NAME_CHARACTERS]!r}"
         out.append((peer, j.Joined(message.session, j.UNKNOWN, text=text), []))
     else:
-        out.append((peer, _join(broker, peer, message, found, now, None), []))
+        out.append((peer, _join(broker, peer, message, found, now, out, None), []))
 
 
 def _is_known(broker: Broker, peer: int, alias: int) -> bool:
@@ -93,6 +95,7 @@ def _join(
     message: m.Open | j.Join,
     session: Session,
     now: float,
+    out: Effects,
     asked: m.SessionSpec | None,
 ) -> j.Joined:
     common = broker.commons.get(session.client.peer)
@@ -112,7 +115,7 @@ def _join(
         differs = _differences(asked, common.asked) if asked is not None else []
         if differs:
             return j.Joined(message.session, j.DIFFERS, differs=differs)
-        return _admit(broker, common, peer, message)
+        return _admit(broker, common, peer, message, out)
     return refused
 
 
@@ -136,7 +139,7 @@ def _in_words(name: str, value: Any) -> str:
     return repr(value)[:MOST_CHARACTERS]
 
 
-def _admit(broker: Broker, common: Common, peer: int, message: m.Open | j.Join) -> j.Joined:
+def _admit(broker: Broker, common: Common, peer: int, message: m.Open | j.Join, out: Effects) -> j.Joined:
     common.last += 1
     number = common.last
     who = message.who[:NAME_CHARACTERS]
@@ -145,6 +148,7 @@ def _admit(broker: Broker, common: Common, peer: int, message: m.Open | j.Join) 
     weigh(broker, common)
     session = common.session
     session.members = number + 1
+    quotas.admit(session, number, Leeway(peer, message.session, number * STRIDE), out)
     return j.Joined(
         message.session,
         j.JOINED,
@@ -235,6 +239,20 @@ def _on_query(
     answers: Effects = []
     _pass_on(broker, common, message, frames, now, answers)
     out += [(reader.peer, replace(answer, session=reader.alias), []) for _, answer, _ in answers]
+
+
+def _on_want(
+    broker: Broker,
+    common: Common,
+    reader: Reader,
+    message: m.WantRoom,
+    _frames: list[Any],
+    now: float,
+    _out: Effects,
+) -> None:
+    if not isinstance(reader, Member):
+        raise ProtocolError("nothing is submitted where results are fetched")
+    quotas.want(broker, common.session, reader.number, message, now)
 
 
 def _on_close(
@@ -346,6 +364,7 @@ _acts: dict[type, Callable[..., None]] = {
     m.Pull: _on_any,
     m.Supply: _on_any,
     m.Query: _on_query,
+    m.WantRoom: _on_want,
     m.Close: _on_close,
     j.Fetch: _on_fetch,
     j.Fetched: _on_fetched,
@@ -377,6 +396,7 @@ def _lose(broker: Broker, common: Common, reader: Reader, how: str, now: float, 
         return
     assert isinstance(reader, Member)
     del common.members[reader.number]
+    quotas.on_leave(broker, common.session, reader.number)
     session, base = common.session, reader.number * STRIDE
     session.functions = {n: f for n, f in session.functions.items() if not base <= n < base + STRIDE}
     if session.closed:

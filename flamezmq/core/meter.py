@@ -5,12 +5,16 @@ none, because nobody else needs it.  So the meter follows what comes into the
 queue and what leaves it for executors; where something else has taken tasks away
 its own count of them differs, and it looks through the queue.
 
+What is queued is the session's.  What may be submitted yet is that of who submits: the
+session's client, or each of its members.
+
 Data only; core/quotas.py decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -22,27 +26,54 @@ if TYPE_CHECKING:
     from flamezmq.core.quotas import Account
 
 
-class Meter:
-    """account: its tenant's.  weighs: bytes count.
+@dataclass(slots=True, eq=False)
+class Leeway:
+    """So far one client may submit to a session.
 
+    peer, alias  who that is, and its number of the session
+    next_index   of its next task
     until        tasks with indices below it may be submitted
     until_bytes  and so many bytes of arguments in all
     came         bytes that have been
     """
 
-    __slots__ = ("_bytes", "_composed", "_tasks", "account", "came", "until", "until_bytes", "weighs")
+    peer: int
+    alias: int
+    next_index: int = 0
+    until: int = 0
+    until_bytes: int = 0
+    came: int = 0
+
+    @property
+    def left(self) -> int:
+        """Tasks that may still be submitted."""
+        return max(self.until - self.next_index, 0)
+
+    @property
+    def left_bytes(self) -> int:
+        return max(self.until_bytes - self.came, 0)
+
+
+class Meter:
+    """account: its tenant's.  weighs: bytes count.
+
+    leeways  of those who submit, by the number of the member; of a session without members it has number 0
+    """
+
+    __slots__ = ("_bytes", "_composed", "_tasks", "account", "leeways", "weighs")
 
     def __init__(self, account: Account, weighs: bool) -> None:
         self.account, self.weighs = account, weighs
-        self.until = self.until_bytes = self.came = 0
+        self.leeways: dict[int, Leeway] = {}
         self._tasks = self._bytes = 0
         self._composed = False
 
-    def on_submit(self, payloads: list[Any]) -> None:
+    def on_submit(self, leeway: Leeway, payloads: list[Any]) -> None:
         """These tasks have come in."""
+        leeway.next_index += len(payloads)
         if self.weighs:
             size = sum(map(weight, payloads))
-            self.came += size
+            leeway.came += size
             self._bytes += size
             self._tasks += len(payloads)
 
@@ -67,14 +98,6 @@ class Meter:
             self._bytes += sum(weight(blocked.payload) for blocked in session.blocked.values())
         self._composed = composed
         return self._bytes
-
-    def left(self, session: Session) -> int:
-        """Tasks that may still be submitted."""
-        return max(self.until - session.next_index, 0)
-
-    @property
-    def left_bytes(self) -> int:
-        return max(self.until_bytes - self.came, 0)
 
 
 def _bytes_of(runs: Iterable[Run]) -> int:

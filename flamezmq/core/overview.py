@@ -16,7 +16,7 @@ from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flamezmq import waits
-from flamezmq.core import commons, departures, events, explain
+from flamezmq.core import commons, departures, events, explain, unsent
 from flamezmq.core.logs import Piece
 from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session, Worker
 from flamezmq.core.records import Ended
@@ -348,7 +348,7 @@ def _why(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
     session = broker.records.find(ask.session)
     if session is None:
         return m.Answer(ask.request, _no_session(ask.session))
-    if ask.task >= session.next_index:
+    if ask.task >= session.next_index and not unsent.has(session, ask.task):
         return m.Answer(ask.request, _no_task(session, ask.task))
     if ask.task < 0:
         return m.Answer(ask.request, why=[explain.of_session(broker, session, now)])

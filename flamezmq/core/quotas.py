@@ -6,7 +6,9 @@ passed.  A session asks for more when its allowance is used up, and is given it
 when there is room; a little it gets without asking, as long as its tenant's
 sessions together hold no more than a quarter of the quota so.  Who has nothing
 to submit keeps that little; so a tenant with many sessions may be told that it has
-no room when three quarters of its quota are queued.
+no room when three quarters of its quota are queued.  In a session with members each
+of these has an allowance of its own; what is queued there counts until it has begun,
+also when the member that has submitted it is gone.
 
 Room is given in portions of an eighth of the quota: where tasks come and go one at a
 time, each would cost messages of its own.  What is less is given after a moment.
@@ -26,9 +28,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.core.members import Effects, Session, Tenant
-from flamezmq.core.meter import Meter
+from flamezmq.core.meter import Leeway, Meter
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
+from flamezmq.wire.joining import STRIDE
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
@@ -53,8 +56,10 @@ _NOTHING = Tenant()
 class Account:
     """A tenant with a quota, and those of its sessions that count.
 
-    asking   session -> what it wants, and since when; who has waited longest first
-    running  sessions that are about to use up their allowance
+    leeways  of all who submit to these
+    asking   who waits for more: what, and since when; who has waited longest first
+    hasty    who wants more and does not wait: answered when the turn ends
+    running  who is about to use up what it has
     look_at  when its sessions may be counted again
     late     something has happened before that
     """
@@ -62,8 +67,10 @@ class Account:
     name: str
     terms: Tenant
     sessions: dict[int, Session] = field(default_factory=dict)
-    asking: dict[int, tuple[m.WantRoom, float]] = field(default_factory=dict)
-    running: dict[int, None] = field(default_factory=dict)
+    leeways: dict[Leeway, None] = field(default_factory=dict)
+    asking: dict[Leeway, tuple[m.WantRoom, float]] = field(default_factory=dict)
+    hasty: dict[Leeway, m.WantRoom] = field(default_factory=dict)
+    running: dict[Leeway, None] = field(default_factory=dict)
     look_at: float = 0.0
     late: bool = False
 
@@ -104,10 +111,11 @@ def usage(account: Account) -> Usage:
         meter = session.meter
         assert meter is not None
         used.tasks += session.waiting
-        used.ahead += meter.left(session)
         if meter.weighs:
             used.bytes += meter.waiting_bytes(session)
-            used.bytes_ahead += meter.left_bytes
+    for leeway in account.leeways:
+        used.ahead += leeway.left
+        used.bytes_ahead += leeway.left_bytes
     return used
 
 
@@ -115,60 +123,106 @@ def usage(account: Account) -> Usage:
 
 
 def on_open(broker: Broker, session: Session, now: float, out: Effects) -> None:
-    """A session is about to be opened: if its tenant has a quota, it gets its first allowance before that."""
+    """A client is about to open a session: if its tenant has a quota, it is told first how far it may."""
+    if enlist(broker, session):
+        admit(session, 0, Leeway(session.client.peer, session.alias), out)
+
+
+def enlist(broker: Broker, session: Session) -> bool:
+    """Whether there is a quota for its tasks; if so they count from now on."""
     terms = broker.accounts.terms_of(session.tenant)
     if session.spec.within or not (terms.queued_tasks or terms.queued_bytes):
-        return
+        return False
     account = broker.accounts.of.get(session.tenant)
     if account is None:
         account = broker.accounts.of[session.tenant] = Account(session.tenant, terms)
     session.meter = Meter(account, bool(terms.queued_bytes))
     account.sessions[session.number] = session
-    _give(account, session, None, usage(account), [])
-    tell(account, session, out)
+    return True
+
+
+def admit(session: Session, number: int, leeway: Leeway, out: Effects) -> None:
+    """Member `number` is about to join: it gets its first allowance before that."""
+    meter = session.meter
+    if meter is None:
+        return
+    account = meter.account
+    meter.leeways[number] = leeway
+    account.leeways[leeway] = None
+    leeway.until = leeway.next_index
+    _give(account, leeway, None, usage(account), [])
+    tell(account, leeway, out)
 
 
 def on_submit(broker: Broker, session: Session, payloads: list[Any]) -> None:
-    """It has used some of its allowance."""
+    """Who submits has used some of its allowance."""
     meter = session.meter
     assert meter is not None
-    meter.on_submit(payloads)
+    leeway = meter.leeways[(session.next_index - len(payloads)) // STRIDE]
+    meter.on_submit(leeway, payloads)
     account = meter.account
     tasks, size = _ahead(account)
-    short = account.terms.queued_tasks and 2 * meter.left(session) < tasks
-    if short or (meter.weighs and 2 * meter.left_bytes < size):
-        account.running[session.number] = None
+    short = account.terms.queued_tasks and 2 * leeway.left < tasks
+    if short or (meter.weighs and 2 * leeway.left_bytes < size):
+        account.running[leeway] = None
         broker.accounts.hungry[account.name] = account
 
 
 def on_want(
     broker: Broker, peer: int, message: m.WantRoom, _frames: list[Any], now: float, _out: Effects
 ) -> None:
-    """It can't go on without more, or needs less than it has; it is seen to when the turn ends."""
+    """A session's client can't go on without more, or needs less than it has."""
     session = broker.session(peer, message.session)
-    if session is None:
-        return
+    if session is not None:
+        want(broker, session, 0, message, now)
+
+
+def want(broker: Broker, session: Session, number: int, message: m.WantRoom, now: float) -> None:
+    """It, or member `number`, can't go on without more, or needs less; it is seen to when the turn ends.
+
+    Raises:
+        ProtocolError: it has no quota to ask about.
+    """
     if session.meter is None:
         raise ProtocolError("room was asked for in a session without a quota")
-    account, meter = session.meter.account, session.meter
-    meter.until = min(meter.until, session.next_index)  # who asks has no use for what it could submit yet
-    meter.until_bytes = min(meter.until_bytes, meter.came)
-    if message.tasks:
-        account.asking[session.number] = message, now
+    account, leeway = session.meter.account, session.meter.leeways[number]
+    leeway.until = min(leeway.until, leeway.next_index)  # who asks has no use for what it could submit yet
+    leeway.until_bytes = min(leeway.until_bytes, leeway.came)
+    if message.tasks and message.waits:
+        account.asking[leeway] = message, now
+    elif message.tasks:
+        account.hasty[leeway] = message
     broker.accounts.hungry[account.name] = account
+
+
+def on_leave(broker: Broker, session: Session, number: int) -> None:
+    """A member is gone, and submits nothing more."""
+    meter = session.meter
+    leeway = meter.leeways.pop(number, None) if meter is not None else None
+    if meter is not None and leeway is not None:
+        _strike(meter.account, leeway)
+        broker.accounts.hungry[meter.account.name] = meter.account
 
 
 def on_end(broker: Broker, session: Session) -> None:
     """It is closed, and takes up no room any more."""
     if session.meter is None:
         return
-    account = session.meter.account
+    account, leeways = session.meter.account, session.meter.leeways
     session.meter = None
-    for index in (account.sessions, account.asking, account.running):
-        index.pop(session.number, None)
+    account.sessions.pop(session.number, None)
+    for leeway in leeways.values():
+        _strike(account, leeway)
     if not account.sessions:
         broker.accounts.of.pop(account.name, None)
         broker.accounts.hungry.pop(account.name, None)
+
+
+def _strike(account: Account, leeway: Leeway) -> None:
+    account.leeways.pop(leeway, None)
+    account.asking.pop(leeway, None)
+    account.hasty.pop(leeway, None)
+    account.running.pop(leeway, None)
 
 
 # --- giving
@@ -180,18 +234,25 @@ def look(broker: Broker, now: float, out: Effects) -> None:
         account.late = now < account.look_at
         if account.late:
             continue
-        account.look_at = now + COUNT_SECONDS * max(len(account.sessions) - FEW, 0)
+        account.look_at = now + COUNT_SECONDS * max(len(account.sessions) + len(account.leeways) - 2 * FEW, 0)
         used = usage(account)
-        for number, (want, since) in list(account.asking.items()):
-            session = account.sessions[number]
-            if want.waits and now - since < PATIENCE_SECONDS and not _has_portion(account.terms, used):
+        for leeway, (wanted, since) in list(account.asking.items()):
+            if now - since < PATIENCE_SECONDS and not _has_portion(account.terms, used):
                 break
-            if not _give(account, session, want, used, out):
+            if not _give(account, leeway, wanted, used, out):
                 break  # nobody who came later is served before: a large task would never have room
-            del account.asking[number]
-            account.running.pop(number, None)
-        for number in account.running:
-            _give(account, account.sessions[number], None, used, out)
+            del account.asking[leeway]
+            account.running.pop(leeway, None)
+        for leeway, wanted in account.hasty.items():
+            if account.asking:
+                over = short_of(account, used, wanted)
+                tell(account, leeway, out, over, getattr(account.terms, over))
+            else:
+                _give(account, leeway, wanted, used, out)
+            account.running.pop(leeway, None)
+        account.hasty.clear()
+        for leeway in account.running:
+            _give(account, leeway, None, used, out)
         account.running.clear()
         if not account.asking:
             del broker.accounts.hungry[account.name]
@@ -208,8 +269,8 @@ def next_due(broker: Broker, now: float) -> float:
 
 
 def _ahead(account: Account) -> tuple[int, int]:
-    """Tasks and bytes that a session of this tenant may hold without having asked."""
-    among = AHEAD_PART * max(len(account.sessions), 1)
+    """Tasks and bytes that who submits for this tenant may hold without having asked."""
+    among = AHEAD_PART * max(len(account.leeways), 1)
     terms = account.terms
     return min(terms.queued_tasks // among, MOST_AHEAD), min(terms.queued_bytes // among, MOST_BYTES_AHEAD)
 
@@ -218,53 +279,59 @@ def _free(limit: int, used: int) -> int:
     return max(limit - used, 0) if limit else NO_LIMIT
 
 
+def short_of(account: Account, used: Usage, wanted: m.WantRoom) -> str:
+    """Which quota keeps those from more who want this, or wait behind somebody who does."""
+    terms = account.terms
+    lacks_tasks = not _free(terms.queued_tasks, used.tasks + used.ahead)
+    lacks_bytes = _free(terms.queued_bytes, used.bytes + used.bytes_ahead) < max(wanted.first, 1)
+    by_bytes = not terms.queued_tasks or (lacks_bytes and not lacks_tasks)
+    return "queued_bytes" if by_bytes else "queued_tasks"
+
+
 def _has_portion(terms: Tenant, used: Usage) -> bool:
     tasks = _free(terms.queued_tasks, used.tasks + used.ahead)
     size = _free(terms.queued_bytes, used.bytes + used.bytes_ahead)
     return tasks > 0 and tasks >= terms.queued_tasks // PORTION and size >= terms.queued_bytes // PORTION
 
 
-def _give(account: Account, session: Session, want: m.WantRoom | None, used: Usage, out: Effects) -> bool:
+def _give(account: Account, leeway: Leeway, want: m.WantRoom | None, used: Usage, out: Effects) -> bool:
     """Let it submit what it wants, or some of it, or a little more than it has; False: that is no use to it.
 
     want: None if it has not asked.  Who does not wait is answered in any case.
     """
-    meter, terms = session.meter, account.terms
-    assert meter is not None
-    had, had_bytes = meter.left(session), meter.left_bytes
+    terms, weighs = account.terms, bool(account.terms.queued_bytes)
+    had, had_bytes = leeway.left, leeway.left_bytes
     tasks = _tasks_for(account, want, had, used) if terms.queued_tasks else NO_LIMIT
-    size = _bytes_for(account, want, had_bytes, used) if meter.weighs else 0
+    size = _bytes_for(account, want, had_bytes, used) if weighs else 0
     over, limit = "", 0
     if want is not None:
-        if meter.weighs and size < want.bytes:
+        if weighs and size < want.bytes:
             over, limit = "queued_bytes", terms.queued_bytes
         if tasks < want.tasks:
             over, limit = "queued_tasks", terms.queued_tasks
-        if want.waits and (not tasks or (meter.weighs and size < want.first)):
+        if want.waits and (not tasks or (weighs and size < want.first)):
             return False
     if want is not None or tasks > had or size > had_bytes:
         used.ahead += tasks - had
         used.bytes_ahead += size - had_bytes
-        meter.until, meter.until_bytes = session.next_index + tasks, meter.came + size
-        tell(account, session, out, over, limit)
+        leeway.until, leeway.until_bytes = leeway.next_index + tasks, leeway.came + size
+        tell(account, leeway, out, over, limit)
     return True
 
 
-def tell(account: Account, session: Session, out: Effects, over: str = "", limit: int = 0) -> None:
+def tell(account: Account, leeway: Leeway, out: Effects, over: str = "", limit: int = 0) -> None:
     """How far it may submit."""
-    meter = session.meter
-    assert meter is not None
-    size = meter.until_bytes if meter.weighs else None
-    out.append((session.client.peer, m.Room(session.alias, meter.until, size, over, limit, account.name), []))
+    size = leeway.until_bytes if account.terms.queued_bytes else None
+    out.append((leeway.peer, m.Room(leeway.alias, leeway.until, size, over, limit, account.name), []))
 
 
 def _tasks_for(account: Account, want: m.WantRoom | None, had: int, used: Usage) -> int:
-    """So many tasks the session may submit from now on, who could submit `had`."""
+    """So many tasks it may submit from now on, who could submit `had`."""
     most = account.terms.queued_tasks
     free = _free(most, used.tasks + used.ahead)
     wanted = min(_ahead(account)[0], most // AHEAD_PART - used.ahead + had)  # without having asked
     if want is not None:
-        part = max(free // len(account.asking), 1)  # of those who ask each has some
+        part = max(free // max(len(account.asking), 1), 1)  # of those who wait each has some
         wanted = max(wanted, min(want.tasks, had + part) if want.waits else want.tasks)
     return max(had, min(wanted, had + free))
 

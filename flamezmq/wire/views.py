@@ -236,7 +236,7 @@ class Why(msgspec.Struct, array_like=True):
 
     task         its index, -1: it is about the session
     where        "runs"; "held" (by an executor, behind others); "queue"; "retry" (it waits for its time);
-                 "needs" (values of others); "ended"; or "session"
+                 "needs" (values of others); "client" (it waits there to be submitted); "ended"; or "session"
     state        of the task; -1: it has ended, nobody remembers how
     since        seconds since it was submitted, or has ended; of a session: of the next one that is queued;
                  -1: unknown
@@ -279,6 +279,11 @@ class Why(msgspec.Struct, array_like=True):
     failing_for  seconds for which they do; -1: unknown
     gang         executors that the session gets at a time
     gathered     of these, those that are reserved for the next gang
+    unsent       tasks that wait in clients for room under their tenant's quota, so many at least
+    unsent_since seconds since the first of them does; -1: none does
+    tenant       of these: whose quota it is, and
+    quota        which, "queued_tasks" or "queued_bytes"
+    quota_limit, quota_used, quota_ahead  what it is, what is queued, and what may come yet without asking
     """
 
     session: str
@@ -319,6 +324,13 @@ class Why(msgspec.Struct, array_like=True):
     failing_for: float = -1.0
     gang: int = 1
     gathered: int = 0
+    unsent: int = 0
+    unsent_since: float = -1.0
+    tenant: str = ""
+    quota: str = ""
+    quota_limit: int = 0
+    quota_used: int = 0
+    quota_ahead: int = 0
 
 
 class RouterRow(msgspec.Struct, array_like=True):

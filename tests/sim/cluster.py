@@ -11,6 +11,7 @@ from flamezmq.core.broker import Broker
 from flamezmq.core.departures import outer_clients
 from flamezmq.core.dispatch import may_have, suits
 from flamezmq.core.members import Effects, Executor, Limits, Session, Tenant
+from flamezmq.core.meter import Leeway
 from flamezmq.core.quotas import usage
 from flamezmq.errors import DeadlinePassed, TaskTimeout
 from flamezmq.wire import messages as m
@@ -53,7 +54,7 @@ class Cluster:
         self.sessions: list[SimSession] = []
         self.visitor: SimVisitor | None = None
         self.unreported = False  # some executor has died, or was lost, without a report
-        self._until: dict[int, int] = {}  # how far sessions may submit, at the end of the last turn
+        self._until: dict[Leeway, int] = {}  # how far sessions may submit, at the end of the last turn
         self._numbers: dict[tuple[int, int], int] = {}
         self._ending = False
         self._to_open = plan.users * plan.sessions
@@ -399,14 +400,13 @@ class Cluster:
 
     def _check_quotas(self) -> None:
         """No room is given beyond a quota, and nobody waits for room where nothing is queued."""
-        until: dict[int, int] = {}
+        until: dict[Leeway, int] = {}
         for account in self.broker.accounts.of.values():
             used, given = usage(account), False
-            for number, session in account.sessions.items():
-                assert session.meter is not None
-                until[number] = session.meter.until
-                raised = self._until.get(number, 1 << 62) < until[number]
-                given = given or (raised and session.meter.left(session) > 0)
+            for leeway in account.leeways:
+                until[leeway] = leeway.until
+                raised = self._until.get(leeway, 1 << 62) < leeway.until
+                given = given or (raised and leeway.left > 0)
             if given and self.plan.queued_tasks:
                 assert used.tasks + used.ahead <= self.plan.queued_tasks, used
             waited = any(self.world.now - since > 0.05 for _, since in account.asking.values())
