@@ -73,6 +73,23 @@ def test_closing_ends_the_process_and_gives_the_executor_back(client: flm.Client
     until(lambda: len(client.processes()["executors"]) == 2)
 
 
+def test_an_actor_that_is_gone_before_the_worker_hears_of_it_leaves_no_executor_too_many(
+    client: flm.Client,
+) -> None:
+    counter = client.actor(Counter)
+    pid = counter.pid().result()
+    until(lambda: len(client.processes()["executors"]) == 3)
+    (worker,) = client.processes()["worker"]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        counter.close(cancel=True)
+        until(lambda: is_gone(pid))
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    until(lambda: len(client.processes()["executors"]) == 3)  # it forks one in its place, and then hears
+    until(lambda: len(client.processes()["executors"]) == 2)
+
+
 def test_a_block_that_is_left_by_an_exception_cancels_the_calls(client: flm.Client, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), client.actor(Counter) as counter:
         pid = counter.pid().result()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flamezmq.core.members import Session
+from flamezmq.core.spares import KEEP_SECONDS
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
 from tests.core_stage import CLIENT, FIRST, OTHER, WORKER, Stage
@@ -129,6 +130,46 @@ def test_a_closed_actors_process_exits_and_nobody_comes_in_its_place() -> None:
     assert not stage.broker.sessions
     stage.dies(1, finished=1, expected=True)
     assert stage.holds() == [0]
+
+
+def test_an_executor_that_was_forked_before_its_worker_heard_that_none_was_to_come_goes_again() -> None:
+    stage = Stage(executors=1)
+    open_actor(stage)
+    stage.submit(1)
+    stage.finish(1)
+    stage.ready(2)
+    stage.say(CLIENT, m.Close(1))
+    assert (exits(stage), targets(stage)) == ([1], [1])
+
+    stage.dies(1, finished=1, signal="", expected=True)
+    stage.ready(3)  # its worker had not heard of the new target
+    stage.wait(0.01)
+    assert exits(stage) == []
+    stage.wait(KEEP_SECONDS)
+    assert len(exits(stage)) == 1
+    assert targets(stage) == [], "that it knows by now"
+    stage.wait(KEEP_SECONDS)
+    assert exits(stage) == []
+    assert stage.broker.next_deadline(stage.now) is None
+
+
+def test_an_executor_that_comes_before_the_death_of_another_is_told_is_none_too_many() -> None:
+    stage = Stage(executors=2)
+    actor = open_actor(stage)
+    stage.submit(1)
+    number = place(actor)
+    stage.finish(number)
+    stage.ready(3)
+    stage.say(CLIENT, m.Close(1))
+    assert exits(stage) == [number]
+
+    stage.ready(4)  # in the place of number 3, which has died
+    assert stage.broker.spare, "there may be one too many"
+    stage.dies(3, finished=0)
+    for _ in range(3):
+        stage.wait(KEEP_SECONDS)
+        assert exits(stage) == []
+    assert stage.broker.next_deadline(stage.now) is None
 
 
 def test_a_call_that_runs_when_its_actor_is_closed_is_given_a_moment() -> None:

@@ -87,7 +87,7 @@ def _dismiss(broker: Broker, executor: Executor, session: Session, now: float, o
     events.unbound(session, now)
     worker = spares.worker_of(broker, executor)
     if worker is not None:
-        spares.retarget(broker, worker, worker.spare, worker.actors - 1, out)
+        spares.give_up_one(broker, worker, out)
     out.append((executor.peer, m.Exit(), []))
     if executor.departing:
         _lost_instance(broker, executor, session, None, "its node leaves", now, out)

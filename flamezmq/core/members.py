@@ -250,6 +250,8 @@ class Worker:
     since: float = 0.0
     spare: int = 0  # that it was asked to have beside them
     actors: int = 0  # executors that stand aside for actors: it has been asked for as many more
+    lowered: bool = False  # it was asked to have fewer than before, at least once
+    crowded: bool = False  # it may have more than it was asked to have: it heard of that too late
     idle_since: float | None = None  # since when it has had one too many
     leaving: bool = False
     last_death: str = ""

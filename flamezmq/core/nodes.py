@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flamezmq import waits
-from flamezmq.core import actors, deaths, departures, dispatch, events, printed
+from flamezmq.core import actors, deaths, departures, dispatch, events, printed, spares
 from flamezmq.core.members import Effects, Worker
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
@@ -44,6 +44,7 @@ def on_executor(broker: Broker, token: str) -> None:
     for worker in broker.workers.values():
         if worker.token == token:
             worker.stillborn = 0
+            spares.on_executor(broker, worker)
 
 
 def on_leave(

@@ -6,6 +6,9 @@ longer than a moment, its worker is asked for a spare one, at most as many as it
 has without them.  A spare that nobody needs for a while is told to exit.  An
 actor that waits for an executor for longer than a moment is a reason, too.
 
+A worker hears of a smaller number by a message of its own, so an executor that was told
+to exit may be gone sooner, and is replaced.  Such a surplus goes as spare ones do.
+
 No wait depends on a spare: whoever waits takes back and runs in place what
 nobody has begun.  They keep the processors busy, no more.
 
@@ -92,36 +95,74 @@ def balance(broker: Broker, now: float, out: Effects) -> None:
         unplaced -= here
         if lacking and wanted + here > worker.spare:
             retarget(broker, worker, wanted + here, worker.actors, out)
-        elif worker.spare > len(paused) + here:
+        elif worker.crowded or worker.spare > len(paused) + here:
             _let_go(broker, worker, now, out)
         else:
             worker.idle_since = None
 
 
 def _let_go(broker: Broker, worker: Worker, now: float, out: Effects) -> None:
-    idle = [e for e in broker.executors.values() if e.token == worker.token and _is_idle(e)]
-    if not idle:
+    """Tell one to exit that has been idle for a while: one of a surplus, or else a spare one."""
+    if not broker.scheduler.idle or not (idle := [e for e in _executors_of(broker, worker) if _is_idle(e)]):
         worker.idle_since = None
     elif worker.idle_since is None:
         worker.idle_since = now
     elif now >= worker.idle_since + KEEP_SECONDS:
         worker.idle_since = None
-        retarget(broker, worker, worker.spare - 1, worker.actors, out)
+        if worker.crowded:
+            surplus = _surplus(broker, worker)
+            worker.crowded = surplus > 1
+            _watch(broker, worker)
+            if surplus <= 0:
+                return  # what was one too many has died since
+        else:
+            _lower(broker, worker, worker.spare - 1, worker.actors, out)
         idle[-1].exiting = True
         broker.scheduler.remove_executor(idle[-1].peer, now)
         out.append((idle[-1].peer, m.Exit(), []))
+
+
+def on_executor(broker: Broker, worker: Worker) -> None:
+    """One more of this worker's is here: perhaps in the place of one that was to have no successor."""
+    if worker.lowered and not worker.crowded:
+        worker.crowded = _surplus(broker, worker) > 0
+        _watch(broker, worker)
+
+
+def _surplus(broker: Broker, worker: Worker) -> int:
+    """So many more are here than it was asked to have; one that is dead counts until that is reported."""
+    here = sum(not e.exiting and not broker.is_dead(e.peer) for e in _executors_of(broker, worker))
+    return here - (worker.executors + worker.spare + worker.actors)
+
+
+def _executors_of(broker: Broker, worker: Worker) -> list[Executor]:
+    return [executor for executor in broker.executors.values() if executor.token == worker.token]
+
+
+def give_up_one(broker: Broker, worker: Worker, out: Effects) -> None:
+    """An actor's executor ends, and nobody is to come in its place."""
+    _lower(broker, worker, worker.spare, worker.actors - 1, out)
+
+
+def _lower(broker: Broker, worker: Worker, spare: int, actors: int, out: Effects) -> None:
+    worker.lowered = True
+    retarget(broker, worker, spare, actors, out)
 
 
 def retarget(broker: Broker, worker: Worker, spare: int, actors: int, out: Effects) -> None:
     """It is to have so many executors beside its own; it is told if the sum is another one than before."""
     before = worker.spare + worker.actors
     worker.spare, worker.actors = spare, actors
-    if spare:
+    _watch(broker, worker)
+    if spare + actors != before and not worker.leaving:
+        out.append((worker.peer, m.Target(worker.executors + spare + actors), []))
+
+
+def _watch(broker: Broker, worker: Worker) -> None:
+    if worker.spare or worker.crowded:
         broker.spare[worker.peer] = worker
     else:
         broker.spare.pop(worker.peer, None)
-    if spare + actors != before and not worker.leaving:
-        out.append((worker.peer, m.Target(worker.executors + spare + actors), []))
 
 
 def deadlines(broker: Broker, now: float) -> list[float]:

@@ -312,12 +312,20 @@ class Cluster:
             for executor in self.executors():
                 if executor.inner is not None and not executor.inner.dialler.lost:
                     assert all(future.ends == 1 for future in executor.inner.futures), executor.name
+            world.run(world.now + 20.0, lambda: not self._crowded())
+            assert not self._crowded(), f"executors that nobody needs any more: {self.picture()}"
         self._ending = True
         for worker in self.workers:
             if worker.alive:
                 worker.leave()
         world.run(world.now + 12.0, lambda: False)
         self.check_empty()
+
+    def _crowded(self) -> list[str]:
+        """Nodes that have more executors than they were started with."""
+        least = {worker.token: worker.executors for worker in self.broker.workers.values()}
+        here = [worker for worker in self.workers if worker.alive and not worker.closing]
+        return [one.node for one in here if len(one.executors) > least.get(one.token, len(one.executors))]
 
     # --- what must hold all the time
 
