@@ -26,10 +26,8 @@ from flamezmq.core import (
     control,
     deadlines,
     deaths,
-    departures,
     dispatch,
     duties,
-    endings,
     events,
     interrupts,
     joining,
@@ -41,6 +39,7 @@ from flamezmq.core import (
     quotas,
     rests,
     retries,
+    returns,
     services,
     spares,
     streams,
@@ -51,7 +50,7 @@ from flamezmq.core.commons import Common
 from flamezmq.core.huddle import Huddle
 from flamezmq.core.members import RECENT_SLICES, Client, Effects, Executor, Limits, Session, Worker
 from flamezmq.core.records import Records
-from flamezmq.core.tasks import Function, Ranks, Run, extract
+from flamezmq.core.tasks import Function, Ranks, Run
 from flamezmq.errors import ProtocolError
 from flamezmq.scheduler import Scheduler
 from flamezmq.wire import messages as m
@@ -110,13 +109,13 @@ class Broker:
         self._handlers: dict[type, Callable[[int, Any, list[Any], float, Effects], None]] = {
             m.RoutedResults: self._on_results,
             m.Submit: self._on_submit,
-            m.Cancel: self._on_cancel,
+            m.Cancel: partial(returns.on_cancel, self),
             m.Close: partial(changes.on_close, self),
             m.Query: partial(overview.on_query, self),
             m.Supply: partial(needs.on_supply, self),
-            m.Ready: self._on_ready,
+            m.Ready: partial(nodes.on_ready, self),
             m.Begun: self._on_begun,
-            m.Retracted: self._on_retracted,
+            m.Retracted: partial(returns.on_retracted, self),
             m.Waiting: partial(spares.on_waiting, self),
             m.Retry: partial(retries.on_retry, self),
             m.Interrupted: partial(interrupts.on_interrupted, self),
@@ -306,45 +305,6 @@ class Broker:
             self._functions[key] = function
         return function
 
-    def _on_cancel(self, peer: int, message: m.Cancel, _frames: list[Any], now: float, out: Effects) -> None:
-        session = self.session(peer, message.session)
-        if session is None:
-            return
-        self.cancel(session, set(message.indices), now, out, message.running)
-
-    def cancel(
-        self, session: Session, wanted: set[int], now: float, out: Effects, running: bool = False
-    ) -> None:
-        """Cancel what waits, ask executors for what they hold, refuse the rest.
-
-        running: interrupt what runs
-        """
-        gone = extract(session.queue, wanted)
-        session.queued -= len(gone)
-        if session.delayed:
-            gone += retries.cancel(self, session, wanted)
-        if session.blocked:
-            gone += needs.cancel(session, sorted(wanted))
-        wanted.difference_update(gone)
-        endings.unwanted(session, gone, now, out, self._ask_back(session, wanted, now, out, running))
-        self.demand(session)
-
-    def _ask_back(
-        self, session: Session, wanted: set[int], now: float, out: Effects, running: bool
-    ) -> list[int]:
-        """Drop what executors hold of `wanted`; returns the indices that nobody holds."""
-        for executor in session.executors.values():
-            if not wanted:
-                break
-            held = sorted(i for i in wanted if any(run.start <= i < run.end for run in executor.held))
-            if held:
-                executor.asked.append((session, held))
-                out.append((executor.peer, m.Drop(session.number, held), []))
-                if running:
-                    interrupts.ask(self, session, executor, held, now, out)
-                wanted.difference_update(held)
-        return sorted(wanted)
-
     def close_session(self, session: Session, ending: str, now: float, out: Effects) -> None:
         """End it; its client hears `Closed` when all that its tasks have printed has been sent on."""
         self.end(session, ending, now, out)
@@ -396,23 +356,6 @@ class Broker:
         if executor is None:
             raise ProtocolError("this is an executor's message")
         return executor
-
-    def _on_ready(self, peer: int, message: m.Ready, _frames: list[Any], now: float, out: Effects) -> None:
-        if peer in self.executors or peer in self.clients or peer in self.workers:
-            raise ProtocolError("this peer has introduced itself already")
-        name = (message.token, message.number)
-        if name in self.by_name:
-            raise ProtocolError(f"executor {message.number} of this worker is here already")
-        if name in self._dead:
-            del self._dead[name]
-            return
-        executor = Executor(peer, message.node, message.token, message.number, message.pid, now)
-        self.executors[peer] = executor
-        self.by_name[name] = peer
-        self.scheduler.add_executor(peer, message.token)
-        nodes.on_executor(self, message.token)
-        if any(worker.leaving and worker.token == message.token for worker in self.workers.values()):
-            departures.see_off(self, executor, now, out)
 
     def _on_results(
         self, peer: int, message: m.RoutedResults, frames: list[Any], now: float, out: Effects
@@ -518,40 +461,6 @@ class Broker:
             session.begun[message.index] = peer
             message.session = session.alias
             out.append((session.client.peer, message, []))
-
-    def _on_retracted(
-        self, peer: int, message: m.Retracted, _frames: list[Any], now: float, out: Effects
-    ) -> None:
-        executor = self.executor_of(peer)
-        executor.heard = now
-        session, dropped = executor.asked[0] if executor.asked else (None, None)
-        if session is None or session.number != message.session:
-            raise ProtocolError("an answer to a question that was not asked")
-        if sum(part.count for part in message.slices) > executor.tasks:
-            raise ProtocolError("more is given back than it holds")
-        executor.asked.popleft()
-        runs: list[Run] = []
-        if executor.session is session:
-            back = {i for part in message.slices for i in range(part.first, part.first + part.count)}
-            runs = dispatch.take_back(executor, session, back)
-        if dropped is not None:
-            gone = [i for run in runs for i in range(run.start, run.end)]
-            refused = sorted(set(dropped).difference(gone, session.unwanted))
-            if session.closed:
-                session.note_cancelled(gone)
-            else:
-                endings.unwanted(session, gone, now, out, refused)
-        elif not session.closed:
-            dispatch.requeue(
-                session, interrupts.sort_out(session, runs, now, out) if session.unwanted else runs
-            )
-        else:
-            session.cancelled += sum(map(len, runs))
-        if runs:
-            self.took_from(executor, session)
-            self.fed.update(session.executors)
-        self.fed[peer] = executor  # no more is asked of it: it may take more
-        self.demand(session)
 
     # --- what the parts share
 

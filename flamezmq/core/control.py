@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from flamezmq.core import returns
 from flamezmq.core.members import Effects, Session
 from flamezmq.wire import messages as m
 
@@ -83,7 +84,7 @@ def on_cancel_task(
         out.append((peer, m.Done(older, NOT_DONE, text), []))
     first = session.cancelling.add(index, message.by[:MOST_CHARACTERS], peer, message.request)
     if first or message.running:
-        broker.cancel(session, {index}, now, out, message.running)
+        returns.cancel(broker, session, {index}, now, out, message.running)
 
 
 def tell_cancelled(session: Session, gone: list[int], refused: list[int], out: Effects) -> None:

@@ -17,6 +17,7 @@ from flamezmq.core import (
     needs,
     printed,
     retries,
+    returns,
     services,
     spares,
     streams,
@@ -81,7 +82,7 @@ def _answer_for(broker: Broker, executor: Executor, now: float, out: Effects) ->
     """It is dead, and took its answers with it; also those for a session that it had left already."""
     for asked, dropped in executor.asked:
         if dropped is not None and not asked.closed:
-            broker.cancel(asked, set(dropped), now, out)
+            returns.cancel(broker, asked, set(dropped), now, out)
 
 
 def _end_within(broker: Broker, executor: Executor, now: float, out: Effects) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flamezmq.core import events, needs
-from flamezmq.core.control import tell_cancelled
+from flamezmq.core import control, events, needs
 from flamezmq.core.members import RECENT_SLICES, Effects, Session
 from flamezmq.core.tasks import Function
 from flamezmq.wire import messages as m
@@ -28,7 +27,7 @@ def unwanted(
         expired(session, late, now, out)
     if indices or refused:
         session.note_cancelled(indices)
-        tell_cancelled(session, indices, list(refused), out)
+        control.tell_cancelled(session, indices, list(refused), out)
         needs.ended_badly(session, indices, out)
 
 

@@ -17,7 +17,7 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
-from flamezmq.core import opening, quotas, telling
+from flamezmq.core import opening, quotas, returns, telling
 from flamezmq.core.commons import Common, Fetcher, Member, Reader, look_whether_drained, weigh
 from flamezmq.core.keeping import Shelf
 from flamezmq.core.members import NAME_CHARACTERS, Client, Effects, Session
@@ -408,7 +408,7 @@ def _lose(broker: Broker, common: Common, reader: Reader, how: str, now: float, 
     if common.shelf is None:
         theirs = set(_unended(session, reader.number))
         if theirs:
-            broker.cancel(session, theirs, now, out, running=True)
+            returns.cancel(broker, session, theirs, now, out, running=True)
     weigh(broker, common)
     look_whether_drained(broker, common)
 

@@ -1,4 +1,4 @@
-"""Nodes: their workers come, report deaths, leave in order, or are gone.
+"""Nodes: their workers and executors come, report deaths, leave in order, or are gone.
 
 Functions over the broker's state; same rules.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flamezmq import waits
 from flamezmq.core import actors, deaths, departures, dispatch, events, printed, spares
-from flamezmq.core.members import Effects, Worker
+from flamezmq.core.members import Effects, Executor, Worker
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
 
@@ -39,12 +39,28 @@ def on_register(
     broker.events.append(("node-joined", {"node": message.node, "executors": message.executors}))
 
 
-def on_executor(broker: Broker, token: str) -> None:
-    """One is here, so executors of its node can live."""
+def on_ready(
+    broker: Broker, peer: int, message: m.Ready, _frames: list[Any], now: float, out: Effects
+) -> None:
+    """An executor introduces itself; one whose death was reported before is none."""
+    if peer in broker.executors or peer in broker.clients or peer in broker.workers:
+        raise ProtocolError("this peer has introduced itself already")
+    name = (message.token, message.number)
+    if name in broker.by_name:
+        raise ProtocolError(f"executor {message.number} of this worker is here already")
+    if name in broker._dead:
+        del broker._dead[name]
+        return
+    executor = Executor(peer, message.node, message.token, message.number, message.pid, now)
+    broker.executors[peer] = executor
+    broker.by_name[name] = peer
+    broker.scheduler.add_executor(peer, message.token)
     for worker in broker.workers.values():
-        if worker.token == token:
-            worker.stillborn = 0
+        if worker.token == message.token:
+            worker.stillborn = 0  # executors of its node can live
             spares.on_executor(broker, worker)
+            if worker.leaving:
+                departures.see_off(broker, executor, now, out)
 
 
 def on_leave(

@@ -27,7 +27,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import dispatch, events, interrupts, printed, wear
+from flamezmq.core import dispatch, events, interrupts, printed, returns, wear
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
@@ -159,7 +159,7 @@ def _give_back(broker: Broker, executor: Executor, session: Session, now: float,
     for position, (asked, dropped) in enumerate(executor.asked):
         if dropped and asked is session and not session.closed:  # it can't tell us any more
             executor.asked[position] = asked, []
-            broker.cancel(session, set(dropped), now, out)
+            returns.cancel(broker, session, set(dropped), now, out)
 
 
 def on_gone(broker: Broker, executor: Executor, died: m.Died | None, now: float, out: Effects) -> None:
