@@ -19,8 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 CLIENT, WORKER, EXECUTOR = 1, 2, 3
 
 
-def closing(forward_output: bool = True) -> tuple[Broker, list[tuple[int, object]]]:
-    """A broker whose client has just closed a session that an executor has served; what it sent then."""
+def closing(forward_output: bool = True, close: bool = True) -> tuple[Broker, list[tuple[int, object]]]:
+    """A broker whose client has just closed a session that an executor has served; what it sent then.
+
+    close: else it has not, yet
+    """
     broker = Broker()
     out: list[tuple[int, object, list[object]]] = []
     broker.on_client(CLIENT)
@@ -34,7 +37,8 @@ def closing(forward_output: bool = True) -> tuple[Broker, list[tuple[int, object
         broker.on_message(peer, message, [], 0.0, out)
         broker.on_turn_end(0.0, out)
     out.clear()
-    broker.on_message(CLIENT, m.Close(5), [], 0.1, out)
+    if close:
+        broker.on_message(CLIENT, m.Close(5), [], 0.1, out)
     return broker, [(peer, message) for peer, message, _ in out if not isinstance(message, m.Retract)]
 
 
@@ -57,6 +61,22 @@ def test_a_session_is_closed_when_its_workers_have_sent_on_what_was_printed() ->
     assert told(broker, WORKER, m.Flushed(flush.request)) == [], "once"
     assert told(broker, WORKER, m.Printed(1, 1, "too late\n", 0)) == []
     broker.check()
+
+
+def test_what_an_executor_has_printed_is_shown_also_when_it_has_hung_up_before_its_worker_says_so() -> None:
+    broker, _ = closing(close=False)
+    broker.on_peer_lost(EXECUTOR, 0.1, [])
+    assert told(broker, WORKER, m.Printed(1, 1, "late\n", 0)) == [
+        (CLIENT, m.Output(5, "node/1", 1, "late\n", 0))
+    ]
+    assert told(broker, CLIENT, m.Close(5)) == [(WORKER, m.Flush(1))], "there may be more"
+    assert told(broker, WORKER, m.Printed(1, 1, "later\n", 0)) == [
+        (CLIENT, m.Output(5, "node/1", 1, "later\n", 0))
+    ]
+    died = m.Died(1, 7, "node", 0, -1, 0, "", 0, False, 0, ())
+    assert told(broker, WORKER, died) == []
+    assert told(broker, WORKER, m.Flushed(1)) == [(CLIENT, m.Closed(5))]
+    assert not broker.buried
 
 
 def test_a_worker_that_is_lost_has_nothing_more_to_say() -> None:

@@ -95,7 +95,7 @@ class Broker:
         self._functions: WeakValueDictionary[Any, Function] = WeakValueDictionary()  # by pickle and options
         self.by_name: dict[tuple[str, int], int] = {}  # (worker's token, number) -> peer
         self._dead: dict[tuple[str, int], None] = {}  # died before its Ready came
-        self.buried: dict[tuple[str, int], None] = {}  # lost before its worker reported its death
+        self.buried: dict[tuple[str, int], Executor] = {}  # lost before its worker reported its death
         self.mourned: dict[int, tuple[float, m.Died]] = {}  # peer -> when to bury it, at the latest
         self.orphans: dict[int, float] = {}  # executors that run what nobody waits for
         self.unwanted: dict[int, Session] = {}  # sessions with tasks that are cancelled, and may run
@@ -230,7 +230,7 @@ class Broker:
         lost = self.executors.get(peer)
         if lost is not None:
             if any(w.token == lost.token for w in self.workers.values()):
-                self.buried[lost.token, lost.number] = None
+                self.buried[lost.token, lost.number] = lost
             deaths.bury(self, peer, None, now, out)
 
     # --- clients

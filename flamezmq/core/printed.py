@@ -1,7 +1,9 @@
 """What tasks print, at the router: on to their client, and into the logs.
 
 A closing session is flushed: its client hears `Closed` when each worker that may
-have more of it has answered `Flush`.
+have more of it has answered `Flush`.  An executor hangs up by itself, and what it has
+printed comes by way of its worker, perhaps later: until that has reported its death it
+is known as one that is `buried`.
 
 Functions over the broker's state; same rules.
 """
@@ -9,9 +11,10 @@ Functions over the broker's state; same rules.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session
+from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session, Worker
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
 
@@ -26,7 +29,7 @@ def on_printed(
     worker = broker.workers.get(peer)
     if worker is None:
         raise ProtocolError("this is a worker's message")
-    executor = broker.executors.get(broker.by_name.get((worker.token, message.number), -1))
+    executor = _speaker(broker, worker, message.number)
     name = executor.name if executor is not None else f"{worker.node[:NAME_CHARACTERS]}/{message.number}"
     dropped = message.dropped
     for text, session, index in _pieces(executor, message):
@@ -39,6 +42,12 @@ def on_printed(
     if not hearer.closed or hearer.number in broker.flushing or hearer.number in broker.parting:
         words = m.Output(hearer.alias, name, message.stream, message.text, message.dropped)
         out.append((hearer.client.peer, words, []))
+
+
+def _speaker(broker: Broker, worker: Worker, number: int) -> Executor | None:
+    name = worker.token, number
+    peer = broker.by_name.get(name)
+    return broker.executors[peer] if peer is not None else broker.buried.get(name)
 
 
 def root(broker: Broker, spec: m.SessionSpec) -> Session | None:
@@ -82,7 +91,7 @@ def speaking(broker: Broker, session: Session) -> dict[int | str, None]:
     peers = {worker.token: peer for peer, worker in broker.workers.items()}
     return {
         peers.get(e.token, e.token): None
-        for e in broker.executors.values()
+        for e in chain(broker.executors.values(), broker.buried.values())
         if e.served is not None and (e.served is session or e.served.root is session)
     }
 
