@@ -308,9 +308,9 @@ class Executor:
             return self.nested
 
     @unbroken
-    def pause(self, waits: bool) -> None:
-        """Tell the router that the running task waits for its own tasks, or that it goes on."""
-        self._to_say.append(m.Waiting(self.session, waits))
+    def pause(self, waits: bool, reader: bool = False) -> None:
+        """Tell the router that the running task waits for its own tasks or its reader, or that it goes on."""
+        self._to_say.append(m.Waiting(self.session, waits, reader))
         with self.attendant.claim():
             self.attendant.claims = False
             self._commit(keep_open=True)

@@ -11,6 +11,7 @@ from flamezmq.core.broker import Broker
 from flamezmq.core.members import Effects, Executor, Limits, Session
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
+from flamezmq.wire.streams import STREAMED
 
 #: Peers.  Executors are 11, 12, ..., with the numbers 1, 2, ...
 CLIENT, OTHER, WORKER = 1, 2, 5
@@ -133,6 +134,21 @@ class Stage:
         session = executor.session.number if executor and executor.session else 0
         died = m.Died(number, 100 + number, "node", session, running, finished, "SIGKILL", 0, False, 0, ())
         return self.say(WORKER, msgspec.structs.replace(died, **fields))
+
+    def streams(self, number: int) -> None:
+        """The task that executor `number` runs gives a value, and then waits for its reader."""
+        executor = self.executor(number)
+        assert executor.session is not None
+        session, run = executor.session.number, executor.held[0]
+        part = m.RoutedPart(session, run.start, run.attempt, STREAMED, 0, 1, 16, [], raw([b"v"]))
+        self.say(executor.peer, part)
+        self.say(executor.peer, m.Waiting(session, True, True))
+
+    def reads_on(self, number: int) -> None:
+        """Its reader has taken some."""
+        executor = self.executor(number)
+        assert executor.session is not None
+        self.say(executor.peer, m.Waiting(executor.session.number, False, True))
 
     # --- what is seen
 

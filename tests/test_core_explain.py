@@ -278,8 +278,44 @@ def test_a_task_that_waits_for_its_own_says_so() -> None:
     stage.say(FIRST, m.Waiting(stage.broker.clients[CLIENT].sessions[1].number, True))
     stage.wait(2.0)
     assert words(stage, 0) == (
-        "task s1/0 runs on executor node/1, since 7 s; "
-        "it waits for its own tasks, or for the reader of its stream, since 2 s."
+        "task s1/0 runs on executor node/1, since 7 s; it waits for its own tasks, since 2 s."
+    )
+
+
+def test_streams_that_wait_for_their_readers_are_said_to_hold_executors() -> None:
+    stage = busy(executors=2, tasks=6)
+    for number in (1, 2, 3, 4):
+        if number > 2:
+            stage.ready(number)
+        stage.streams(number)
+        stage.wait(1.0)
+
+    assert words(stage, 0).endswith(
+        "; its stream waits for its reader, since 3 s: read it on, or close it if nobody reads it "
+        "(stream.close())."
+    )
+    assert words(stage, 5).endswith(
+        "No more streams begin, since 1 s, nor what its session has queued behind them: as many wait for "
+        "their readers as may, two for each executor of a node. 4 streams wait for their readers and hold "
+        "4 executors, since 4 s the first of them: read them on, or close those that nobody reads "
+        "(stream.close())."
+    )
+    stage.open(alias=2)
+    stage.submit(1, alias=2)
+    assert words(stage, 0, "s2").endswith(
+        "4 streams wait for their readers and hold 4 executors, since 4 s the first of them: read them on, "
+        "or close those that nobody reads (stream.close())."
+    ), "nor can others run, before their spare executors are here"
+
+
+def test_a_session_says_how_many_of_its_streams_wait() -> None:
+    stage = busy(executors=1, tasks=1)
+    stage.streams(1)
+    stage.wait(2.0)
+    assert words(stage) == (
+        "Of the tasks of session s1, 1 runs. "
+        "1 stream waits for its reader and holds 1 executor, since 2 s: read it on, or close it "
+        "(stream.close())."
     )
 
 

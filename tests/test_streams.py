@@ -195,6 +195,19 @@ def test_a_task_that_waits_for_its_reader_leaves_its_place_to_another(tmp_path: 
         assert client.submit(pow, 2, 3).result(LIMIT_SECONDS) == 8
 
 
+def test_streams_that_nobody_reads_stop_no_other_session_and_are_named(tmp_path: Path) -> None:
+    with flm.Client(executors=1) as client, client.session("quick") as quick:
+        streams = [client.stream(noted, tmp_path, 40, 500_000) for _ in range(5)]
+        until(lambda: "No more streams begin" in streams[4]._session.explain(), "they never stopped")
+
+        assert quick.submit(pow, 2, 3).result(LIMIT_SECONDS) == 8
+        said = streams[4]._session.explain()
+        assert "2 streams wait for their readers and hold 2 executors, since " in said
+        assert "close those that nobody reads (stream.close())" in said
+
+        assert [len(list(stream)) for stream in streams] == [40] * 5
+
+
 # --- the end, early
 
 

@@ -42,12 +42,18 @@ def _runs(why: m.Why) -> str:
     again = f", attempt {why.attempt}" if why.attempt > 1 else ""
     if why.binding:
         return f"is next on executor {why.executor}, which binds its service, since {span(why.runs_for)}."
-    waits = (
-        f"; it waits for its own tasks, or for the reader of its stream, since {span(why.paused_for)}"
-        if why.paused_for >= 0
-        else ""
-    )
-    return f"runs on executor {why.executor}, since {span(why.runs_for)}{again}{waits}."
+    return f"runs on executor {why.executor}, since {span(why.runs_for)}{again}{_pauses(why)}."
+
+
+def _pauses(why: m.Why) -> str:
+    if why.paused_for < 0:
+        return ""
+    if why.reads:
+        return (
+            f"; its stream waits for its reader, since {span(why.paused_for)}: read it on, "
+            "or close it if nobody reads it (stream.close())"
+        )
+    return f"; it waits for its own tasks, since {span(why.paused_for)}"
 
 
 def _held(why: m.Why) -> str:
@@ -169,9 +175,8 @@ def _of_session(why: m.Why) -> str:
 
 def _cause(why: m.Why) -> str:
     said = _CAUSES.get(why.cause, "")
-    return (
-        f"{said(why) if callable(said) else said.format(why=why, since=_since(why))} {_failing(why)}".rstrip()
-    )
+    first = said(why) if callable(said) else said.format(why=why, since=_since(why))
+    return " ".join(filter(None, (first, _streams(why), _failing(why))))
 
 
 def _since(why: m.Why) -> str:
@@ -183,6 +188,17 @@ def _failing(why: m.Why) -> str:
     if not why.failing:
         return ""
     return f"Node {why.executor} gives no executors: {_die(why)}, the last one by {why.failing}."
+
+
+def _streams(why: m.Why) -> str:
+    """Beside whatever else it waits for, streams hold executors of which nobody has anything."""
+    if not why.streams or why.cause in _WHATEVER_STREAMS_DO:
+        return ""
+    one = why.streams == 1
+    who = "stream waits for its reader and holds" if one else "streams wait for their readers and hold"
+    since = f"since {span(why.streams_since)}" + ("" if one else " the first of them")
+    what = "read it on, or close it" if one else "read them on, or close those that nobody reads"
+    return f"{why.streams:,} {who} {_many(why.streams, 'executor')}, {since}: {what} (stream.close())."
 
 
 def _die(why: m.Why) -> str:
@@ -262,4 +278,11 @@ _CAUSES: dict[str, str | Callable[[m.Why], str]] = {
     "too many actors": _too_many_actors,
     "actor starts": "Its actor has no process{since}: it gets the next one that is free.",
     "now": "An executor is free, and about to get it.",
+    "readers": (
+        "No more streams begin{since}, nor what its session has queued behind them: as many wait for "
+        "their readers as may, two for each executor of a node."
+    ),
 }
+
+#: Causes that would be there without streams, too.
+_WHATEVER_STREAMS_DO = ("suspended", "held back", "kept", "router stops", "limit", "now", "actor is busy")

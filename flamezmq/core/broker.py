@@ -49,6 +49,7 @@ from flamezmq.core import (
 from flamezmq.core.commons import Common
 from flamezmq.core.huddle import Huddle
 from flamezmq.core.members import RECENT_SLICES, Client, Effects, Executor, Limits, Session, Worker
+from flamezmq.core.readers import Readers
 from flamezmq.core.records import Records
 from flamezmq.core.tasks import Function, Ranks, Run
 from flamezmq.errors import ProtocolError
@@ -81,7 +82,8 @@ class Broker:
         self.going: dict[int, float] = {}  # executors whose service is to go -> when that is slow
         self.fed: dict[int, Executor] = {}  # executors that may take more, looked at when the turn ends
         self.laden: dict[int, Executor] = {}  # executors with more than one task
-        self.paused: dict[int, Executor] = {}  # executors whose task waits for its own tasks
+        self.paused: dict[int, Executor] = {}  # executors whose task waits for its own tasks, or its reader
+        self.readers = Readers()
         self.spare: dict[int, Worker] = {}  # workers that have spare executors
         self.unplaced: dict[int, float] = {}  # actors that wait for an executor: since when
         self.gated: dict[int, int] = {}  # actors with a call that waits for others -> its index

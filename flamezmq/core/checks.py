@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from flamezmq.core import actors, commons, devices, needs
+from flamezmq.core import actors, commons, devices, needs, readers
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
@@ -47,4 +47,5 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
     assert set(mourned) <= set(broker.executors)
     needs.check(broker)
     actors.check(broker)
+    readers.check(broker)
     commons.check(broker)

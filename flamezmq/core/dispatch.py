@@ -20,7 +20,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from flamezmq import gangs
-from flamezmq.core import actors, devices, events, rests, services, wear
+from flamezmq.core import actors, devices, events, readers, rests, services, wear
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Function, Run, merge
 from flamezmq.errors import ProtocolError
@@ -164,6 +164,8 @@ def worth(session: Session, executors: int) -> int:
 
 def may_have(session: Session) -> bool:
     """Whether any of its tasks may be handed out now."""
+    if session.readers is not None and readers.kept_out(session):
+        return False
     return not (session.suspended or session.client.held_back)
 
 
@@ -253,6 +255,8 @@ def _feed(
         most = min(most, wear.left(executor, session))
     while queue:
         run = queue[0]
+        if session.readers is not None and readers.kept_out(session):
+            break
         known = run.function.seconds >= 0
         estimate = _estimate(run.function, session)
         n = _credit(broker, session, executor, estimate, before + count, little)

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from flamezmq import waits
-from flamezmq.core import actors, commons, events, unsent
+from flamezmq.core import actors, commons, events, readers, unsent
 from flamezmq.core.backoff import ACCIDENTS
 from flamezmq.core.blocked import Blocked, Key
 from flamezmq.core.control import cancelled_by
@@ -69,6 +69,8 @@ def of_session(broker: Broker, session: Session, now: float) -> m.Why:
         why.since = now - session.queue[0].came
     if session.queued or session.suspended:
         _cause(broker, session, why, now)
+    else:
+        readers.explain_own(session, why, now)
     unsent.explain(session, why, now)
     return why
 
@@ -88,7 +90,7 @@ def _on_executor(session: Session, index: int, why: m.Why, now: float) -> bool:
                 why.current = executor.held[0].start
                 why.since, why.runs_for = now - run.came, now - executor.since
                 if executor.paused is not None:
-                    why.paused_for = now - executor.paused
+                    why.paused_for, why.reads = now - executor.paused, executor.reads
                 why.binding = executor.binding
                 return True
             before += len(run)
@@ -173,6 +175,7 @@ def _cause(broker: Broker, session: Session, why: m.Why, now: float) -> None:
     why.have, why.limit = len(session.executors), session.spec.max_executors
     why.workers = sum(not worker.leaving for worker in broker.workers.values())
     why.cause_since = -1.0
+    readers.explain(broker, session, why, now)
     if session.suspended:
         why.cause, why.by, why.cause_since = "suspended", session.suspended, now - session.suspended_at
     elif session.client.held_back:
@@ -182,6 +185,8 @@ def _cause(broker: Broker, session: Session, why: m.Why, now: float) -> None:
             why.cause, why.by = "kept", f"{kept:,}"
     elif broker.draining:
         why.cause, why.cause_since = "router stops", now - broker.drains_since
+    elif readers.kept_out(session):
+        why.cause, why.cause_since = "readers", now - broker.readers.since
     elif session.actor:
         _actor(broker, session, why, now)
     elif not why.executors:

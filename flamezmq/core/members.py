@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flamezmq.core.control import Cancelling
     from flamezmq.core.events import Events
     from flamezmq.core.meter import Meter
+    from flamezmq.core.readers import Readers
     from flamezmq.core.streams import Streaming
 
 #: Of a session: messages with results that are remembered, and of each so many slices.
@@ -99,6 +100,7 @@ class Session:
     actor: bool = False  # one process runs its tasks, in order, and nothing else (core/actors.py)
     deaths: int = 0  # of an actor: how many instances it has lost
     gpus: float = 0.0  # that each of its executors asks for
+    readers: Readers | None = None  # where some of its tasks stream (core/readers.py)
     keeps: bool = False  # executors may stay with it without anything to do (core/rests.py)
     tenant: str = ""
     meter: Meter | None = None  # where its tenant has a quota on what is queued (core/quotas.py)
@@ -172,6 +174,7 @@ class Executor:
     unbinding  it was told that this has to go, and has not answered
     applications  name -> the revision that it was sent
     paused    since when its task has waited for its own tasks, or for the reader of its stream; or None
+    reads     and it is for its reader
     stream    what it has streamed last; of a task that has ended, unless it still holds it
     rests_since  when it ran dry, and stayed with its session all the same; None while it does not
     rests_until  when that is to be looked at again
@@ -198,6 +201,7 @@ class Executor:
     departing: bool = False  # its worker leaves: to be told to exit once it holds nothing
     stalled: bool = False
     paused: float | None = None
+    reads: bool = False
     rests_since: float | None = None
     rests_until: float = inf
     preempt_at: float = inf

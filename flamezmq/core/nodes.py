@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flamezmq import waits
-from flamezmq.core import actors, deaths, departures, dispatch, events, printed, spares
+from flamezmq.core import actors, deaths, departures, dispatch, events, printed, readers, spares
 from flamezmq.core.members import Effects, Executor, Worker
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
@@ -36,6 +36,7 @@ def on_register(
     broker.scheduler.add_node(message.token, has, message.executors)
     printed.on_worker(broker, peer, message.token, out)
     actors.on_worker(broker, broker.workers[peer], out)
+    readers.look(broker)
     broker.events.append(("node-joined", {"node": message.node, "executors": message.executors}))
 
 

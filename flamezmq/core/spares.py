@@ -3,7 +3,8 @@
 A paused executor gets nothing more, gives back what it has not begun, and no
 longer counts for its session.  If that leaves somebody without an executor for
 longer than a moment, its worker is asked for a spare one, at most as many as it
-has without them.  A spare that nobody needs for a while is told to exit.  An
+has without them.  (Streams that wait for their readers may have twice as many:
+core/readers.py.)  A spare that nobody needs for a while is told to exit.  An
 actor that waits for an executor for longer than a moment is a reason, too.
 
 A worker hears of a smaller number by a message of its own, so an executor that was told
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flamezmq.core import dispatch
+from flamezmq.core import dispatch, readers
 from flamezmq.core.members import Effects, Executor, Session, Worker
 from flamezmq.wire import messages as m
 
@@ -39,16 +40,24 @@ def on_waiting(
     executor = broker.executor_of(peer)
     executor.heard = now
     session = executor.session
-    if session is not None and session.number == message.session and not session.actor:
-        (pause if message.waits else resume)(broker, executor, session, now, out)
+    if session is None or session.number != message.session or session.actor:
+        return
+    if message.waits:
+        pause(broker, executor, session, message.reader, now, out)
+    else:
+        resume(broker, executor, session, now, out)
 
 
-def pause(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:
-    """Its task waits for its own tasks."""
+def pause(
+    broker: Broker, executor: Executor, session: Session, reader: bool, now: float, out: Effects
+) -> None:
+    """Its task waits for its own tasks, or for the reader of its stream."""
     if executor.paused is not None or not executor.tasks:
         return
-    executor.paused, executor.reclaimed = now, executor.leaving
+    executor.paused, executor.reads, executor.reclaimed = now, reader, executor.leaving
     broker.paused[executor.peer] = executor
+    if reader:
+        readers.look(broker)
     if not executor.leaving:
         dispatch.let_run_dry(broker, executor, session)
     broker.scheduler.retire(executor.peer, soon=False)
@@ -74,23 +83,24 @@ def resume(broker: Broker, executor: Executor, session: Session, now: float, out
 
 def forget(broker: Broker, executor: Executor) -> None:
     """It waits no longer, or what has waited is gone."""
-    executor.paused = None
+    reads, executor.paused, executor.reads = executor.reads, None, False
     broker.paused.pop(executor.peer, None)
+    if reads:
+        readers.look(broker)
 
 
 def balance(broker: Broker, now: float, out: Effects) -> None:
     """Ask for spare executors, and let those go that nobody needs."""
     lacking = broker.scheduler.waiting and not broker.scheduler.idle
-    pauses: dict[str, list[float]] = {}  # worker's token -> since when its executors wait
+    pauses: dict[str, list[Executor]] = {}  # by their worker's token
     for executor in broker.paused.values():
-        if executor.paused is not None:
-            pauses.setdefault(executor.token, []).append(executor.paused)
+        pauses.setdefault(executor.token, []).append(executor)
     unplaced = sum(now >= since + PATIENCE_SECONDS for since in broker.unplaced.values())
     for worker in broker.workers.values():
         if worker.leaving:
             continue
         paused = pauses.get(worker.token, [])
-        wanted = min(sum(now >= since + PATIENCE_SECONDS for since in paused), worker.executors)
+        wanted = _wanted(worker, paused, now)
         here = max(min(unplaced, broker.limits.actors_per_worker - worker.actors), 0)
         unplaced -= here
         if lacking and wanted + here > worker.spare:
@@ -99,6 +109,15 @@ def balance(broker: Broker, now: float, out: Effects) -> None:
             _let_go(broker, worker, now, out)
         else:
             worker.idle_since = None
+
+
+def _wanted(worker: Worker, paused: list[Executor], now: float) -> int:
+    tasks = streams = 0
+    for executor in paused:
+        if executor.paused is not None and now >= executor.paused + PATIENCE_SECONDS:
+            streams += executor.reads
+            tasks += not executor.reads
+    return readers.spares_for(worker, tasks, streams)
 
 
 def _let_go(broker: Broker, worker: Worker, now: float, out: Effects) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from flamezmq.core import readers
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.wire import messages as m
 from flamezmq.wire.streams import PUBLISHED, REPLAYED
@@ -51,6 +52,9 @@ def on_part(
             return
     else:
         total, replay = message.first + message.count, message.kind == REPLAYED
+        stream = executor.stream
+        if stream is None or stream[:3] != (session.number, index, message.attempt):
+            readers.note(broker, executor, session, index)
         executor.stream = Streaming(session.number, index, message.attempt, total, replay)
         if session.closed:  # it had begun when that was, and nobody knew that it streams
             stop(executor, session, out)

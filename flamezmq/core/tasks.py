@@ -23,14 +23,16 @@ class Function:
 
     seconds  average run time of one task, -1.0 until one has ended
     timeout  seconds that one run may take; 0.0: as long as it likes
+    streams  its tasks give values before their results, as one of them has shown
     """
 
-    __slots__ = ("__weakref__", "blob", "label", "number", "options", "seconds", "timeout")
+    __slots__ = ("__weakref__", "blob", "label", "number", "options", "seconds", "streams", "timeout")
 
     def __init__(self, number: int, blob: bytes, label: str, options: Options | None = None) -> None:
         self.number, self.blob, self.label, self.options = number, blob, label, options
         self.timeout = options.timeout if options else 0.0
         self.seconds = -1.0
+        self.streams = False
 
     @property
     def priority(self) -> int:

@@ -203,8 +203,8 @@ class Host(Protocol):
     def running(self) -> tuple[str, int, int] | None:
         """Session id, index and attempt of the task that runs now."""
 
-    def pause(self, waits: bool) -> None:
-        """Tell the router that the task waits, or goes on."""
+    def pause(self, waits: bool, reader: bool = False) -> None:
+        """Tell the router that the task waits (for its reader), or goes on."""
 
     def _flush(self) -> None:
         """Send what there is, and take in what came."""
@@ -301,7 +301,7 @@ class Outlet:
     @unbroken
     def _pause(self, waits: bool) -> None:
         self.moves += 1
-        self.executor.pause(waits)
+        self.executor.pause(waits, reader=True)
 
     def _send(self, stream: Outgoing, payload: Any, began: float) -> None:
         now = monotonic()

@@ -417,10 +417,13 @@ class Waiting(msgspec.Struct, tag=63, array_like=True):
     """The running task waits for its own tasks, which run elsewhere, or for its reader (or goes on again).
 
     While it waits, what this executor holds besides is asked back, and a spare one may take its place.
+
+    reader  it waits for the reader of its stream
     """
 
     session: int
     waits: bool
+    reader: bool = False
 
 
 class Retracted(msgspec.Struct, tag=61, array_like=True):

@@ -261,7 +261,7 @@ class Why(msgspec.Struct, array_like=True):
                  could serve it do something else), "now" (an executor is about to get it), "actor is busy",
                  "actor starts", "actor waits" (call `current`, before it, lacks values), "too many actors"
                  (`limit` a node), "gang" (`gathered` of `gang` are reserved), "gang too large" (there are
-                 never so many)
+                 never so many), "readers" (`streams` wait for their readers: no more may begin)
     by           who has suspended, cancelled or closed it; how executors die
     cause_since  seconds since that is so, -1: unknown
     have         executors that serve the session
@@ -284,6 +284,9 @@ class Why(msgspec.Struct, array_like=True):
     tenant       of these: whose quota it is, and
     quota        which, "queued_tasks" or "queued_bytes"
     quota_limit, quota_used, quota_ahead  what it is, what is queued, and what may come yet without asking
+    reads        what the task that runs waits for is its reader
+    streams      of all sessions, that wait for their readers, where it is for those that executors are few
+    streams_since  seconds for which the first of them has
     """
 
     session: str
@@ -331,6 +334,9 @@ class Why(msgspec.Struct, array_like=True):
     quota_limit: int = 0
     quota_used: int = 0
     quota_ahead: int = 0
+    reads: bool = False
+    streams: int = 0
+    streams_since: float = -1.0
 
 
 class RouterRow(msgspec.Struct, array_like=True):

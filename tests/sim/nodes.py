@@ -254,6 +254,7 @@ class SimExecutor:
             return
         if self.paused:
             self._pause(task, False)
+        self.outlet.interrupt()
         self._task, self.attending = None, False
         self.running, self.due = -1, 0.0
         self.finished += 1

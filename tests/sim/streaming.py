@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a value of these kinds takes to make, at most.
 STEP_SECONDS = 0.004
+#: A wait for the reader that lasts longer is told to the router.
+PAUSE_SECONDS = 0.01
 
 
 class SimOutlet:
@@ -32,7 +34,7 @@ class SimOutlet:
         self._task: Task | None = None
         self._stream: Outgoing | None = None
         self._early: dict[tuple[int, int], None] = {}  # stopped before it began
-        self._waits = False
+        self._waits = self._said = False
         self._published = 0
 
     def begin(self, task: Task) -> None:
@@ -43,7 +45,7 @@ class SimOutlet:
         stream.window = LEAST_VALUES
         stream.stopped = key[:2] in self._early
         self._early.clear()
-        self._waits, self._published = False, 0
+        self._waits, self._said, self._published = False, False, 0
         executor.attending = not executor.hogging
         self._later()
 
@@ -61,6 +63,7 @@ class SimOutlet:
         if not stream.may_go_on():
             self._waits = self.executor.attending = True  # until credit comes, or has come already
             self._send(stream)
+            self.world.after(PAUSE_SECONDS, self._pause, task, stream.taken)
             return
         name = b"%d" % stream.produced
         stream.append(name if stream.produced % 3 else [name, b"a buffer"], 0.0)
@@ -69,6 +72,23 @@ class SimOutlet:
         if self.world.random.random() < 0.1:
             self._publish(stream)
         self._later()
+
+    def _pause(self, task: Task, taken: int) -> None:
+        """It has waited for a while, unless the reader has moved since."""
+        stream = self._stream
+        waits = self._waits and not self._said
+        if waits and stream is not None and self._runs(task) and stream.taken == taken:
+            self._say_waiting(True)
+            self.executor._flush()
+
+    def _say_waiting(self, waits: bool) -> None:
+        self._said = waits
+        self.executor.dialler.enqueue(m.Waiting(self.executor.session, waits, True))
+
+    def interrupt(self) -> None:
+        """The task is given up."""
+        if self._said:
+            self._say_waiting(False)
 
     def _runs(self, task: Task) -> bool:
         executor = self.executor
@@ -103,6 +123,8 @@ class SimOutlet:
         stream.stopped = stream.stopped or message.stop
         if self._waits:
             self._waits = False
+            if self._said:
+                self._say_waiting(False)
             self._later()
 
 
