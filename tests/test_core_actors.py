@@ -116,6 +116,40 @@ def test_there_is_a_limit_and_who_is_above_it_waits_for_an_end() -> None:
     assert len(actors[2].executors) == 1
 
 
+def test_those_that_wait_for_their_processes_count_under_the_limit_too() -> None:
+    stage = Stage(executors=1, actors_per_worker=2)
+    stage.open(9)
+    stage.submit(1, alias=9)
+    actors = [open_actor(stage, alias) for alias in (1, 2, 3, 4)]
+    for alias in (1, 2, 3, 4):
+        stage.submit(1, alias=alias)
+    stage.wait(0.1)
+    assert targets(stage) == [3], "no more are started than may live"
+
+    for number in (2, 3, 4):
+        stage.ready(number)
+    assert [len(actor.executors) for actor in actors] == [1, 1, 0, 0]
+    assert stage.broker.workers[WORKER].actors == 2
+
+    stage.finish(place(actors[1]))
+    stage.say(CLIENT, m.Close(2))
+    assert [len(actor.executors) for actor in actors] == [1, 0, 1, 0], "the first that waits comes next"
+
+
+def test_an_actor_that_is_closed_before_it_has_a_process_leaves_its_room_to_the_next() -> None:
+    stage = Stage(executors=1, actors_per_worker=1)
+    stage.open(9)
+    stage.submit(1, alias=9)
+    first, second = open_actor(stage, 1), open_actor(stage, 2)
+    stage.submit(1, alias=1)
+    stage.submit(1, alias=2)
+
+    stage.say(CLIENT, m.Close(1))
+    stage.wait(0.1)
+    stage.ready(2)
+    assert [len(actor.executors) for actor in (first, second)] == [0, 1]
+
+
 def test_a_closed_actors_process_exits_and_nobody_comes_in_its_place() -> None:
     stage = Stage(executors=1)
     open_actor(stage)

@@ -43,17 +43,25 @@ def check_spec(spec: m.SessionSpec) -> None:
 
 def wanted(broker: Broker, session: Session) -> int:
     """How many executors it needs from the scheduler: one, when it has calls and no process."""
+    number = session.number
+    was_due = number in broker.placing
+    broker.placing.pop(number, None)
     if session.executors or not session.queued or not dispatch.may_have(session):
-        broker.unplaced.pop(session.number, None)
+        broker.unplaced.pop(number, None)
+        if was_due and not session.executors:
+            look_again(broker)  # it leaves its room to another one
         return 0
-    broker.unplaced.setdefault(session.number, broker.now)
-    return int(has_room(broker))
+    broker.unplaced.setdefault(number, broker.now)
+    if not has_room(broker):
+        return 0
+    broker.placing[number] = None
+    return 1
 
 
 def has_room(broker: Broker) -> bool:
-    """Whether one more may live."""
+    """Whether one more may live, beside those that do and those that get the next free executors."""
     most = broker.limits.actors_per_worker * sum(not worker.leaving for worker in broker.workers.values())
-    return sum(worker.actors for worker in broker.workers.values()) < most
+    return sum(worker.actors for worker in broker.workers.values()) + len(broker.placing) < most
 
 
 def settle(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:
@@ -139,9 +147,10 @@ def on_worker(broker: Broker, worker: Worker, out: Effects) -> None:
 
 
 def look_again(broker: Broker) -> None:
-    """There is room for another one."""
+    """There is room for others; who has waited for longest comes first."""
     for number in list(broker.unplaced):
-        broker.demand(broker.sessions[number])
+        if number not in broker.placing:
+            broker.demand(broker.sessions[number])
 
 
 def gate(session: Session) -> int:
@@ -177,6 +186,7 @@ def check(broker: Broker) -> None:
     for executor in broker.executors.values():
         assert not executor.aside or (executor.session is not None and executor.session.actor)
     assert all(broker.sessions[number].actor for number in broker.unplaced)
+    assert broker.placing.keys() <= broker.unplaced.keys()
     gated = {number for number, session in broker.sessions.items() if session.actor and session.blocked}
     assert gated <= set(broker.gated)
 

@@ -86,6 +86,9 @@ class Broker:
         self.readers = Readers()
         self.spare: dict[int, Worker] = {}  # workers that have spare executors
         self.unplaced: dict[int, float] = {}  # actors that wait for an executor: since when
+        self.placing: dict[
+            int, None
+        ] = {}  # of these, those for which there is room: the next free ones are theirs
         self.gated: dict[int, int] = {}  # actors with a call that waits for others -> its index
         self.drained: dict[int, Session] = {}  # sessions that end when what they have has ended
         self.delaying: dict[int, Session] = {}  # sessions with tasks that wait for their time

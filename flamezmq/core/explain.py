@@ -213,7 +213,7 @@ def _actor(broker: Broker, session: Session, why: m.Why, now: float) -> None:
         why.cause_since = now - next(iter(session.executors.values())).since
         return
     why.cause_since = now - broker.unplaced.get(session.number, now)
-    if actors.has_room(broker):
+    if session.number in broker.placing:
         why.cause = "actor starts"
     else:
         why.cause, why.limit = "too many actors", broker.limits.actors_per_worker

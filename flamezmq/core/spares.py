@@ -95,7 +95,7 @@ def balance(broker: Broker, now: float, out: Effects) -> None:
     pauses: dict[str, list[Executor]] = {}  # by their worker's token
     for executor in broker.paused.values():
         pauses.setdefault(executor.token, []).append(executor)
-    unplaced = sum(now >= since + PATIENCE_SECONDS for since in broker.unplaced.values())
+    unplaced = sum(now >= broker.unplaced[number] + PATIENCE_SECONDS for number in broker.placing)
     for worker in broker.workers.values():
         if worker.leaving:
             continue

@@ -369,7 +369,9 @@ class Cluster:
             if any(executor.peer in broker.going for executor in session.executors.values()):
                 continue  # it is about to have another one
             if session.actor:
-                may_have_more = not session.executors and has_room(broker)
+                may_have_more = session.number in broker.placing or (
+                    not session.executors and has_room(broker)
+                )
             if session.spec.gang > 1:
                 continue  # nothing less than so many is of use to it
             if session.queued and may_have_more and may_have(session):
