@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flamezmq.core import caller
-from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, PENDING, RAW, RAW_ERROR, Calls, Orders
+from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, PENDING, RAW, RAW_ERROR, Calls
+from flamezmq.core.orders import Orders
 from flamezmq.errors import ProtocolError, TaskLost
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from flamezmq.core import caller, link
-from flamezmq.core.caller import FINISHED, Calls, Orders
+from flamezmq.core import caller, link, orders
+from flamezmq.core.caller import FINISHED, Calls
 from flamezmq.core.link import Link
+from flamezmq.core.orders import Orders
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 from tests.core_calls import Future, Name, answer, calls_with, everything, link_up, submits, tell
 
-FILES = (caller.__file__, link.__file__)
+FILES = (caller.__file__, orders.__file__, link.__file__)
 PAYLOADS: list[Any] = [b"a", b"b" * 3000, [b"c", b"buffer"], b"d"]
 
 
@@ -147,15 +148,15 @@ def test_another_message_does_not_take_the_place_of_one_that_was_torn() -> None:
 
 def test_an_order_that_is_torn_anywhere_goes_out_once() -> None:
     def make() -> tuple[tuple[Orders, Link], Callable[[], Any]]:
-        orders, kept = Orders(), link_up()
+        said, kept = Orders(), link_up()
         for request in range(3):
-            orders.append(m.Query(1, request))
-        return (orders, kept), lambda: orders.stage(kept)
+            said.append(m.Query(1, request))
+        return (said, kept), lambda: said.stage(kept)
 
-    for orders, kept in every_place(make):
-        orders.complete(kept)
+    for said, kept in every_place(make):
+        said.complete(kept)
         kept.enqueue([codec.encode(m.Close(7))], 1)
-        orders.stage(kept)
+        said.stage(kept)
         kept.cut()
         assert kept.begin(2, 0)
         messages = [codec.decode("client", frames[0]) for _, frames in kept.outgoing()]

@@ -36,7 +36,8 @@ from flamezmq.client.pump import Pump
 from flamezmq.client.service_session import ServiceSession
 from flamezmq.client.session import CLOSE_SECONDS, Session, hear_last_words
 from flamezmq.client.sessions import SessionsOfClient
-from flamezmq.core.caller import PENDING, RUNNING, Calls, Dependent, Orders
+from flamezmq.core.caller import PENDING, RUNNING, Calls, Dependent
+from flamezmq.core.orders import Orders
 from flamezmq.errors import ClientClosed
 from flamezmq.net.line import Line
 from flamezmq.serialize.functions import FunctionTable
