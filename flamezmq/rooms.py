@@ -19,7 +19,10 @@ from flamezmq.shares import Share
 
 
 class Rooms:
-    """The nodes, and which executor is where.  demanding: sessions that have a request."""
+    """The nodes, and which executor is where.
+
+    demanding: sessions that have a request; as long as there are any, it is counted what executors have
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
@@ -58,8 +61,24 @@ class Rooms:
         self._here.setdefault(name, {})
         return self.nodes.setdefault(name, Node(name))
 
+    def open(self, share: Share, serving: Iterable[int]) -> None:
+        """A session with a request has come.
+
+        serving: executors that serve others, or are set aside for them
+        """
+        self.demanding += 1
+        if self.demanding == 1:
+            for node in self.nodes.values():
+                node.plain = 0
+            for executor in serving:
+                if executor in self._home:
+                    self._home[executor].take({})  # until now nobody had a request
+        self.assess(share)
+
     def take(self, executor: int, share: Share) -> None:
         """It serves this session from now on."""
+        if not self.demanding:
+            return
         node = self._home.get(executor)
         if node is not None:
             node.take(share.request)
@@ -67,6 +86,9 @@ class Rooms:
                 self.abandon(share)
 
     def give_back(self, executor: int, share: Share) -> None:
+        """It serves the session no more."""
+        if not self.demanding:
+            return
         node = self._home.get(executor)
         if node is not None:
             node.give_back(share.request)
@@ -157,7 +179,7 @@ class Rooms:
 
     def check(self, serves: Mapping[int, int], shares: Mapping[int, Share], free: Iterable[int]) -> None:
         """Compare every index with every other."""
-        for node in self.nodes.values():
+        for node in self.nodes.values() if self.demanding else ():
             here = [shares[serves[e]] for e in self._here[node.name] if e in serves]
             assert node.plain == sum(1 for share in here if not share.request)
             assert node.asking == sum(1 for share in here if share.request)

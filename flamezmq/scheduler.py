@@ -109,10 +109,10 @@ class Scheduler:
         asks = dict(request or {})
         share = Share(session, weight, limit=limit or NO_LIMIT, request=asks, enters=enters, gang=gang)
         share.set_minimum(minimum)
+        share.see_terms()
         self._shares[session] = share
         if share.request:
-            self._rooms.demanding += 1
-            self._rooms.assess(share)
+            self._rooms.open(share, [*self._serves, *self._gangs.aside])
         self._tree.join(share, tenant, priority)
         self._note(share)
 
@@ -121,6 +121,7 @@ class Scheduler:
         share = self._shares[session]
         assert not share.have
         share.suspended = True  # it wants nothing more
+        share.see_terms()
         self._note(share)
         del self._shares[session]
         self._rooms.demanding -= bool(share.request)
@@ -159,6 +160,7 @@ class Scheduler:
         if whole is False:
             self._gangs.dissolve(share)
         share.set_minimum(share.minimum if minimum is None else minimum)
+        share.see_terms()
         if weight is not None:
             reweigh(share, weight, self._tree.clock)
         if priority is not None:
@@ -191,8 +193,10 @@ class Scheduler:
 
     def suspend(self, session: int, suspended: bool = True) -> None:
         """It gets nothing as long as it is suspended; what it has is reclaimed."""
-        self._shares[session].suspended = suspended
-        self._changed(self._shares[session])
+        share = self._shares[session]
+        share.suspended = suspended
+        share.see_terms()
+        self._changed(share)
 
     def add_node(self, node: str, has: Mapping[str, float], executors: int) -> None:
         """A node has come, or has another size now: what it has, and how many executors share that."""
@@ -254,13 +258,15 @@ class Scheduler:
         self._tick(now)
         session = self._serves.pop(executor)
         share = self._shares[session]
-        self._promises.is_free(executor)
-        self._gangs.forget(executor)
         del share.have[executor]
         self._rooms.give_back(executor, share)
-        share.leaving.pop(executor, None)
-        share.resting.pop(executor, None)
-        share.ripe.pop(executor, None)
+        if executor in share.leaving:
+            del share.leaving[executor]
+            self._promises.is_free(executor)
+            self._gangs.forget(executor)
+        if executor in share.resting:
+            del share.resting[executor]
+            share.ripe.pop(executor, None)
         self._free[executor] = session
         if share.enters:
             self._free.keep_warm(executor)
@@ -340,7 +346,7 @@ class Scheduler:
     @property
     def waiting(self) -> bool:
         """Some session could use more executors than it has, or is to have fewer."""
-        return bool(self._hungry or self._over or self._gangs.busy)
+        return bool(self._hungry or self._over or self._gangs.waiting or self._gangs.gathers)
 
     def stays(self, session: int, executor: int) -> bool:
         """Whether the session's minimum or a gang keeps this executor, even without anything to do."""
@@ -399,20 +405,18 @@ class Scheduler:
 
     def _note(self, share: Share) -> None:
         """What it asks for or has is another number now."""
-        asked = share.asked - len(share.lent) if share.lent else share.asked
-        wanted = asked if asked > share.minimum else share.minimum
-        if share.suspended or share.homeless:
-            wanted = 0
+        wanted = share.asked - len(share.lent) if share.lent else share.asked
+        if share.bounded:
+            wanted = 0 if share.suspended or share.homeless else max(wanted, share.minimum)
         if (wanted > 0) is not share.active:
             share.active = wanted > 0
             self._active += 1 if share.active else -1
-        leaving = len(share.leaving)
-        if share.gang > 1:
-            wanted = self._gangs.note(share, wanted, self._seen)
-        if share.limit < NO_LIMIT and wanted > share.limit - leaving:
-            wanted = share.limit - leaving
+        if share.bounded:
+            if share.gang > 1:
+                wanted = self._gangs.note(share, wanted, self._seen)
+            wanted = min(wanted, share.limit - len(share.leaving))
         share.wanted = wanted
-        staying = len(share.have) - leaving
+        staying = len(share.have) - len(share.leaving)
         if wanted > staying:
             self._hungry[share.number] = share
         elif share.number in self._hungry:
@@ -425,7 +429,7 @@ class Scheduler:
             expected = share.expected
         if (wanted > expected) is not share.hungry:
             self._tree.stale[share] = None
-        if self._over or staying > share.limit or share.suspended or share.gang > 1:
+        if share.bounded or self._over:
             self._see_surplus(share)
 
     def _expect_less(self, share: Share) -> None:
@@ -544,18 +548,18 @@ class Scheduler:
         )
 
     def _give(self, executor: int, share: Share, now: float) -> None:
-        its_own = self._promises.waiters.get(executor) is share
+        if share.promised and executor not in share.promised:
+            self._promises.renounce(share)  # it gets this one instead
         self._unwarm(executor)
         share.have[executor] = now
         self._rooms.take(executor, share)
         self._serves[executor] = share.number
-        if share.promised and not its_own:
-            self._promises.renounce(share)  # it has got this one instead
         self._changed(share)
 
     def _unwarm(self, executor: int) -> None:
         """It is not free any more."""
-        self._promises.withdraw(executor)
+        if executor in self._promises.kept:
+            self._promises.withdraw(executor)
         last = self._free.take(executor)
         if last:
             del self._shares[last].warm[executor]

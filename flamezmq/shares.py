@@ -46,6 +46,7 @@ class Share(Party):
     wanted     of what it asked for, or its minimum, as many as its limit allows
     active     it wants any
     suspended  it is to have none
+    bounded    it has any of limit, minimum, request and gang, or is suspended: it may not want what it asked for
     whole      executors of the gangs that it has, also those of them that have died and are to be replaced
     waits      it could use a further gang
     young      what it has got last may not be taken from it yet
@@ -77,6 +78,7 @@ class Share(Party):
     wanted: int = 0
     active: bool = False
     suspended: bool = False
+    bounded: bool = False
     passed: bool = False
     have: dict[int, float] = field(default_factory=dict)
     leaving: dict[int, bool] = field(default_factory=dict)
@@ -92,6 +94,11 @@ class Share(Party):
         """No more than its limit counts, and only whole gangs."""
         gang = self.gang
         self.minimum = min(-(-minimum // gang) * gang, self.limit // gang * gang)
+
+    def see_terms(self) -> None:
+        """Its terms are others now."""
+        limited = self.limit < NO_LIMIT or self.minimum > 0 or self.gang > 1
+        self.bounded = limited or self.suspended or bool(self.request)
 
     @property
     def staying(self) -> int:
