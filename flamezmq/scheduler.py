@@ -421,7 +421,7 @@ class Scheduler:
             self._hungry[share.number] = share
         elif share.number in self._hungry:
             del self._hungry[share.number]
-            if not self._hungry and not self._gangs.busy:
+            if self._contended and not self._hungry and not self._gangs.busy:
                 self._relax()
         expected = staying
         if share.coming or share.promised or share.gathers:
@@ -464,9 +464,8 @@ class Scheduler:
                 self._tree.stale[share] = None
 
     def _relax(self) -> None:
-        if self._contended:
-            self._contended = False
-            self._calm = self._seen
+        self._contended = False
+        self._calm = self._seen
 
     def _hand_out(self, moves: Moves, now: float) -> None:
         """One by one, each to the session that is served worst."""

@@ -46,7 +46,7 @@ class Share(Party):
     wanted     of what it asked for, or its minimum, as many as its limit allows
     active     it wants any
     suspended  it is to have none
-    bounded    it has any of limit, minimum, request and gang, or is suspended: it may not want what it asked for
+    bounded    it has a limit, a minimum, a request or gangs, or is suspended: it may want other than it asks
     whole      executors of the gangs that it has, also those of them that have died and are to be replaced
     waits      it could use a further gang
     young      what it has got last may not be taken from it yet

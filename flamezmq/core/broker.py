@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -34,10 +34,8 @@ from flamezmq.core import (
     needs,
     nodes,
     overview,
-    preempts,
     printed,
     quotas,
-    rests,
     retries,
     returns,
     services,
@@ -107,6 +105,10 @@ class Broker:
         self.born = 0.0  # when the router was started
         self.draining, self.drains_since = False, 0.0  # see departures.drain
         self.bare_since = self.alone_since = 0.0  # when the last executor, the last worker has left
+        #: Of all these, those of which something may be due at a certain time, or when a turn ends.
+        self.duties: tuple[Sized, ...] = (self.mourned, self.orphans, self.expiring, self.unwanted)
+        self.duties += (self.delaying, self.drained, self.owing, self.gated)
+        self.duties += (self.rests, self.preempts, self.going)
         #: What people may want to know of, as (event, fields); the host takes it away.
         self.events: list[tuple[str, dict[str, Any]]] = []
         self._last_function = 0
@@ -156,7 +158,7 @@ class Broker:
         """
         if self.commons and joining.on_message(self, peer, message, frames, now, out):
             return
-        self.handle(peer, message, frames, now, out)
+        self._handlers[type(message)](peer, message, frames, now, out)
 
     def handle(self, peer: int, message: Any, frames: list[Any], now: float, out: Effects) -> None:
         """`on_message`, also of a client that stands for several."""
@@ -165,32 +167,8 @@ class Broker:
     def on_turn_end(self, now: float, out: Effects) -> None:
         """Deadlines, the scheduler's moves, and the grants that follow from all that came in."""
         self.now = now
-        if self.mourned:
-            for peer, (due, died) in list(self.mourned.items()):
-                if now >= due or self.executors[peer].finished >= died.finished:
-                    deaths.bury(self, peer, died, now, out)
-        if self.orphans:
-            deaths.kill_orphans(self, self.orphans, now, out)
-        if self.expiring:
-            deadlines.drop_late(self, now, out)
-        if self.unwanted:
-            interrupts.kill_stubborn(self, now, out)
-        if self.delaying:
-            retries.release_due(self, now)
-        if self.drained:
-            changes.close_drained(self, now, out)
-        if now >= self.look_at:
-            deaths.kill_overdue(self, now, out)
-        if self.owing:
-            needs.fetch(self, out)
-        if self.gated:
-            actors.open_gates(self)
-        if self.rests:
-            rests.release_due(self)
-        if self.preempts:
-            preempts.kill_due(self, now, out)
-        if self.going:
-            services.look(self, now)
+        if any(self.duties) or now >= self.look_at:
+            duties.see_to(self, now, out)
         dispatch.balance(self, now, out)
         if (self.paused or self.spare or self.unplaced) and not self.draining:
             spares.balance(self, now, out)

@@ -16,6 +16,8 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
     broker.scheduler.check()
     broker.records.check()
     devices.check(broker)
+    known = {id(index) for index in vars(broker).values()}
+    assert all(id(index) in known for index in broker.duties), "what is due was put into another dict or list"
     for session in broker.sessions.values():
         assert session.queued == sum(map(len, session.queue)), "queued"
         assert session.held == sum(e.tasks for e in session.executors.values()), "held"

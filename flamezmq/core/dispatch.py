@@ -100,10 +100,10 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
         for peer in moves.reclaim:
             if not broker.executors[peer].aside:  # else it has become an actor's just now
                 _reclaim(broker, broker.executors[peer], now, out)
-    idle = scheduler.idle
     if staying:
+        idle = scheduler.idle
         _feed_all(broker, staying, False, out)
-    given = given or scheduler.idle > idle
+        given = given or scheduler.idle > idle
     if scheduler.idle and broker.laden:
         _retract_for_idle(broker, now, out)
     return given

@@ -1,4 +1,4 @@
-"""When the broker must look, even if nobody says anything: the earliest of all that falls due.
+"""What the broker has to do though nobody says anything, and when: the earliest of all that falls due.
 
 Functions over the broker's state; same rules.
 """
@@ -8,26 +8,69 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from flamezmq.core import deadlines, interrupts, quotas, spares
+from flamezmq.core import (
+    actors,
+    changes,
+    deadlines,
+    deaths,
+    interrupts,
+    needs,
+    preempts,
+    quotas,
+    rests,
+    retries,
+    services,
+    spares,
+)
+from flamezmq.core.members import Effects
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
 
 
+def see_to(broker: Broker, now: float, out: Effects) -> None:
+    """Do what is due, and what had to wait for the end of a turn."""
+    if broker.mourned:
+        for peer, (due, died) in list(broker.mourned.items()):
+            if now >= due or broker.executors[peer].finished >= died.finished:
+                deaths.bury(broker, peer, died, now, out)
+    if broker.orphans:
+        deaths.kill_orphans(broker, broker.orphans, now, out)
+    if broker.expiring:
+        deadlines.drop_late(broker, now, out)
+    if broker.unwanted:
+        interrupts.kill_stubborn(broker, now, out)
+    if broker.delaying:
+        retries.release_due(broker, now)
+    if broker.drained:
+        changes.close_drained(broker, now, out)
+    if now >= broker.look_at:
+        deaths.kill_overdue(broker, now, out)
+    if broker.owing:
+        needs.fetch(broker, out)
+    if broker.gated:
+        actors.open_gates(broker)
+    if broker.rests:
+        rests.release_due(broker)
+    if broker.preempts:
+        preempts.kill_due(broker, now, out)
+    if broker.going:
+        services.look(broker, now)
+
+
 def next_deadline(broker: Broker, now: float) -> float | None:
     """As `Broker.next_deadline`."""
-    watched = broker.delaying or broker.look_at < math.inf or broker.rests or broker.going or broker.preempts
-    dying = broker.mourned or broker.orphans or broker.unwanted or broker.expiring
+    timed = any(broker.duties) or broker.look_at < math.inf
     hungry = broker.accounts.hungry
-    if not (watched or dying or hungry or broker.laden or broker.scheduler.waiting or broker.spare):
+    if not (timed or hungry or broker.laden or broker.spare or broker.scheduler.waiting):
         return None
     due: list[float] = []
-    if watched:
+    if broker.look_at < math.inf:
         due.append(broker.look_at)
+    if timed:
         due += [when for when, _ in [*broker.rests[:1], *broker.preempts[:1]]]
         due += broker.going.values()
         due += [session.delayed[0][0] for session in broker.delaying.values()]
-    if dying:
         due += [when for when, _ in broker.mourned.values()]
         due += broker.orphans.values()
         due += interrupts.deadlines(broker)
