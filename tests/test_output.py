@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from time import monotonic
 
@@ -14,6 +15,7 @@ import pytest
 import flamezmq as flm
 from flamezmq.core.broker import Broker
 from flamezmq.wire import messages as m
+from tests.stateful import is_gone, until
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT, WORKER, EXECUTOR = 1, 2, 3
@@ -135,6 +137,34 @@ def test_all_that_was_printed_is_there_when_the_client_is_closed(capfd: pytest.C
 
     lines = [line.split(") ")[1] for line in capfd.readouterr().out.splitlines()]
     assert sorted(lines) == sorted([*map(str, range(50)), "no end"])
+
+
+class Careless:
+    def on_task_invoke(self, ctx: flm.Context) -> int:
+        return os.getpid()
+
+    def on_session_leave(self, ctx: flm.Context) -> None:
+        raise RuntimeError("I have left the gas on")
+
+
+@pytest.mark.processes
+def test_what_a_last_hook_prints_is_shown_also_when_its_executor_is_gone_before_its_worker_reads_it(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def go_on(worker: int, executor: int) -> None:
+        until(lambda: is_gone(executor))
+        os.kill(worker, signal.SIGCONT)
+
+    with flm.testing.cluster(executors=1) as client:
+        client.register(flm.Application(name="careless", service=Careless))
+        (worker,) = client.processes()["worker"]
+        with client.session("s", app="careless") as session:
+            pid = session.submit().result(30.0)
+            os.kill(worker, signal.SIGSTOP)
+            waker = threading.Thread(target=go_on, args=(worker, pid))
+            waker.start()
+        waker.join()
+    assert "RuntimeError: I have left the gas on" in capfd.readouterr().err
 
 
 @pytest.mark.processes

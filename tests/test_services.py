@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -348,29 +347,6 @@ def test_a_last_hook_that_fails_costs_its_process_and_is_printed(
 
         assert client.submit(os.getpid).result(LIMIT_SECONDS) != pid
     assert [hook for hook, _, _ in lines(diary)] == ["enter", "leave"]
-    assert "RuntimeError: I have left the gas on" in capfd.readouterr().err
-
-
-def test_what_a_last_hook_prints_is_shown_also_when_its_executor_is_gone_before_its_worker_reads_it(
-    diary: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    class Careless(Diary):
-        def on_session_leave(self, ctx: flm.Context) -> None:
-            raise RuntimeError("I have left the gas on")
-
-    def go_on(worker: int, executor: int) -> None:
-        until(lambda: not Path(f"/proc/{executor}").exists(), "it has exited")
-        os.kill(worker, signal.SIGCONT)
-
-    with flm.testing.cluster(executors=1) as client:
-        register(client, Careless)
-        (worker,) = client.processes()["worker"]
-        with open_session(client, diary) as session:
-            _, pid, _ = session.submit(1).result(LIMIT_SECONDS)
-            os.kill(worker, signal.SIGSTOP)
-            waker = threading.Thread(target=go_on, args=(worker, pid))
-            waker.start()
-        waker.join()
     assert "RuntimeError: I have left the gas on" in capfd.readouterr().err
 
 
