@@ -11,11 +11,13 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
 
 import flamezmq as flm
+from flamezmq.client.controller import Controller
 from tests.stateful import WAIT_SECONDS, Counter, WithClose, is_gone, square, until
 
 pytestmark = pytest.mark.processes
@@ -52,6 +54,31 @@ def test_the_instances_own_close_is_its_last_call(how: str, tmp_path: Path) -> N
             until(path.exists)
     until(lambda: path.exists() and bool(path.read_text()))
     assert path.read_text() == "5 calls"
+
+
+def test_a_call_of_an_actor_that_is_closed_says_by_whom_it_was_and_when(client: flm.Client) -> None:
+    actor = client.actor(Counter)
+    actor.close()
+    said = (
+        rf"^actor {actor.actor_id} \(of class Counter\) was closed by its own program \(close\(\), "
+        r"or the end of its `with` block\) \(.* ago\); make a new actor for further calls$"
+    )
+    with pytest.raises(flm.ClientClosed, match=said):
+        actor.add(1)
+
+    with client.session() as session:
+        actor = session.actor(Counter)
+    with pytest.raises(flm.ClientClosed, match=rf"was closed with session {session.id}, which it belongs to"):
+        actor.add(1)
+
+    actor = client.actor(Counter)
+    waits = actor.wait_for("/nowhere")
+    with Controller(client.address) as boss:
+        assert boss.close_session(actor.actor_id, "ann@node")[0]
+    with pytest.raises(CancelledError, match=r"of class Counter\) was closed by ann@node"):
+        waits.result(WAIT_SECONDS)
+    with pytest.raises(flm.ClientClosed, match=r"of class Counter\) was closed by ann@node \(.* ago\)"):
+        actor.add(1)
 
 
 def test_what_the_instances_close_raises_is_raised_by_ours(client: flm.Client, tmp_path: Path) -> None:

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flamezmq.acting import MethodCall, construct, nothing
 from flamezmq.client.arguments import reduce_client
 from flamezmq.client.future import Future
 from flamezmq.client.opening import open_session
+from flamezmq.client.reasons import span
 from flamezmq.client.session import Session
 from flamezmq.core.caller import Calls
-from flamezmq.errors import FlameError, StrayClient
+from flamezmq.errors import ClientClosed, FlameError, StrayClient
 from flamezmq.optioned import options
 from flamezmq.serialize.culprit import unpicklable
 from flamezmq.serialize.functions import MAX_BLOB_BYTES, FunctionName
@@ -44,6 +46,7 @@ class ActorSession(Session):
         self._name = self._named  # type: ignore[assignment]
         self.hook: MethodCall | None = None
         self.owner: Session | None = None
+        self._ended = ("", 0.0)  # what has closed it, in words, and when
         self._last: Future | None = None  # the hook's
 
     def _named(self, call: Any) -> FunctionName:
@@ -57,6 +60,7 @@ class ActorSession(Session):
 
     def close(self, cancel: bool = False) -> None:
         """Wait for the calls, call the instance's `close`, and end the actor; see `Actor.close`."""
+        self._note_end("by its own program (close(), or the end of its `with` block)")
         if not cancel:
             self.call_hook()
         try:
@@ -68,6 +72,29 @@ class ActorSession(Session):
             error = last.exception()
             if error is not None and not isinstance(error, FlameError):
                 raise error
+
+    def close_with(self, owner: Session, cancel: bool) -> None:
+        """The session that it belongs to is closed."""
+        self._note_end(f"with session {owner.id}, which it belongs to")
+        self.close(cancel)
+
+    def _note_end(self, how: str) -> None:
+        if not (self._calls.closed or self._ended[0]):
+            self._ended = how, monotonic()
+
+    def _refuse(self) -> None:
+        """It takes no more calls: raise the error that says since when, and why."""
+        calls = self._calls
+        how, when = self._ended
+        if calls.broken is None and (how or calls.error or calls.draining):
+            self._client._check_open()
+            if calls.error or calls.draining:
+                said, when = calls.error or calls.draining, calls.ended_at
+            else:
+                said = f"{calls.named} was closed {how}"
+            ago = span(monotonic() - when)
+            raise ClientClosed(f"{said} ({ago} ago); make a new actor for further calls")
+        super()._refuse()
 
     def end_soon(self) -> None:
         """Nobody has a handle any more: end it when its calls have ended.  Does not wait."""
@@ -118,7 +145,7 @@ class ActorMethod:
         Raises:
             ActorDied: the actor's process has died, and it may not be restarted.
             BrokenActor: its constructor has failed.
-            ClientClosed: it was closed.
+            ClientClosed: it was closed; says when and by whom.
         """
         return self._actor._session.submit(self._call, *args, **kwargs)
 

@@ -335,7 +335,7 @@ class Session(Steering):
         """All of them, also when one of them fails."""
         with ExitStack() as stack:
             for actor in list(self._actors.values()):
-                stack.callback(actor.close, cancel)
+                stack.callback(actor.close_with, self, cancel)
 
     def _stop_streams(self) -> None:
         """Nobody shall be waited for who does not read on."""

@@ -28,6 +28,7 @@ UNSENT_SECONDS = 0.25
 def on_closed_by(client: Client, calls: Calls, message: m.ClosedBy) -> None:
     """Somebody else closes the session; if it is to drain, the router is told when all is there."""
     calls.on_closed_by(message, client._on_end)
+    calls.ended_at = monotonic()
     if message.draining:
         client._dirty[calls.alias] = calls
         client._pump.arm()
@@ -40,7 +41,7 @@ def on_closed(client: Client, calls: Calls) -> None:
     elif calls.unfinished and calls.broken is not None:  # submitted while it broke
         calls.fail_all(calls.broken, client._on_end)
     elif calls.unfinished:  # submitted while somebody closed it; or nobody has: an odd router
-        calls.cancel_all(client._on_end, calls.error or f"session {calls.id} was closed by the router")
+        calls.cancel_all(client._on_end, calls.error or f"{calls.named} was closed by the router")
     if calls.closed:  # not by us
         client._forget(calls.alias)
     calls.closed = True

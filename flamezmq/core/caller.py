@@ -165,6 +165,7 @@ class Calls:
         self.said_drained = False
         self.broken: Exception | None = None  # with it fails what is submitted yet
         self.error = ""
+        self.ended_at = 0.0  # when somebody else has closed it, by the clock of the host
         self.actor = ""
         self.allowance: Allowance | None = None  # where the tenant has a quota on what is queued
         self.waits_for_room = True  # else what is over the quota fails
@@ -172,6 +173,11 @@ class Calls:
         self.faults = 0  # messages with an error in them, so far
         self.failed = self.cancelled = 0  # tasks that ended before the router had heard of them
         self.staged: Staged | None = None
+
+    @property
+    def named(self) -> str:
+        """For people."""
+        return f"actor {self.id} (of class {self.actor})" if self.actor else f"session {self.id}"
 
     @property
     def unfinished(self) -> int:
@@ -459,11 +465,11 @@ class Calls:
         """Somebody else has closed the session, or wants it closed when what it has has ended."""
         if message.draining:
             self.draining = (
-                f"session {self.id} is being closed by {message.reason}: what was submitted runs, "
+                f"{self.named} is being closed by {message.reason}: what was submitted runs, "
                 "and nothing more is taken"
             )
             return
-        self.error = f"session {self.id} was closed by {message.reason}"
+        self.error = f"{self.named} was closed by {message.reason}"
         self.closed = True
         self.cancel_all(tell, self.error)
 
