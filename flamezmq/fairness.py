@@ -176,6 +176,14 @@ def reweigh(party: Party, weight: float, clock: float) -> None:
         party.above.rank(party, clock)
 
 
+def brothers(one: Party, other: Party) -> tuple[Party, Party]:
+    """Themselves, or what they are parts of: of the same group, in a tree where both are equally deep."""
+    while one.above is not other.above:
+        assert one.above is not None and other.above is not None
+        one, other = one.above, other.above
+    return one, other
+
+
 def fair_at(
     needy: Party,
     wealthy: Party,

@@ -6,10 +6,8 @@ a time, so two never hold halves of the cluster against each other.  A turn come
 weighted fair queueing, when its session (or tenant) has used no more than the one that
 is served best, so small sessions, however many, can't starve a large one.
 
-What is set aside need not idle (*backfill*, as in Lifka's EASY scheduler, 1995): while
-the gang waits for tasks of others to end, it is lent to sessions whose tasks are short
-against that.  When only what is lent is missing, it is called back: so nobody delays
-the start by more than one short task.
+What is set aside need not idle: while the gang waits for tasks of others to end, it is
+lent to sessions whose tasks are short against that (see `backfill.py`).
 
 An executor of a gang that dies is replaced before all others; the rest work on.  What
 a session has is given back in whole gangs as well.
@@ -20,10 +18,10 @@ Pure; the state of the scheduler that all this is about is changed here too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING
 
+from flamezmq import backfill
 from flamezmq.fairness import EPSILON, QUANTUM_SECONDS, ROUND_SECONDS, Party, turn_of_many
 from flamezmq.reclaims import retract
 from flamezmq.shares import Moves, Share
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
 
 #: A fresh executor is taken to be here after so long.
 FRESH_SECONDS = 0.05
-#: A session may borrow if its tasks take no more than this part of what the gang still waits for.
-SHORT = 0.5
 
 
 class Gangs:
@@ -44,23 +40,29 @@ class Gangs:
     aside     free executors that it has already
     lent      those that serve others meanwhile
     owed      those that run dry for it
+    passing   of these, those that were lent, and go on to these borrowers if the gang still waits
+    heirs     borrowers for whom one of these has come
     coming    those that did not suit it and end, so that fresh ones come
     """
 
     def __init__(self, scheduler: Scheduler, lending: Callable[[int, int], float]) -> None:
         self._its = scheduler
-        self._lending = lending
+        self.lending = lending
         self.waiting: dict[Share, float] = {}
         self.gathers: Share | None = None
         self.young: dict[Share, float] = {}
         self.aside: dict[int, None] = {}
         self.lent: dict[int, Share] = {}
         self.owed: dict[int, None] = {}
+        self.passing: dict[int, Share] = {}
+        self.heirs: dict[Share, None] = {}
         self.coming: dict[int, None] = {}
-        self._asked = 0.0  # when executors were reclaimed last
-        self._longest = 0.0  # when the last one of them is believed to come
+        self.asked = 0.0  # when executors were reclaimed last
+        self.longest = 0.0  # when the last one of them is believed to come
         self._since = 0.0  # since when the one that gathers has waited
-        self._called = False  # what was lent is called back
+        self.called = False  # what was lent is called back
+        self.round_at = 0.0  # when it is looked at who is to borrow next
+        self.borrow_at = inf  # when another session may borrow, if nothing changes
         self._looked = -inf  # when turns were looked at last
         self._due: float | None = None
         self._first: Share | None = None  # whose turn it is; it can't gather yet
@@ -119,6 +121,9 @@ class Gangs:
     def forget(self, executor: int) -> None:
         """It is not one of those that come any more."""
         self.owed.pop(executor, None)
+        heir = self.passing.pop(executor, None)
+        if heir is not None:
+            self.heirs[heir] = None
         borrower = self.lent.pop(executor, None)
         if borrower is not None:
             del borrower.lent[executor]
@@ -156,6 +161,10 @@ class Gangs:
         dues = [self.young[share] for share in self.young][:1]
         if self._due is not None and self.gathers is None:
             dues.append(self._due)
+        if self.lent and self._its._hungry:
+            dues.append(self.round_at)
+        if self.aside and self._its._hungry and not self.called and self.borrow_at < inf:
+            dues.append(self.borrow_at)
         return min(dues, default=None)
 
     def _age(self, now: float) -> None:
@@ -297,7 +306,8 @@ class Gangs:
         self._await(share, False, now)
         share.gathering = share.gang
         self.gathers = share
-        self._longest = self._asked = now
+        self.heirs.clear()
+        self.longest = self.asked = now
         self._its._tree.rank(share)
         self._gather(moves, now)
 
@@ -324,8 +334,8 @@ class Gangs:
         elif missing > 0 and not self._ask(share, missing, moves, now):
             self.abandon()
             return
-        if self.lent and len(self.aside) + len(self.lent) == share.gang:
-            self._call_back(moves)
+        if self.lent and len(self.aside) + len(self.lent) + len(self.passing) == share.gang:
+            backfill.call_back(self, moves)
 
     def _missing(self, share: Share) -> int:
         return share.gang - len(self.aside) - len(self.lent) - len(self.owed) - len(self.coming)
@@ -335,26 +345,29 @@ class Gangs:
         its = self._its
         if missing > self._to_spare(share):
             return False
-        self._asked, self._called = now, False
+        self.called = False
+        lacking = missing
         for executor in [e for e in its._free.oldest() if e not in its._promises.kept][:missing]:
             if not its._suits(executor, share.number) and its._fits(executor, share):
                 its._unwarm(executor)
                 its._ending[executor] = 0
                 self.coming[executor] = None
                 moves.replace.append((executor, share.number))
-                self._longest = max(self._longest, now + FRESH_SECONDS)
+                self.longest = max(self.longest, now + FRESH_SECONDS)
                 missing -= 1
         for executor in list(its._promises.unclaimed)[:missing]:
             its._promises.withdraw(executor)
             donor = its._shares[its._serves[executor]]
             donor.leaving[executor] = False
-            self.owed[executor] = None
+            self._expect(executor, donor, now)
             missing -= 1
         while missing > 0:
             donor_now = its._tree.wealthiest()
             if donor_now is None:
                 break  # later
             missing -= self._take(donor_now, missing, moves, now)
+        if missing < lacking:
+            self.asked = now
         return True
 
     def _take(self, donor: Share, most: int, moves: Moves, now: float) -> int:
@@ -364,11 +377,15 @@ class Gangs:
         for executor in going[:most]:
             its._promises.withdraw(executor)
             donor.leaving[executor] = False  # it goes to nobody else
-            self.owed[executor] = None
-        seconds = self._lending(donor.number, donor.number)
-        if seconds < inf:
-            self._longest = max(self._longest, now + seconds)
+            self._expect(executor, donor, now)
         return min(len(going), most)
+
+    def _expect(self, executor: int, donor: Share, now: float) -> None:
+        """It comes when its task ends."""
+        self.owed[executor] = None
+        seconds = self.lending(donor.number, donor.number)
+        if seconds < inf:
+            self.longest = max(self.longest, now + seconds)
 
     def _let_go(self, most: int | None = None) -> None:
         """So many (or all) of those that have not come are not needed any more."""
@@ -402,54 +419,6 @@ class Gangs:
         if share.waits:
             self.waiting[share] = self._since
 
-    # --- backfill
-
-    def lend(self, moves: Moves, now: float) -> None:
-        """What is set aside serves others while the gang waits for the rest, if their tasks are short."""
-        its = self._its
-        share = self.gathers
-        if share is None or self._called or not self.aside:
-            return
-        left = max(self._longest - now, now - self._asked)
-        borrowers = [
-            ((other.units + len(other.lent)) / other.weight, other.number, other)
-            for other in its._hungry.values()
-            if other.gang == 1
-            and not other.request
-            and self._lending(other.number, share.number) <= SHORT * left
-        ]
-        heapify(borrowers)
-        while borrowers and self.aside:
-            _, _, other = heappop(borrowers)
-            executor = next((e for e in self.aside if its._suits(e, other.number)), None)
-            if executor is None:
-                continue
-            self._lend_one(executor, share, other, now)
-            moves.assign.append((executor, other.number))
-            if other.number in its._hungry:
-                heappush(borrowers, ((other.units + len(other.lent)) / other.weight, other.number, other))
-
-    def _lend_one(self, executor: int, share: Share, other: Share, now: float) -> None:
-        its = self._its
-        del self.aside[executor]
-        its._rooms.give_back(executor, share)
-        its._rooms.take(executor, other)
-        other.have[executor], other.leaving[executor] = now, False
-        other.lent[executor] = None
-        self.lent[executor] = other
-        its._serves[executor] = other.number
-        its._changed(other)
-
-    def _call_back(self, moves: Moves) -> None:
-        """Only what is lent is missing: it comes back with the end of a short task."""
-        for executor, borrower in self.lent.items():
-            del borrower.lent[executor]
-            self.owed[executor] = None
-            moves.reclaim.append(executor)
-            self._its._changed(borrower)
-        self.lent.clear()
-        self._called = True
-
     # --- for those who look on
 
     def gathered(self, share: Share) -> int:
@@ -470,6 +439,7 @@ class Gangs:
         for executor in [*self.lent, *self.owed]:
             assert its._shares[its._serves[executor]].leaving[executor] is False
         assert not set(self.aside) & (set(its._free) | set(its._serves))
+        assert set(self.passing) <= set(self.owed)
         assert set(self.coming) <= set(its._ending) | set(its._ended)
         for share in shares:
             if share.gang > 1:

@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import inf
 
-from flamezmq import bounds, reclaims, scheduler_check
+from flamezmq import backfill, bounds, reclaims, scheduler_check
 from flamezmq.fairness import QUANTUM_SECONDS as QUANTUM_SECONDS
 from flamezmq.fairness import reweigh
 from flamezmq.gangs import Gangs
@@ -384,7 +384,7 @@ class Scheduler:
         elif self._contended:
             self._relax()
         if gangs:
-            self._gangs.lend(moves, now)
+            backfill.lend(self._gangs, moves, now)
         return moves
 
     def next_turn(self) -> float | None:

@@ -65,8 +65,9 @@ class Farm:
         self._ends: list[tuple[float, int]] = []
         self._check = check
         self._released = False  # since the last decision
-        for number in range(1, executors + 1):
-            self.scheduler.add_executor(10_000 + number)
+        self.executors = range(10_001, 10_001 + executors)
+        for number in self.executors:
+            self.scheduler.add_executor(number)
 
     def open(self, seconds: float = 0.1, tasks: float = inf, loads: float = 0.0, **terms: Any) -> Job:
         """A session with these tasks; `terms` are those of `Scheduler.add_session`."""
@@ -137,9 +138,9 @@ class Farm:
     def _look(self) -> None:
         """Nothing that is set aside idles where tasks wait that are short against what the gang waits for."""
         gangs = self.scheduler._gangs
-        if not gangs.aside or gangs._called:
+        if not gangs.aside or gangs.called:
             return
-        left = max(gangs._longest - self.now, self.now - gangs._asked)
+        left = max(gangs.longest - self.now, self.now - gangs.asked)
         for job in self.jobs.values():
             hungry = job.number in self.scheduler._hungry
             assert not (hungry and job.gang == 1 and job.seconds <= left / 4), f"job {job.number} may borrow"

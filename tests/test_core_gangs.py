@@ -232,6 +232,59 @@ def test_what_is_set_aside_serves_short_tasks_until_the_gang_is_complete() -> No
     assert gang.running == 10, "within one short task of the long one's end"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_lent_goes_by_used_share_as_all_else(seed: int) -> None:
+    """All that is free is a reservation, which lasts for long: nothing else evens out what they have had."""
+    chance = Random(seed)
+    farm = Farm(executors=chance.randint(3, 8), check=False)
+    long = farm.open(seconds=400.0, limit=1, tasks=1)
+    farm.open(seconds=1.0, gang=len(farm.executors))
+    weights = [chance.choice((1.0, 2.0, 4.0)) for _ in range(chance.randint(2, 5))]
+    shorts = [farm.open(seconds=chance.uniform(0.02, 0.05), weight=weight) for weight in weights]
+    farm.run(10.0)
+    farm.count_from_now()
+
+    farm.run(100.0)
+
+    assert long.running == 1
+    assert sum(len(farm.lent(job)) for job in shorts) >= len(farm.executors) - 2
+    total = sum(job.held for job in shorts)
+    for job, weight in zip(shorts, weights, strict=True):
+        assert job.held / total == pytest.approx(weight / sum(weights), rel=0.15)
+    farm.scheduler.check()
+
+
+def test_what_is_lent_goes_evenly_to_tenants_and_by_priority_to_their_sessions() -> None:
+    farm = Farm(executors=12)
+    farm.open(seconds=100.0, limit=1, tasks=1, tenant="c")
+    farm.open(seconds=1.0, gang=12, tenant="c")
+    many = [farm.open(seconds=0.01, tenant="a") for _ in range(3)]
+    low, high = (farm.open(seconds=0.01, tenant="b", priority=priority) for priority in (0, 3))
+    farm.run(10.0)
+    farm.count_from_now()
+
+    farm.run(60.0)
+
+    of_a, of_b = sum(job.held for job in many), low.held + high.held
+    assert of_a == pytest.approx(of_b, rel=0.05)
+    assert high.held > 4 * low.held > 0
+    assert [job.held for job in many] == pytest.approx([of_a / 3] * 3, rel=0.05)
+
+
+def test_the_turns_of_borrowers_delay_the_gang_by_one_short_task_only() -> None:
+    for offset in range(20):
+        farm = Farm(executors=4)
+        farm.open(seconds=10.0 + offset / 100, limit=1, tasks=1)
+        gang = farm.open(seconds=1.0, gang=4)
+        farm.run(0.5)
+        for _ in range(5):
+            farm.open(seconds=0.09)
+        farm.run(9.5 + offset / 100 - 0.001)
+        assert not bool(gang.running)
+        farm.run(0.092)
+        assert gang.running == 4, offset
+
+
 # --- the broker
 
 
