@@ -174,7 +174,8 @@ def lost(
                 text = f"after {message.timeout:g} s"
                 note(session, TIMED_OUT, now, text, message.index, executor.name)
             else:
-                text = f"given up after {message.attempts} attempts"
+                plural = "" if message.attempts == 1 else "s"
+                text = f"given up after {message.attempts} attempt{plural}"
                 note(session, LOST, now, text, message.index, executor.name)
 
 
