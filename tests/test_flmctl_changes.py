@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -148,6 +149,11 @@ def test_the_share_of_a_session_is_changed_while_it_runs(
     assert (found["weight"], found["slots"]) == (3.0, 1)
     session.set(max_executors=0, priority=2)
     until(lambda: json.loads(ask("view", session.id, "-o", "json"))["priority"] == 2)
+    assert ask("set", session.id, "--min", "1", "--max", "2")
+    found = json.loads(ask("view", session.id, "-o", "json"))
+    assert (found["min_executors"], found["max_executors"]) == (1, 2)
+    shown = ask("view", session.id)
+    assert re.search(r"^Min +1\nMax +2$", shown, re.MULTILINE)
     (tmp_path / "others").write_text("gone")
 
 

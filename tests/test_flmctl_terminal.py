@@ -92,7 +92,7 @@ def test_top_is_drawn_and_left_by_a_key_and_the_terminal_is_as_before(
     client: flm.Client, keys: bytes
 ) -> None:
     with Terminal(["top", "-d", "0.2"], client.address) as terminal:
-        terminal.read_until(r"flmctl top .*1 sessions, 2 executors.*demo-\w+.*Tasks/s|demo-\w+.*Since")
+        terminal.read_until(r"flmctl top .*1 session, 2 executors.*demo-\w+.*Tasks/s|demo-\w+.*Since")
         terminal.read_until("(flmctl top.*){2}")  # it is drawn again
         terminal.press(keys)
 

@@ -50,6 +50,12 @@ SESSIONS: tuple[Column, ...] = (
         wide=True,
         right=True,
     ),
+    Column("Tenant", "tenant", "for whom it is; none: for all that name none, together", wide=True),
+    Column("Priority", "priority", "among the sessions of its tenant", wide=True, right=True),
+    Column("Weight", "weight", "of its share, among those of its tenant and priority", wide=True, right=True),
+    Column("Min", "min_executors", "executors that it keeps", wide=True, right=True),
+    Column("Max", "max_executors", "executors that it may have at a time", wide=True, right=True),
+    Column("Resources", "resources", "what each of its executors needs of its node", wide=True),
     Column("Host", "host", "the machine of its client", wide=True),
     Column("Clients", "clients", "of a session with an id: how many are in it now", wide=True, right=True),
     Column("Kept", "kept", "of a detached session: results that are kept", wide=True, right=True),
@@ -139,6 +145,8 @@ def for_people(rows: list[Row]) -> list[Row]:
         new = dict(row)
         for key in row.keys() & {"created", "closed", "since", "registered"}:
             new[key] = clock(row[key])
+        if "min_executors" in row:
+            new["min_executors"] = row["min_executors"] or None
         if "memory" in row:
             new["memory"] = memory(row["memory"])
         if row.get("kept_bytes") is not None:

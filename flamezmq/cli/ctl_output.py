@@ -100,6 +100,11 @@ def is_watched() -> bool:
 # --- rows
 
 
+def counted(count: int, what: str) -> str:
+    """As in "1 session" and "2,000 sessions"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def session_row(s: m.SessionRow) -> Row:
     created = time_of(s.age)
     return {
@@ -128,6 +133,9 @@ def session_row(s: m.SessionRow) -> Row:
         "gang": s.gang if s.gang > 1 else None,
         "gangs": s.gangs if s.gang > 1 else None,
         "gathered": s.gathered if s.gathered >= 0 else None,
+        "min_executors": s.min_executors,
+        "max_executors": s.max_executors or None,
+        "resources": {one.name: one.amount for one in s.resources},
     }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from itertools import starmap
 from time import perf_counter
 from typing import Any
 
 import click
 
 from flamezmq.cli.ctl_base import address_of, address_option, connect, examples, say
+from flamezmq.cli.ctl_output import counted
 from flamezmq.wire import messages as m
 
 
@@ -46,8 +48,8 @@ def as_dict(row: m.RouterRow) -> dict[str, Any]:
 def in_words(facts: dict[str, Any]) -> str:
     """Two lines."""
     state = "is stopping" if facts["draining"] else "answers"
-    counts = [(facts[name], name) for name in ("nodes", "executors", "clients", "sessions")]
-    with_it = ", ".join(f"{count} {name[:-1] if count == 1 else name}" for count, name in counts)
+    counts = [(facts[f"{name}s"], name) for name in ("node", "executor", "client", "session")]
+    with_it = ", ".join(starmap(counted, counts))
     return (
         f"the router at {facts['address']} {state} (in {facts['milliseconds']:.1f} ms): flamezmq "
         f"{facts['version']}, protocol {facts['protocol']}, up {duration(facts['uptime'])}\n"

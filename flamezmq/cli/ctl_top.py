@@ -15,7 +15,7 @@ import click
 
 from flamezmq.cli.ctl_base import address_option, connect, examples, say
 from flamezmq.cli.ctl_list import EXECUTORS, NODES, SESSIONS, for_people
-from flamezmq.cli.ctl_output import Column, Row, executor_row, node_row, plain, session_row, table
+from flamezmq.cli.ctl_output import Column, Row, counted, executor_row, node_row, plain, session_row, table
 
 if TYPE_CHECKING:
     from flamezmq.client.controller import Controller
@@ -61,8 +61,9 @@ class View:
         busy = sum(1 for row in executors if row.tasks)
         self.title = (
             f"flmctl top  {datetime.now():%H:%M:%S}  {self.controller.address}  "
-            f"{len(sessions) + more_sessions:,} sessions, {len(executors) + more_executors:,} executors "
-            f"({busy:,} busy), {len(nodes):,} nodes, {cores:g} cores, {rate:,} tasks/s"
+            f"{counted(len(sessions) + more_sessions, 'session')}, "
+            f"{counted(len(executors) + more_executors, 'executor')} ({busy:,} busy), "
+            f"{counted(len(nodes), 'node')}, {cores:g} cores, {rate:,} tasks/s"
         )
 
     def parts(self) -> list[tuple[list[Row], tuple[Column, ...]]]:

@@ -32,7 +32,11 @@ LINES = (
     ("ID", "id"),
     ("State", "state"),
     ("App", "app"),
+    ("Tenant", "tenant"),
     ("Slots", "slots"),
+    ("Min", "min_executors"),
+    ("Max", "max_executors"),
+    ("Resources", "resources"),
     ("Gang", "gang"),
     ("Pending", "pending"),
     ("Running", "running"),
@@ -49,7 +53,6 @@ LINES = (
     ("KeptBytes", "kept_bytes"),
 )
 WIDE_LINES = (
-    ("Tenant", "tenant"),
     ("Priority", "priority"),
     ("Weight", "weight"),
     ("Retries", "max_retries"),

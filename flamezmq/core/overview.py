@@ -129,6 +129,9 @@ def _session_row(broker: Broker, s: Session, now: float) -> m.SessionRow:
         s.ending,
         *commons.row(broker, s),
         *waits.gangs(broker.scheduler, s.number, spec.gang),
+        spec.min_executors,
+        spec.max_executors,
+        spec.resources,
     )
 
 

@@ -82,6 +82,7 @@ class SessionRow(msgspec.Struct, array_like=True):
     gang     it gets executors so many at a time; 1: one by one
     gangs    whole ones that it has
     gathered executors that are reserved for a further one; -1: none is gathered
+    min_executors, max_executors, resources  as in `SessionSpec`, or as they were changed
     """
 
     number: int
@@ -111,6 +112,9 @@ class SessionRow(msgspec.Struct, array_like=True):
     gang: int = 1
     gangs: int = 0
     gathered: int = -1
+    min_executors: int = 0
+    max_executors: int = 0
+    resources: tuple[Resource, ...] = ()
 
 
 class ExecutorRow(msgspec.Struct, array_like=True):
