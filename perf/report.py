@@ -22,9 +22,11 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
+from perf.engines import OURS
 from perf.floor import Floor
 from perf.isolate import JobFailed, isolated
 from perf.measure import Costs, Surroundings, in_words
+from perf.settings import Settings
 
 T = TypeVar("T")
 
@@ -129,6 +131,22 @@ class Report:
             self.add(figure, engine, None, unit, target, why.summary)
             self.raw.append({"figure": figure, "engine": engine, "failed": why.details or why.summary})
             return None
+
+    def attempt_ours(
+        self,
+        settings: Settings,
+        figure: str,
+        unit: str,
+        target: Target | None,
+        function: Callable[..., T],
+        *arguments: object,
+        limit: float,
+    ) -> T | None:
+        """`attempt` with our own engine; if that is not to be measured, the row says so."""
+        if OURS not in settings.engines:
+            self.add(figure, OURS, None, unit, target, "not measured")
+            return None
+        return self.attempt(figure, OURS, unit, target, function, *arguments, limit=limit)
 
     def as_dict(self) -> dict[str, object]:
         return {

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import os
 from time import monotonic, sleep, thread_time
+from typing import Any
+
+#: Tasks that must be in a process each last so long, that no executor has two.
+LONG_SECONDS = 0.1
+#: How long they may take to answer.
+PATIENCE_SECONDS = 10.0
 
 
 def noop(_: object = None) -> None:
@@ -43,6 +49,19 @@ def begin(seconds: float) -> tuple[int, float]:
     began = monotonic()
     sleep(seconds)
     return os.getpid(), began
+
+
+def all_begin(session: Any, count: int) -> list[float]:
+    """Submit so many tasks; when each has begun.
+
+    Raises:
+        RuntimeError: two of them had the same process.
+    """
+    tasks = [session.submit(begin, LONG_SECONDS) for _ in range(count)]
+    starts: dict[int, float] = dict(task.result(PATIENCE_SECONDS) for task in tasks)
+    if len(starts) < count:
+        raise RuntimeError(f"{count} tasks ran in {len(starts)} processes")
+    return list(starts.values())
 
 
 def hold(path: str, limit: float) -> None:

@@ -45,11 +45,8 @@ class Account:
 
 
 def run(settings: Settings, report: Report) -> None:
-    if OURS not in settings.engines:
-        report.add("one trip", OURS, None, "us", None, "not measured")
-        return
     trips, bulks = settings.pick(1000, 100), settings.pick(9, 2)
-    found = report.attempt("one trip", OURS, "us", None, accounts, trips, bulks, limit=100)
+    found = report.attempt_ours(settings, "one trip", "us", None, accounts, trips, bulks, limit=100)
     if found is None:
         return
     for kind, account in found.items():

@@ -15,26 +15,19 @@ import flamezmq as flm
 from perf.engines import OURS
 from perf.report import Report, at_most
 from perf.settings import Settings
-from perf.tasks import begin, spin
+from perf.tasks import PATIENCE_SECONDS, all_begin, spin
 
 EXECUTORS, MINIMUM = 4, 2
 #: Of the low session: CPU of a task.
 SHORT_SECONDS = 1e-3
-#: The high session's tasks last so long, that no executor has two.
-TASK_SECONDS = 0.1
 #: So many tasks of the low session for each round: many more than can run meanwhile.
 TASKS_PER_ROUND = 2_000
-#: How long anything may take to answer.
-PATIENCE_SECONDS = 10.0
 
 
 def run(settings: Settings, report: Report) -> None:
     rounds, target = settings.repeats(9, 3), at_most(100)
     figure = f"its minimum of {MINIMUM} runs, after open"
-    if OURS not in settings.engines:
-        report.add(figure, OURS, None, "ms", target, "not measured")
-        return
-    found = report.attempt(figure, OURS, "ms", target, claims, rounds, limit=60)
+    found = report.attempt_ours(settings, figure, "ms", target, claims, rounds, limit=60)
     if found is None:
         return
     idle, busy = found
@@ -63,8 +56,4 @@ def claim(client: flm.Client) -> float:
     """From before the session is opened until its minimum runs."""
     began = monotonic()
     with client.session("high", priority=10, min_executors=MINIMUM) as high:
-        tasks = [high.submit(begin, TASK_SECONDS) for _ in range(MINIMUM)]
-        starts: dict[int, float] = dict(task.result(PATIENCE_SECONDS) for task in tasks)
-    if len(starts) < MINIMUM:
-        raise RuntimeError(f"{MINIMUM} tasks ran in {len(starts)} process")
-    return max(starts.values()) - began
+        return max(all_begin(high, MINIMUM)) - began

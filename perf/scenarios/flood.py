@@ -26,11 +26,10 @@ CONNECT_SECONDS = 30.0
 def run(settings: Settings, report: Report) -> None:
     seconds = settings.pick(6.0, 2.0)
     target = at_most(5)
-    if OURS not in settings.engines:
-        report.add("round trip p99 under flood", OURS, None, "ms", target, "not measured")
-        return
     limit = 2 * CONNECT_SECONDS + 3 * seconds
-    found = report.attempt("round trip p99 under flood", OURS, "ms", target, flood, seconds, limit=limit)
+    found = report.attempt_ours(
+        settings, "round trip p99 under flood", "ms", target, flood, seconds, limit=limit
+    )
     if found is None:
         return
     quiet, loud, done, flooding = found

@@ -17,25 +17,18 @@ import flamezmq as flm
 from perf.engines import OURS
 from perf.report import Report, at_most
 from perf.settings import Settings
-from perf.tasks import begin
+from perf.tasks import PATIENCE_SECONDS, all_begin
 
 EXECUTORS = 8
-#: Tasks last so long, that no executor has two.
-TASK_SECONDS = 0.1
-#: How long anything may take to answer.
-PATIENCE_SECONDS = 10.0
 
 
 def run(settings: Settings, report: Report) -> None:
     rounds, target = settings.repeats(9, 3), at_most(50)
     figure = f"a task runs on each of {EXECUTORS}, after submit"
-    if OURS not in settings.engines:
-        report.add(figure, OURS, None, "ms", target, "not measured")
-        return
     floor = report.attempt("floor", "pipes", "ms", None, woken, rounds, limit=30)
     if floor is not None:
         report.add(f"{EXECUTORS} waiting processes answer", "pipes", median(floor) * 1e3, "ms")
-    found = report.attempt(figure, OURS, "ms", target, ramps, rounds, limit=60)
+    found = report.attempt_ours(settings, figure, "ms", target, ramps, rounds, limit=60)
     if found is None:
         return
     first, *others = found
@@ -57,11 +50,8 @@ def ramp(client: flm.Client) -> tuple[float, float]:
     """One session, which has a task for each executor."""
     with client.session("ramp") as session:
         began = monotonic()
-        tasks = [session.submit(begin, TASK_SECONDS) for _ in range(EXECUTORS)]
-        starts: dict[int, float] = dict(task.result(PATIENCE_SECONDS) for task in tasks)
-    if len(starts) < EXECUTORS:
-        raise RuntimeError(f"{EXECUTORS} tasks ran in {len(starts)} processes")
-    return min(starts.values()) - began, max(starts.values()) - began
+        starts = all_begin(session, EXECUTORS)
+    return min(starts) - began, max(starts) - began
 
 
 def woken(rounds: int) -> list[float]:
