@@ -184,6 +184,12 @@ def brothers(one: Party, other: Party) -> tuple[Party, Party]:
     return one, other
 
 
+def worthwhile(needy: Party, wealthy: Party, change: float) -> float:
+    """How long a turn of one of two brothers is at least, if so many seconds are lost with it."""
+    part = min(wealthy.weight / needy.weight, 1.0)
+    return change * max(TURN_PER_CHANGE * part, LEAST_TURN_PER_CHANGE)
+
+
 def fair_at(
     needy: Party,
     wealthy: Party,
@@ -212,8 +218,7 @@ def fair_at(
         return None
     turn = QUANTUM_SECONDS if needy.units < EPSILON else ROUND_SECONDS
     if change:
-        part = min(wealthy.weight / needy.weight, 1.0)
-        turn = max(turn, change * max(TURN_PER_CHANGE * part, LEAST_TURN_PER_CHANGE))
+        turn = max(turn, worthwhile(needy, wealthy, change))
     ahead = needy.used_at(clock) - wealthy.used_at(clock)
     return max(latest + turn, now + max(ahead, 0.0) / faster)
 

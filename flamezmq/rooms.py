@@ -13,9 +13,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from flamezmq.fairness import EPSILON, QUANTUM_SECONDS
+from flamezmq.fairness import EPSILON, QUANTUM_SECONDS, brothers, worthwhile
 from flamezmq.resources import Node, unit_of
 from flamezmq.shares import Share
+
+
+def _turn(share: Share, other: Share, executor: int, gone: int) -> float:
+    """Seconds for which the other has it for itself.
+
+    One that has loaded a service does not go before that was worth it, unless both are
+    served more alike then, or the minimum of the one that waits is to be met.
+
+    gone: so many go already
+    """
+    loaded = 0.0 if executor in other.resting else other.reload_seconds
+    if not loaded or share.expected < share.minimum:
+        return QUANTUM_SECONDS
+    one, its = brothers(share, other)
+    if its.level - (gone + 1) * other.unit / its.weight >= one.level + share.unit / one.weight - EPSILON:
+        return QUANTUM_SECONDS
+    return max(QUANTUM_SECONDS, worthwhile(one, its, loaded))
 
 
 class Rooms:
@@ -154,11 +171,13 @@ class Rooms:
         for executor, other in serving:
             if after.fits(share.request):
                 break
-            spared = other.staying - taken.get(other, 0) <= other.minimum
+            gone = taken.get(other, 0)
+            spared = other.staying - gone <= other.minimum
             owed = other.level > share.level + EPSILON or share.expected < share.minimum
-            new = now < other.have[executor] + QUANTUM_SECONDS  # it has its turn
-            if executor not in other.leaving and not (spared or new) and owed and other is not share:
-                taken[other] = taken.get(other, 0) + 1
+            if executor in other.leaving or spared or not owed or other is share:
+                continue
+            if now >= other.have[executor] + _turn(share, other, executor, gone):
+                taken[other] = gone + 1
                 after.give_back(other.request)
                 going.append(executor)
         return going if after.fits(share.request) else None

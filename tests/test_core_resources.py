@@ -150,6 +150,50 @@ def test_where_no_room_can_be_made_it_is_tried_again_later() -> None:
     assert len(decide(scheduler, 2.0).reclaim) == 2
 
 
+def test_making_room_does_not_take_what_has_just_entered_a_service() -> None:
+    scheduler = cluster(one=({"cpu": 2.0}, 2))
+    add(scheduler, 1, wanted=1)
+    decide(scheduler)
+    add(scheduler, 2, wanted=1, now=5.0, enters=2.0)
+    decide(scheduler, 5.0)
+    add(scheduler, 3, wanted=1, now=5.1, request={"cpu": 2.0})
+    for now in (5.2, 7.0, 24.9):
+        assert decide(scheduler, now).reclaim == [], "ten times what it takes to load"
+
+    assert sorted(decide(scheduler, 25.1).reclaim) == [101, 102]
+
+
+def test_a_service_that_has_much_more_than_its_share_makes_room_at_once() -> None:
+    scheduler = cluster(one=({"cpu": 4.0}, 4))
+    add(scheduler, 1, wanted=4, enters=2.0)
+    decide(scheduler)
+    add(scheduler, 2, wanted=1, now=0.1, request={"cpu": 1.0})
+    assert len(decide(scheduler, 0.2).reclaim) == 1
+
+
+def test_what_rests_makes_room_at_once_though_it_has_loaded_a_service() -> None:
+    scheduler = cluster(one=({"cpu": 2.0}, 2))
+    for session in (1, 2):
+        add(scheduler, session, wanted=1, enters=2.0)
+    for executor, _ in decide(scheduler).assign:
+        scheduler.rest(executor)
+
+    add(scheduler, 3, wanted=1, now=0.1, request={"cpu": 2.0})
+
+    assert sorted(decide(scheduler, 0.2).reclaim) == [101, 102]
+
+
+def test_a_minimum_makes_room_at_once_also_where_a_service_has_just_been_entered() -> None:
+    scheduler = cluster(one=({"cpu": 2.0}, 2))
+    for session in (1, 2):
+        add(scheduler, session, wanted=1, enters=2.0)
+    decide(scheduler)
+
+    add(scheduler, 3, wanted=1, now=0.1, request={"cpu": 2.0}, minimum=1)
+
+    assert sorted(decide(scheduler, 0.2).reclaim) == [101, 102]
+
+
 def test_the_dominant_resource_decides_how_much_a_session_has() -> None:
     """Each executor of the one takes a tenth of the memory, of the other a twentieth of the cores."""
     scheduler = cluster(one=({"cpu": 20.0, "mem": 10 * GIB}, 20))
