@@ -65,6 +65,16 @@ class Current:
         executor.outlet.publish(here[1], here[2], value)
 
     @property
+    def executor_id(self) -> str:
+        """Name of the executor that it runs on, "node/number", as `flmctl list -e` shows it."""
+        return f"{executor.config.node}/{executor.config.number}" if executor is not None else ""
+
+    @property
+    def node(self) -> str:
+        """Name of the node that it runs on."""
+        return executor.config.node if executor is not None else ""
+
+    @property
     def devices(self) -> tuple[str, ...]:
         """The GPUs that its session has asked for, as in CUDA_VISIBLE_DEVICES, which says the same; or ()."""
         return executor.home.devices if executor is not None else ()
@@ -83,7 +93,7 @@ class Current:
 
 
 def current() -> Current:
-    """The task that runs here: its `task_id`, `session_id`, `attempt`, and a `client` for nested tasks.
+    """The task that runs here: its `task_id`, `session_id`, `attempt`, `node`, a `client` for nested tasks.
 
     Raises:
         NoTask: this process runs no task just now; `flm.Client()` is the way in.

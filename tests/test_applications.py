@@ -199,6 +199,33 @@ def test_what_is_wrong_with_an_application_is_said_before_it_travels(
         flm.Application(**{"name": "n", "service": Double, **wrong})
 
 
+def test_a_service_that_could_not_be_called_is_refused_where_it_is_written() -> None:
+    class Greedy:
+        def __init__(self, model: str) -> None: ...
+        def on_task_invoke(self, ctx: flm.Context, x: int) -> None: ...
+
+    class Blind:
+        def on_task_invoke(self) -> None: ...
+
+    class Wordy:
+        def on_session_enter(self, ctx: flm.Context, model: str) -> None: ...
+        def on_task_invoke(self, ctx: flm.Context) -> None: ...
+
+    class Free:
+        def __init__(self, model: str = "") -> None: ...
+        def on_task_invoke(self, *args: object) -> None: ...
+        @staticmethod
+        def on_session_enter(ctx: flm.Context) -> None: ...
+
+    with pytest.raises(TypeError, match=r"Greedy.__init__ is called without arguments .* missing .* 'model'"):
+        flm.service(Greedy)
+    with pytest.raises(TypeError, match=r"Blind.on_task_invoke is called as \(self, ctx, \.\.\.\), but"):
+        flm.service(Blind)
+    with pytest.raises(TypeError, match=r"Wordy.on_session_enter is called as \(self, ctx\), but .*'model'"):
+        flm.service(Wordy)
+    assert flm.service(Free) is Free
+
+
 def test_a_method_that_looks_like_a_hook_and_is_none_is_refused() -> None:
     with pytest.raises(TypeError, match="on_session_entr is no hook"):
 

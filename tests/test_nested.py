@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import flamezmq as flm
+from flamezmq.client.controller import Controller
 from flamezmq.client.nested import NestedClient
 
 pytestmark = pytest.mark.processes
@@ -170,6 +171,12 @@ def test_a_task_knows_who_it_is(pair: flm.Client) -> None:
         future = session.submit(lambda: (flm.current().task_id, flm.current().session_id))
         assert future.result(WAIT_SECONDS) == (future.task_id, session.id)
         assert session.submit(lambda: flm.current().attempt).result(WAIT_SECONDS) == 1
+        where = session.submit(lambda: (flm.current().executor_id, flm.current().node, os.getpid()))
+        executor_id, node, pid = where.result(WAIT_SECONDS)
+        assert executor_id.rpartition("/")[0] == node
+        with Controller(pair.address) as controller:
+            rows, _ = controller.executors()
+        assert (executor_id, node, pid) in [(row.name, row.node, row.pid) for row in rows]
 
     with pytest.raises(flm.NoTask, match="none runs"):
         flm.current()

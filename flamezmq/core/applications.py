@@ -75,9 +75,7 @@ def of_session(broker: Broker, spec: m.SessionSpec) -> tuple[Registered | None, 
         return None, spec, ""
     found = broker.registry.known.get(spec.application)
     if found is None:
-        known = _listed(list(broker.registry.known))
-        are = f"registered are {known}" if known else "none is registered"
-        text = f"this router knows no application {spec.application[:MOST_CHARACTERS]!r}; {are}"
+        text = f"this router knows no application {spec.application[:MOST_CHARACTERS]!r}; {_those(broker)}"
         return None, spec, text
     spec = structs.replace(
         spec,
@@ -85,6 +83,11 @@ def of_session(broker: Broker, spec: m.SessionSpec) -> tuple[Registered | None, 
         delay_release=spec.delay_release or found.application.delay_release,
     )
     return found, spec, ""
+
+
+def _those(broker: Broker) -> str:
+    known = _listed(list(broker.registry.known))
+    return f"registered are {known}" if known else "none is registered"
 
 
 def handlers(broker: Broker) -> dict[type, Any]:
@@ -169,7 +172,7 @@ def _may_change(broker: Broker, peer: int, request: int, name: str, what: str, o
     """Whether it is known, and nobody uses it; if not, who asks is told."""
     shown = name[:MOST_CHARACTERS]
     if name not in broker.registry.known:
-        _answer(peer, request, NOT_FOUND, f"there is no application {shown!r}", out)
+        _answer(peer, request, NOT_FOUND, f"there is no application {shown!r}; {_those(broker)}", out)
         return False
     sessions = _open_sessions(broker, name)
     if sessions:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from inspect import getattr_static, signature
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flamezmq.processes import current_folder
@@ -34,7 +36,8 @@ def service(cls: Class) -> Class:
     `ctx` is an `flm.Context`.  An instance is made for each bind, without arguments.
 
     Raises:
-        TypeError: it is no class, has no `on_task_invoke`, or another method that looks like a hook.
+        TypeError: it is no class, has no `on_task_invoke`, another method that looks like a hook, or a
+            method that can't be called so.
     """
     if not isinstance(cls, type):
         raise TypeError(f"a service is a class, not {cls!r}")
@@ -43,7 +46,30 @@ def service(cls: Class) -> Class:
     for name in vars(cls):
         if name.startswith(("on_session", "on_task")) and name not in HOOKS:
             raise TypeError(f"{label(cls)}.{name} is no hook of a service; these are {', '.join(HOOKS)}")
+    _check_calls(cls)
     return cls
+
+
+#: How each is called: in words, and with how many arguments (of a task, at least).
+_CALLS = {
+    "__init__": ("without arguments (what it needs may come as common_data)", 1),
+    "on_session_enter": ("as (self, ctx)", 2),
+    "on_task_invoke": ("as (self, ctx, ...)", 2),
+    "on_session_leave": ("as (self, ctx)", 2),
+}
+
+
+def _check_calls(cls: type) -> None:
+    """Raises TypeError if it could not be called as it will be; what is no plain method is left alone."""
+    for name, (how, count) in _CALLS.items():
+        method = getattr_static(cls, name, None)
+        if not isinstance(method, FunctionType):
+            continue
+        takes = signature(method, follow_wrapped=False)
+        try:
+            (takes.bind_partial if name == "on_task_invoke" else takes.bind)(*[None] * count)
+        except TypeError as error:
+            raise TypeError(f"{label(cls)}.{name} is called {how}, but {error}") from None
 
 
 class Named:
