@@ -16,6 +16,7 @@ import pytest
 
 import flamezmq as flm
 from flamezmq.capacity import MATH_THREADS
+from tests.stateful import until
 
 pytestmark = pytest.mark.processes
 
@@ -27,6 +28,7 @@ LOCK = threading.Lock()
 @pytest.fixture(scope="module")
 def client() -> Iterator[flm.Client]:
     with flm.Client(executors=2) as one:
+        until(lambda: len(one.processes()["executors"]) == 2)  # it serves before all are there
         yield one
 
 

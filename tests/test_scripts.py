@@ -24,6 +24,7 @@ pytestmark = pytest.mark.processes
 @pytest.fixture(scope="module")
 def client() -> Iterator[flm.Client]:
     with flm.Client("", executors=1) as client:
+        until(lambda: client.processes()["executors"], "its executor is there")
         yield client
 
 

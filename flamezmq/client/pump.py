@@ -24,6 +24,9 @@ from flamezmq.net.line import Line
 GRACE_SECONDS = 0.005
 #: The longest that a task lingers in the outbox while nobody waits.
 LINGER_SECONDS = 0.0005
+#: How often the keeper looks again at what could not go: it needs what is cancelled here, perhaps,
+#: while what the router says is seen at once.
+STUCK_MILLISECONDS = 50
 #: How long a thread stands by before it looks for itself.
 STANDBY_SECONDS = 0.05
 
@@ -218,11 +221,14 @@ class Pump:
     def _keep_once(self) -> None:
         if self._armed:
             self._bell.acquire(timeout=LINGER_SECONDS)
-            if self._unsent() and not self._driver:
+            self._armed = False  # first: what is submitted from here on arms anew
+            if self._unsent():
+                if self._driver:
+                    self.line.wake()  # it sends it, and may wait for long otherwise
+                    return
                 with self.line.lock:
                     self._flush()
                     self.line.turn(0)
-            self._armed = self._unsent()
             return
         idle = monotonic() - self._last_driven
         if self._driver or self._wanting or idle < self.grace_seconds:
@@ -233,7 +239,7 @@ class Pump:
             try:
                 while not (self._wanting or self._armed or self._closing):
                     self._flush()
-                    self.line.turn(-1)
+                    self.line.turn(STUCK_MILLISECONDS if self._unsent() else -1)
                     if self._standby:
                         self._wake_standby(False)
             finally:
