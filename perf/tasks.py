@@ -6,8 +6,8 @@ import os
 from time import monotonic, sleep, thread_time
 from typing import Any
 
-#: Tasks that must be in a process each last so long, that no executor has two.
-LONG_SECONDS = 0.1
+#: Tasks that must be in a process each last so long, that none has two, also while the others still start.
+LONG_SECONDS = 0.25
 #: How long they may take to answer.
 PATIENCE_SECONDS = 10.0
 
