@@ -80,7 +80,8 @@ class Node:
     executors  among which its cores are divided, if they do not ask for more
     plain      executors that serve sessions without a request
     asking     those that serve sessions with one
-    taken      what these have
+    aside      actors that have cores; they are not among its executors
+    taken      what those that ask have, and actors
     """
 
     name: str
@@ -88,6 +89,7 @@ class Node:
     executors: int = 0
     plain: int = 0
     asking: int = 0
+    aside: int = 0
     taken: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -102,7 +104,7 @@ class Node:
 
     def fits(self, request: Amounts) -> bool:
         """Whether one more executor may serve a session with this request (or without one)."""
-        if not request and not self.asking:
+        if not (request or self.asking or self.aside):
             return True  # as many as it has
         return all(self.free(name) >= amount - EPSILON for name, amount in self._whole(request).items())
 
@@ -126,11 +128,21 @@ class Node:
             self.plain += sign
             return
         self.asking += sign
-        for name, amount in self._whole(request).items():
+        self._add(self._whole(request), sign)
+
+    def set_aside(self, request: Amounts, sign: int = 1) -> None:
+        """An actor has so much of it from now on (or, with -1, no more), and no part of the cores besides."""
+        self.aside += sign * bool(request.get("cpu"))
+        self._add(request, sign)
+
+    def _add(self, request: Amounts, sign: int) -> None:
+        for name, amount in request.items():
             self.taken[name] = self.taken.get(name, 0.0) + sign * amount
 
     def _whole(self, request: Amounts) -> dict[str, float]:
-        return {**request, "cpu": max(request.get("cpu", 0.0), self.part)}
+        """With a part of the cores, unless it is said that none is needed."""
+        cores = request.get("cpu", self.part)
+        return {**request, "cpu": max(cores, self.part) if cores else 0.0}
 
 
 def unit_of(request: Amounts, nodes: Iterable[Node]) -> float:

@@ -47,6 +47,7 @@ class Rooms:
         self._home: dict[int, Node] = {}
         self._here: dict[str, dict[int, None]] = {}  # node -> its executors
         self._reserved: dict[str, Share] = {}
+        self._aside: dict[int, tuple[Node, Mapping[str, float]]] = {}  # executor of an actor -> what that has
 
     def add_node(self, name: str, has: Mapping[str, float], executors: int) -> None:
         """A node has so much of everything, for so many executors, which may be known already."""
@@ -109,6 +110,24 @@ class Rooms:
         node = self._home.get(executor)
         if node is not None:
             node.give_back(share.request)
+
+    def set_aside(self, executor: int, share: Share) -> None:
+        """An actor keeps what it has of its node though its executor, which serves it, is known no more."""
+        node = self._home.get(executor)
+        if node is not None and share.request:
+            node.set_aside(share.request)
+            self._aside[executor] = node, share.request
+
+    def put_back(self, executor: int) -> None:
+        """The actor is gone.  Calling it again changes nothing."""
+        node, request = self._aside.pop(executor, (None, {}))
+        if node is not None:
+            node.set_aside(request, -1)
+
+    def has_room(self, name: str, share: Share) -> bool:
+        """Whether another executor of this node could serve the session now."""
+        node = self.nodes.get(name)
+        return node is not None and self._reserved.get(name, share) is share and node.fits(share.request)
 
     def fits(self, executor: int, share: Share) -> bool:
         """Whether it can serve the session now."""
@@ -204,6 +223,9 @@ class Rooms:
             assert node.asking == sum(1 for share in here if share.request)
             if node.executors and node.plain <= node.executors:
                 assert not node.asking or all(node.free(name) > -EPSILON for name in node.has), "overtaken"
+        for node in self.nodes.values():
+            kept = [request for other, request in self._aside.values() if other is node]
+            assert node.aside == sum(bool(request.get("cpu")) for request in kept), "aside"
         assert {share.gathers: share for share in shares.values() if share.gathers} == self._reserved
         assert self.demanding == sum(1 for share in shares.values() if share.request)
         assert all(executor not in serves for executor in free)

@@ -253,6 +253,19 @@ class Scheduler:
                 self._early -= 1
                 self._came(executor)
 
+    def set_aside(self, executor: int, now: float) -> None:
+        """The executor is the actor's that it serves, and nobody else's; that keeps what it asked for."""
+        self._rooms.set_aside(executor, self._shares[self._serves[executor]])
+        self.remove_executor(executor, now)
+
+    def put_back(self, executor: int) -> None:
+        """What was set aside with this executor is free again."""
+        self._rooms.put_back(executor)
+
+    def has_room(self, node: str, session: int) -> bool:
+        """Whether one more executor of this node could serve the session, if that has a request."""
+        return self._rooms.has_room(node, self._shares[session])
+
     def release(self, executor: int, now: float) -> None:
         """The executor holds nothing and its session has nothing for it."""
         self._tick(now)

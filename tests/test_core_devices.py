@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from flamezmq.core import devices
+from flamezmq.client.reasons import sentences
+from flamezmq.core import devices, explain
+from flamezmq.core.members import Session
 from flamezmq.wire import messages as m
 from tests.core_stage import CLIENT, FIRST, WORKER, Stage
 
@@ -32,6 +34,11 @@ def told_to_exit(stage: Stage) -> list[int]:
     return [peer - FIRST + 1 for peer, word in stage.said if type(word) is m.Exit]
 
 
+def overview(stage: Stage, alias: int) -> m.Why:
+    session = stage.broker.clients[CLIENT].sessions[alias]
+    return explain.of_session(stage.broker, session, stage.now)
+
+
 def close(stage: Stage, alias: int = 1) -> None:
     stage.say(CLIENT, m.Close(alias))
 
@@ -42,6 +49,75 @@ def test_each_executor_of_a_session_sees_a_device_of_its_own() -> None:
     stage.submit(9)
     assert sorted(seen(stage).values()) == [("GPU-a",), ("GPU-b",)]
     assert stage.broker.scheduler.idle == 2, "there are no more devices"
+
+
+def actor(stage: Stage, alias: int, amount: float) -> Session:
+    session = stage.open(alias, initializer=b"make", restarts=1, max_retries=0, resources=gpu(amount))
+    stage.submit(1, alias=alias)
+    return session
+
+
+def test_an_actor_keeps_its_device_until_it_ends() -> None:
+    stage = node(3, "a", "b")
+    first, second = actor(stage, 1, 1.0), actor(stage, 2, 1.0)
+    assert seen(stage) == {2: ("b",)}
+    stage.open(3, resources=gpu(1.0))
+    stage.submit(1, alias=3)
+    assert seen(stage) == {}
+    assert "use it for others" in sentences(overview(stage, 3))
+    third = actor(stage, 4, 1.0)
+    assert not third.executors
+    assert "use it for others" in sentences(overview(stage, 4))
+
+    (executor,) = first.executors.values()
+    stage.finish(executor.number)
+    close(stage, 1)
+    assert list(seen(stage).values()) == [("a",)], "one that has waited has it"
+    assert len(second.executors) == 1
+
+
+def test_an_actor_that_starts_again_gets_a_device_again() -> None:
+    stage = node(2, "a")
+    session = actor(stage, 1, 1.0)
+    assert seen(stage) == {2: ("a",)}
+    stage.dies(2, running=0, finished=0)
+    stage.submit(1, alias=1)
+    assert seen(stage) == {1: ("a",)}
+    assert list(session.executors) == [FIRST]
+
+
+def test_an_actor_with_a_device_takes_no_core_from_the_tasks() -> None:
+    stage = node(2, "a")
+    actor(stage, 1, 1.0)
+    stage.ready(3)
+    stage.open(2)
+    stage.submit(8, alias=2)
+    assert stage.holds() == [1, 1, 1]
+
+
+def test_an_actor_that_asks_for_cores_has_them() -> None:
+    stage = node(2, "a")  # of 8 cores
+    stage.open(1, initializer=b"make", restarts=0, resources=(m.Resource("cpu", 5.0),))
+    stage.submit(1, alias=1)
+    stage.ready(3)
+    stage.open(2)
+    stage.submit(8, alias=2)
+    assert sorted(stage.holds()) == [0, 0, 1], "3 cores are left, and an executor has 4"
+
+
+def test_an_actor_gets_an_executor_of_the_node_that_has_devices_whoever_idles_elsewhere() -> None:
+    stage = node(1, "a")
+    stage.open(9)
+    stage.submit(1, alias=9)
+    stage.say(WORKER + 1, m.Register("plain", "plain", 1, 8.0, 1 << 30, 1))
+    stage.ready(5, token="plain")
+    session = actor(stage, 1, 1.0)
+    stage.wait(0.1)
+    assert stage.heard(WORKER, m.Target) == [m.Target(2)]
+    assert stage.heard(WORKER + 1, m.Target) == []
+
+    stage.ready(2)
+    assert list(session.executors) == [FIRST + 1]
 
 
 def test_who_asks_for_two_sees_two_and_who_asks_for_none_is_told_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -33,6 +34,17 @@ def devices_after(folder: str, name: str, others: int) -> tuple[str | None, tupl
     while len(os.listdir(folder)) < others and time.monotonic() < end:
         time.sleep(0.005)
     return os.environ.get("CUDA_VISIBLE_DEVICES"), flm.current().devices
+
+
+class Seeing:
+    def __init__(self) -> None:
+        self.seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    def sees(self) -> tuple[str | None, tuple[str, ...]]:
+        return self.seen, flm.current().devices
+
+    def dies(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Telling:
@@ -82,6 +94,42 @@ def test_tasks_go_where_the_resources_are_and_see_devices_of_their_own(
             future = session.submit(abs, -1)
             assert "fpga=2 (at most 1)" in session.explain(future)
             assert future.cancel()
+
+
+def test_actors_keep_gpus_of_their_own_until_they_end(daemons: Daemons) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    daemons.router(address)
+    daemons.worker(address, "--node", "plain", executors=1)
+    fast = daemons.worker(
+        address, "--node", "fast", "--resources", "gpu=2", executors=1, CUDA_VISIBLE_DEVICES="3,GPU-x"
+    )
+    fast.wait_for("registered")
+
+    with flm.Client(address) as client, client.session() as session:
+        first = session.actor(Seeing, resources="gpu=1", max_restarts=1)
+        second = client.actor(Seeing, resources="gpu=1")
+        seen = sorted(actor.sees().result(LIMIT_SECONDS) for actor in (first, second))
+        assert seen == [("3", ("3",)), ("GPU-x", ("GPU-x",))]
+
+        third = session.actor(Seeing, resources="gpu=1")
+        waits = third.sees()
+        with client.session("tasks", resources="gpu=1") as gpus:
+            task = gpus.submit(abs, -1)
+            until(lambda: "use it for others" in waits._session.explain(waits), "it is said what it lacks")
+            assert "use it for others" in gpus.explain(task)
+            assert session.submit(abs, -1).result(LIMIT_SECONDS) == 1, "who asks for none goes on"
+            assert task.cancel()
+
+        with pytest.raises(flm.ActorDied):
+            first.dies().result(LIMIT_SECONDS)
+        second.close()
+        assert {waits.result(LIMIT_SECONDS), first.sees().result(LIMIT_SECONDS)} == set(seen)
+
+        none = client.actor(Seeing, resources="gpu=3")
+        lost = none.sees()
+        assert "gpu=3 (at most 2)" in lost._session.explain(lost)
+        none.close(cancel=True)
+        assert client.actor(Seeing).sees().result(LIMIT_SECONDS)[1] == ()
 
 
 def test_the_settings_may_say_it_too_and_what_is_wrong_is_one_sentence(

@@ -109,18 +109,24 @@ class Session(Steering, Joining):
         return Mapped(self._behind, WatchedSlices(session, fn, iterables, ordered, chunksize, None))
 
     async def actor(
-        self, cls: type, /, *args: Any, max_restarts: int = 0, max_retries: int = 0, **kwargs: Any
+        self,
+        cls: type,
+        /,
+        *args: Any,
+        max_restarts: int = 0,
+        max_retries: int = 0,
+        resources: str | None = None,
+        **kwargs: Any,
     ) -> Actor:
         """Make one instance `cls(*args, **kwargs)` in a process of its own; returns its handle.
 
-        As `flm.Session.actor`, which explains `max_restarts` and `max_retries` and what is raised;
+        As `flm.Session.actor`, which explains `max_restarts`, `max_retries`, `resources`, and what is raised;
         the handle's methods return an Answer.  One round trip.
         """
         session = self._opened()
         assert self._behind is not None
-        make = partial(
-            session.actor, cls, *args, max_restarts=max_restarts, max_retries=max_retries, **kwargs
-        )
+        terms: Any = {"max_restarts": max_restarts, "max_retries": max_retries, "resources": resources}
+        make = partial(session.actor, cls, *args, **terms, **kwargs)
         return await make_actor(self._behind, make)
 
     def stream(self, fn: Callable[..., Any], /, *args: Any, replay: bool = False, **kwargs: Any) -> Stream:
@@ -304,15 +310,23 @@ class Client(ApplicationsOfClient):
         return Session(self, id, {"over_quota": over_quota}, attaches=True)
 
     async def actor(
-        self, cls: type, /, *args: Any, max_restarts: int = 0, max_retries: int = 0, **kwargs: Any
+        self,
+        cls: type,
+        /,
+        *args: Any,
+        max_restarts: int = 0,
+        max_retries: int = 0,
+        resources: str | None = None,
+        **kwargs: Any,
     ) -> Actor:
         """Make one instance `cls(*args, **kwargs)` in a process of its own; returns its handle.
 
-        As `Session.actor`, with `max_restarts` and `max_retries`; this one ends with the client at
-        the latest.
+        As `Session.actor`, with `max_restarts`, `max_retries` and `resources`; this one ends with the
+        client at the latest.
         """
         behind = self._opened()
-        make = partial(behind.actor, cls, *args, max_restarts=max_restarts, max_retries=max_retries, **kwargs)
+        terms: Any = {"max_restarts": max_restarts, "max_retries": max_retries, "resources": resources}
+        make = partial(behind.actor, cls, *args, **terms, **kwargs)
         return await make_actor(behind, make)
 
     def processes(self) -> dict[str, list[int]]:

@@ -20,6 +20,7 @@ from flamezmq.client.future import Future
 from flamezmq.client.opening import open_session
 from flamezmq.client.reasons import span
 from flamezmq.client.session import Session
+from flamezmq.client.terms import request_of
 from flamezmq.core.caller import Calls
 from flamezmq.errors import ClientClosed, FlameError, StrayClient
 from flamezmq.optioned import options
@@ -259,6 +260,7 @@ def make(
     kwargs: dict[str, Any],
     max_restarts: int,
     max_retries: int,
+    resources: str | None = None,
 ) -> Actor:
     """Open an actor's session, and have its instance made; what `Session.actor` does.
 
@@ -269,6 +271,7 @@ def make(
     for what, number in (("max_restarts", max_restarts), ("max_retries", max_retries)):
         if type(number) is not int or number < 0:
             raise ValueError(f"{what} is {number!r}; it must be an integer from 0")
+    request = request_of(resources)
     client._check_open()
     spec = client._spec(
         name=cls.__name__,
@@ -276,6 +279,7 @@ def make(
         max_executors=1,
         initializer=_dump_constructor(cls, args, kwargs),
         restarts=max_restarts,
+        resources=request,
     )
     session = client._new_session(cls.__name__, ActorSession)
     assert isinstance(session, ActorSession)

@@ -163,7 +163,14 @@ class Session(Steering):
         return Mapped(self, fn, iterables, ordered, chunksize, timeout, progress)
 
     def actor(
-        self, cls: type, /, *args: Any, max_restarts: int = 0, max_retries: int = 0, **kwargs: Any
+        self,
+        cls: type,
+        /,
+        *args: Any,
+        max_restarts: int = 0,
+        max_retries: int = 0,
+        resources: str | None = None,
+        **kwargs: Any,
     ) -> Actor:
         """Make one instance `cls(*args, **kwargs)` in a process of its own; returns its handle.
 
@@ -176,6 +183,9 @@ class Session(Steering):
                 had not begun then run there.
             max_retries: how often the call that ran when the process died is started again on the
                 next instance, before it fails with ActorDied.
+            resources: what its process needs of its node and keeps as long as it lives, as "gpu=1,mem=2g"
+                (those of `flm.Client.session`); it sees the GPUs that are its own, and no others. None:
+                nothing, so that it lives beside the executors without taking anything from them.
 
         Raises:
             TypeError, ValueError: `cls` is no class, or a number is none that it can be.
@@ -190,7 +200,7 @@ class Session(Steering):
             self._refuse()
         from flamezmq.client.actor import make
 
-        return make(client, self, cls, args, kwargs, max_restarts, max_retries)
+        return make(client, self, cls, args, kwargs, max_restarts, max_retries, resources)
 
     def stream(self, fn: Callable[..., Any], /, *args: Any, replay: bool = False, **kwargs: Any) -> Stream:
         """The values of the generator `fn(*args, **kwargs)`, which runs on an executor, as they come.

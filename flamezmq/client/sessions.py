@@ -155,16 +155,23 @@ class SessionsOfClient:
         return session
 
     def actor(
-        self, cls: type, /, *args: Any, max_restarts: int = 0, max_retries: int = 0, **kwargs: Any
+        self,
+        cls: type,
+        /,
+        *args: Any,
+        max_restarts: int = 0,
+        max_retries: int = 0,
+        resources: str | None = None,
+        **kwargs: Any,
     ) -> Actor:
         """Make one instance `cls(*args, **kwargs)` in a process of its own; returns its handle.
 
-        As `Session.actor`, which explains `max_restarts`, `max_retries` and all else; this one ends
-        with the client at the latest.
+        As `Session.actor`, which explains `max_restarts`, `max_retries`, `resources` and all else; this
+        one ends with the client at the latest.
         """
         from flamezmq.client.actor import make
 
-        return make(self._client(), None, cls, args, kwargs, max_restarts, max_retries)
+        return make(self._client(), None, cls, args, kwargs, max_restarts, max_retries, resources)
 
     def attach(self, id: str, *, over_quota: str = "wait") -> joining.JoinedSession | JoinedService:
         """Join the session of this id, whatever it was opened with; `futures()` has what others submitted.

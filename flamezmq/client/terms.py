@@ -100,9 +100,7 @@ def of_session(
         )
     if preempt_after is not None and not max_retries:
         raise ValueError("preempt_after needs max_retries: a task that leaves its executor is started again")
-    if resources is not None and not isinstance(resources, str):
-        raise TypeError(f"resources is {resources!r}; it must be a text like 'cpu=1,mem=1g,gpu=0', or None")
-    request = parse(resources) if resources else {}
+    request = request_of(resources)
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     if not isinstance(initargs, Iterable):
@@ -125,13 +123,21 @@ def of_session(
         "max_executors": max_executors or 0,
         "delay_release": min(float(delay_release), MOST_SECONDS),
         "preempt_after": float(preempt_after or 0.0),
-        "resources": tuple(m.Resource(name, amount) for name, amount in request.items()),
+        "resources": request,
         "initializer": b"" if initializer is None else dump_initializer(initializer, tuple(initargs)),
         "max_tasks_per_child": max_tasks_per_child or 0,
         "application": app,
         "common_data": b"" if common_data is None else dump_common_data(common_data),
         "gang": gang,
     }
+
+
+def request_of(resources: str | None) -> tuple[m.Resource, ...]:
+    """What is asked for of a node, as the router is told; raises as `flm.Client.session` says."""
+    if resources is not None and not isinstance(resources, str):
+        raise TypeError(f"resources is {resources!r}; it must be a text like 'cpu=1,mem=1g,gpu=0', or None")
+    request = parse(resources) if resources else {}
+    return tuple(m.Resource(name, amount) for name, amount in request.items())
 
 
 def check_gang(gang: int, least: int, most: int | None, resources: str | None) -> None:

@@ -66,7 +66,7 @@ def has_room(broker: Broker) -> bool:
 
 def settle(broker: Broker, executor: Executor, session: Session, now: float, out: Effects) -> None:
     """The scheduler has given it an executor: that stands aside, and another one comes in its place."""
-    broker.scheduler.remove_executor(executor.peer, now)
+    broker.scheduler.set_aside(executor.peer, now)
     executor.aside = True
     broker.demand(session)
     worker = spares.worker_of(broker, executor)
@@ -92,6 +92,7 @@ def _dismiss(broker: Broker, executor: Executor, session: Session, now: float, o
     """It exits, and nobody comes in its place."""
     executor.session, executor.leaving, executor.exiting, executor.aside = None, False, True, False
     del session.executors[executor.peer]
+    broker.scheduler.put_back(executor.peer)
     events.unbound(session, now)
     worker = spares.worker_of(broker, executor)
     if worker is not None:
@@ -109,6 +110,7 @@ def on_death(
 ) -> None:
     """Its executor is dead; what it held was seen to."""
     executor.aside = False
+    broker.scheduler.put_back(executor.peer)
     worker = spares.worker_of(broker, executor)
     if worker is not None:  # it has forked another one already: a spare one, until it is needed
         spares.retarget(broker, worker, worker.spare + (not worker.leaving), worker.actors - 1, out)

@@ -126,6 +126,9 @@ def enlist(broker: Broker, session: Session, now: float) -> None:
     """Tell the scheduler of a new session.  The tasks of a task count for the session that it is from."""
     spec = session.spec
     outer = session.root.spec if session.root else spec
+    request = {resource.name: resource.amount for resource in spec.resources if resource.amount}
+    if session.actor and request:
+        request.setdefault("cpu", 0.0)  # its process takes no executor's place
     broker.scheduler.add_session(
         session.number,
         now,
@@ -134,7 +137,7 @@ def enlist(broker: Broker, session: Session, now: float) -> None:
         minimum=spec.min_executors,
         tenant=outer.tenant,
         priority=outer.priority,
-        request={resource.name: resource.amount for resource in spec.resources if resource.amount},
+        request=request,
         enters=session.application.enters if session.application is not None else 0.0,
         gang=spec.gang,
     )

@@ -213,10 +213,19 @@ def _actor(broker: Broker, session: Session, why: m.Why, now: float) -> None:
         why.cause_since = now - next(iter(session.executors.values())).since
         return
     why.cause_since = now - broker.unplaced.get(session.number, now)
+    if session.spec.resources and _lacks_room(broker, session):
+        why.cause = "no room"
+        _rooms(broker, session, why, now)
+        return
     if session.number in broker.placing:
         why.cause = "actor starts"
     else:
         why.cause, why.limit = "too many actors", broker.limits.actors_per_worker
+
+
+def _lacks_room(broker: Broker, session: Session) -> bool:
+    """No node has room for what an actor asks for."""
+    return not any(broker.scheduler.has_room(w.token, session.number) for w in broker.workers.values())
 
 
 def _no_executors(broker: Broker, why: m.Why, now: float) -> None:

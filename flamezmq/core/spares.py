@@ -95,20 +95,34 @@ def balance(broker: Broker, now: float, out: Effects) -> None:
     pauses: dict[str, list[Executor]] = {}  # by their worker's token
     for executor in broker.paused.values():
         pauses.setdefault(executor.token, []).append(executor)
-    unplaced = sum(now >= broker.unplaced[number] + PATIENCE_SECONDS for number in broker.placing)
+    unplaced = [n for n in broker.placing if now >= broker.unplaced[n] + PATIENCE_SECONDS]
     for worker in broker.workers.values():
         if worker.leaving:
             continue
         paused = pauses.get(worker.token, [])
         wanted = _wanted(worker, paused, now)
-        here = max(min(unplaced, broker.limits.actors_per_worker - worker.actors), 0)
-        unplaced -= here
-        if lacking and wanted + here > worker.spare:
+        here, none_idle = _actors_for(broker, worker, unplaced)
+        if (lacking or none_idle) and wanted + here > worker.spare:
             retarget(broker, worker, wanted + here, worker.actors, out)
         elif worker.crowded or worker.spare > len(paused) + here:
             _let_go(broker, worker, now, out)
         else:
             worker.idle_since = None
+
+
+def _actors_for(broker: Broker, worker: Worker, unplaced: list[int]) -> tuple[int, bool]:
+    """Take out of `unplaced` the actors that may live here; how many, and whether they lack a free executor.
+
+    They do if they ask for what this node has, and all that are idle are elsewhere.
+    """
+    sessions, scheduler = broker.sessions, broker.scheduler
+    room = max(broker.limits.actors_per_worker - worker.actors, 0)
+    fitting = [n for n in unplaced if not sessions[n].spec.resources or scheduler.has_room(worker.token, n)]
+    for number in fitting[:room]:
+        unplaced.remove(number)
+    asking = any(sessions[number].spec.resources for number in fitting[:room])
+    none_idle = asking and not any(_is_idle(executor) for executor in _executors_of(broker, worker))
+    return len(fitting[:room]), none_idle
 
 
 def _wanted(worker: Worker, paused: list[Executor], now: float) -> int:

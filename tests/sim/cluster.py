@@ -104,7 +104,10 @@ class Cluster:
         plan, random = self.plan, self.world.random
         limits: dict[str, Any] = {}
         if plan.actors and random.random() < plan.actors:
-            return {"restarts": random.choice((0, 1, 3, 50)), "initializer": b"%g" % (plan.failing / 3)}
+            limits = {"restarts": random.choice((0, 1, 3, 50)), "initializer": b"%g" % (plan.failing / 3)}
+            if plan.shares and plan.executors > 1 and plan.actors_per_worker == 1:  # else they are not closed
+                limits["resources"] = random.choice(REQUESTS)
+            return limits
         if plan.limits:
             limits["max_executors"] = random.choice((0, 1, 1, 2, 3))
         if plan.lives:
