@@ -117,6 +117,10 @@ def test_a_session_is_changed_explained_and_tells_its_story(address: str, tmp_pa
                     await other.explain(first)
                 with pytest.raises(ValueError, match="is not of session"):
                     await other.cancel([first])
+                with pytest.raises(TypeError, match="is no Answer"):
+                    await other.explain(3)  # type: ignore[arg-type]
+                with pytest.raises(TypeError, match="put it into a list"):
+                    await other.cancel(first)
             (tmp_path / "go").write_text("gone")
             assert [await first, await second] == ["gone", "gone"]
             kinds = [event.kind for event in await session.events()]

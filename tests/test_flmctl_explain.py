@@ -142,3 +142,5 @@ def test_what_nobody_knows_is_not_explained(client: flm.Client) -> None:
             assert (found.returncode, words in found.stderr) == (4, True), found
         with pytest.raises(ValueError, match="is not of session"):
             other.explain(future)
+        with pytest.raises(TypeError, match="3 is no future of session"):
+            session.explain(3)  # type: ignore[arg-type]

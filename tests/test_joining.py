@@ -335,13 +335,17 @@ def test_what_others_submitted_can_be_cancelled_and_a_session_that_is_closed_end
 ) -> None:
     session = first.session(id="cancelled", detached=True, max_executors=1)
     runs = session.submit(wait_for, str(tmp_path / "never"))
-    waits = session.submit(double, 1)
+    waits, last = session.submit(double, 1), session.submit(double, 2)
     session.status()
     with second.attach("cancelled") as again:
         ours = again.futures()
         assert ours[1].cancel()
         with pytest.raises(CancelledError):
             waits.result(LIMIT_SECONDS)
+        assert again.explain(ours[2]).startswith("task cancelled/2 is queued as the next")
+        assert again.cancel(ours[2:]) == 1, "those of others, too"
+        with pytest.raises(CancelledError):
+            last.result(LIMIT_SECONDS)
         assert not ours[0].done()
         session.close(cancel=True)
         with pytest.raises(CancelledError, match=f"pid {os.getpid()}"):

@@ -72,6 +72,8 @@ def test_a_callback_is_called_with_what_is_published_and_its_errors_are_logged(
     assert "in the callback" in caplog.text
     late: list[int] = []
     future.on_publish(late.append)
+    with pytest.raises(TypeError, match="needs a function that takes a value, not 3"):
+        future.on_publish(3)  # type: ignore[arg-type]
     until(lambda: late == got)
 
 

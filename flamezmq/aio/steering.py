@@ -8,8 +8,16 @@ from functools import partial
 from flamezmq.aio.hub import Answer
 from flamezmq.aio.threads import in_thread
 from flamezmq.client import session as sync
+from flamezmq.client.future import Future
 from flamezmq.client.happened import Event
 from flamezmq.client.status import Status
+
+
+def light_of(answer: object) -> Future:
+    """What stands behind an Answer; raises TypeError for what is none."""
+    if not isinstance(answer, Answer):
+        raise TypeError(f"{answer!r} is no Answer; pass what `submit` has given")
+    return answer._light
 
 
 class Steering:
@@ -71,7 +79,7 @@ class Steering:
 
         Raises what `flm.Session.explain` raises.
         """
-        future = None if answer is None else answer._light
+        future = None if answer is None else light_of(answer)
         return str(await in_thread(partial(self._opened().explain, future)))
 
     async def cancel(self, answers: Iterable[Answer] | None = None, *, running: bool = False) -> int:
@@ -82,7 +90,10 @@ class Steering:
             running: interrupt those that run; `Answer.cancel` always does.
 
         Waits for the router's word, a second at most, or five for tasks that run; those that await
-        the answers get CancelledError.  Raises ValueError: one of them is of another session.
+        the answers get CancelledError.  Raises TypeError, ValueError: one of them is no
+        Answer, or is of another session.
         """
-        futures = None if answers is None else [answer._light for answer in answers]
+        if isinstance(answers, Answer):
+            raise TypeError(f"answers is one Answer; put it into a list: cancel([{answers!r}])")
+        futures = None if answers is None else [light_of(answer) for answer in answers]
         return int(await in_thread(partial(self._opened().cancel, futures, running=running)))

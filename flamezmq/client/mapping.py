@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.client.progress import DRAW_SECONDS, Bar, is_watched
+from flamezmq.client.published import check_callback
 from flamezmq.client.waiting import wait_until
 from flamezmq.errors import DependencyFailed, Unpicklable
 from flamezmq.serialize.failures import load_error
@@ -152,6 +153,7 @@ class Slices:
 
     def on_publish(self, fn: Callable[[Any], object]) -> None:
         """Call it for what is published by those that are on their way, and by those that follow."""
+        check_callback(fn)
         self._listeners.append(fn)
         for future in list(self.on_way):
             future.on_publish(fn)

@@ -63,6 +63,7 @@ class Shown:
         return [item for item in self.kept if item[0] > position]
 
     def on_publish(self, fn: Callable[[Any], object], later: Callable[..., None]) -> None:
+        check_callback(fn)
         self._callbacks.append([fn, (0, 0)])
         if self.kept:
             self._ask(later)
@@ -77,6 +78,11 @@ class Shown:
                     callback[0](load_value(payload))
                 except Exception:
                     _log.exception("exception calling callback for what was published: %r", callback[0])
+
+
+def check_callback(fn: object) -> None:
+    if not callable(fn):
+        raise TypeError(f"on_publish needs a function that takes a value, not {fn!r}")
 
 
 def _newest(items: list[tuple[Position, Any]]) -> list[tuple[Position, Any]]:

@@ -16,7 +16,7 @@ from weakref import WeakSet
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.status import Status
-from flamezmq.client.steering import Steering
+from flamezmq.client.steering import Steering, check_member
 from flamezmq.client.stream import Stream, stop
 from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, HEAVY_BYTES, Calls, Dependent, weight
 from flamezmq.errors import ClientClosed, FlameError, Unpicklable
@@ -263,25 +263,31 @@ class Session(Steering):
         """Cancel many tasks at once, as `Future.cancel` does one; returns how many of them are cancelled.
 
         Args:
-            futures: of this session; None takes all that have not ended.
+            futures: of this session, those of `futures()` among them; None takes all of its own that
+                have not ended.
             running: interrupt those that run.
 
         Raises:
-            ValueError: one of the futures is of another session.
+            TypeError, ValueError: one of them is no future, or is of another session.
 
         One message, and one wait for the answers, as long as that of `Future.cancel`.
         """
         calls, client = self._calls, self._client
+        if isinstance(futures, Future):
+            raise TypeError(f"futures is one Future; put it into a list: cancel([{futures!r}])")
         with client._apply_lock:
             wanted = dict.fromkeys(calls.unended() if futures is None else futures)
+        others: dict[Session, list[Future]] = {}
         for future in wanted:
-            if future._session is not self:
-                raise ValueError(f"{future!r} is not of session {self.id}; cancel it in its own")
+            if check_member(future, self, "cancel it in its own"):
+                others.setdefault(future._session, []).append(future)
         with client._apply_lock:
             calls.cancel_unsent(wanted, client._on_end)
-        asked = [future for future in wanted if not future.done()]
+        asked = [future for future in wanted if not future.done() and future._session is self]
         if asked and not calls.closed:
             self._cancel_sent(asked, running)
+        for session, theirs in others.items():
+            session.cancel(theirs, running=running)
         return sum(future.cancelled() for future in wanted)
 
     def close(self, cancel: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from flamezmq.client.future import Future
 from flamezmq.client.happened import Event, event_of
 from flamezmq.client.inquiry import exchange
 from flamezmq.client.reasons import sentences, unsent
@@ -14,7 +15,7 @@ from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
     from flamezmq.client.api import Client
-    from flamezmq.client.future import Future
+    from flamezmq.client.session import Session
     from flamezmq.core.caller import Calls
 
 #: The kinds of question.
@@ -23,6 +24,18 @@ EVENTS, WHY = 6, 7
 BY = "its client"
 #: So long a task may take to leave the outbox before it is said that it waits there.
 UNSENT_SECONDS = 0.25
+
+
+def check_member(future: object, session: Session, advice: str) -> bool:
+    """Whether it is a future of another member of this session, not its own.
+
+    Raises TypeError, ValueError: it is no future, or that of another session.
+    """
+    if not isinstance(future, Future):
+        raise TypeError(f"{future!r} is no future of session {session.id}; pass what `submit` has given")
+    if future._session.id != session.id:
+        raise ValueError(f"{future!r} is not of session {session.id}; {advice}")
+    return future._session is not session
 
 
 def on_closed_by(client: Client, calls: Calls, message: m.ClosedBy) -> None:
@@ -138,14 +151,13 @@ class Steering:
         As `flmctl explain` says it.  One round trip.
 
         Raises:
-            ValueError: the future is of another session.
+            TypeError, ValueError: it is no future, or that of another session.
             NotFound: the router has forgotten the session.
             ClientClosed, RouterLost: there is nobody to ask.
         """
         index = -1
         if future is not None:
-            if future._session is not self:
-                raise ValueError(f"{future!r} is not of session {self._calls.id}; ask its own")
+            check_member(future, self, "ask its own")  # type: ignore[arg-type]
             self._client._pump.push()
             if future._index < 0:  # another thread has the line, and sends it
                 self._client._drive(lambda: future._index >= 0 or future.done(), monotonic() + UNSENT_SECONDS)
