@@ -10,7 +10,7 @@ from flamezmq.core.actors import has_room
 from flamezmq.core.broker import Broker
 from flamezmq.core.departures import outer_clients
 from flamezmq.core.dispatch import may_have, suits
-from flamezmq.core.members import Effects, Executor, Limits, Session, Tenant
+from flamezmq.core.members import Effects, Executor, Limits, Session
 from flamezmq.core.meter import Leeway
 from flamezmq.core.quotas import usage
 from flamezmq.errors import DeadlinePassed, TaskTimeout
@@ -19,7 +19,7 @@ from tests.sim.ends import Router
 from tests.sim.ledger import Ledger
 from tests.sim.nodes import SimExecutor, SimWorker
 from tests.sim.payloads import head
-from tests.sim.plan import Plan, draw
+from tests.sim.plan import Plan, draw, quotas
 from tests.sim.services import application
 from tests.sim.users import COMMON, SimSession, SimUser, expected_value
 from tests.sim.visitors import SimVisitor
@@ -44,7 +44,7 @@ class Cluster:
             known_functions=plan.known_functions,
             max_bytes=plan.max_bytes,
             actors_per_worker=plan.actors_per_worker,
-            tenants=_tenants(plan),
+            tenants=quotas(plan),
         )
         self.router = Router(self.world, limits, plan.latency, plan.backlog_bytes, plan.duplicates)
         self.router.after_turn = self._after_turn
@@ -590,12 +590,6 @@ class Cluster:
                     f"  process {executor.name}: runs {executor.running}, holds {len(executor.tasks)}"
                 )
         return "\n".join(lines)
-
-
-def _tenants(plan: Plan) -> dict[str, Tenant]:
-    """Quotas of all; none where actors may wait for others to be closed: their calls may use up all of it."""
-    few = plan.actors_per_worker == 1
-    return {} if few else {"*": Tenant(plan.queued_tasks, plan.queued_bytes)}
 
 
 def _short(s: Session) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from flamezmq.core.members import Tenant
 from tests.sim.users import KINDS
 
 
@@ -109,3 +110,9 @@ def draw(seed: int) -> Plan:
         queued_bytes=r.choice((0, 0, 0, 1, 60, 1000)),
         gangs=r.random() < 0.3,
     )
+
+
+def quotas(plan: Plan) -> dict[str, Tenant]:
+    """Of all tenants; none where actors may wait for others to be closed: their calls may take all of it."""
+    few = plan.actors_per_worker == 1
+    return {} if few else {"*": Tenant(plan.queued_tasks, plan.queued_bytes)}
