@@ -84,6 +84,8 @@ class Party:
     units    that it has or will have, without what it is to give back
     pending  of them, those that it does not have yet
     rate     units that serve it now, also those that it is to give back
+    fixed    of them, those that nobody can take away: what minima say
+    blind    units and rate are without what is fixed
     used     seconds that it has had, times units, over its weight, counted up to `counted`
     hungry   it could use more
     giving   it has something that can be taken away
@@ -95,6 +97,8 @@ class Party:
     units: float = 0.0
     pending: float = 0.0
     rate: float = 0.0
+    fixed: float = 0.0
+    blind: bool = False
     used: float = 0.0
     counted: float = 0.0
     hungry: bool = False
@@ -146,15 +150,25 @@ class Group(Party):
 
 
 def update(
-    party: Party, units: float, pending: float, rate: float, hungry: bool, giving: bool, clock: float
+    party: Party,
+    units: float,
+    pending: float,
+    rate: float,
+    hungry: bool,
+    giving: bool,
+    clock: float,
+    fixed: float = 0.0,
 ) -> None:
     """A session has changed; so have its priority and its tenant."""
     more, later, faster = units - party.units, pending - party.pending, rate - party.rate
+    locked = fixed - party.fixed
     while True:
         party.used, party.counted = party.used_at(clock), clock
-        party.units += more
+        unseen = locked if party.blind else 0.0
+        party.units += more - unseen
         party.pending += later
-        party.rate += faster
+        party.rate += faster - unseen
+        party.fixed += locked
         above = party.above
         if above is None:
             return

@@ -183,8 +183,13 @@ class Tenant(Group):
 
 @dataclass(slots=True, eq=False)
 class Priority(Group):
-    """The sessions of a tenant that have the same priority."""
+    """The sessions of a tenant that have the same priority.
 
+    What they have by their minima does not count against the others of the priority: else
+    these would get nothing, for good, where that is more than the share of the priority.
+    """
+
+    blind: bool = True
     priority: int = 0
     sessions: int = 0
     waiting: int = 0  # for a gang
@@ -292,6 +297,7 @@ class Tree:
             hungry,
             staying > share.minimum if share.gang == 1 else share.gives,
             self.clock,
+            max(min(staying, share.minimum), 0) * share.unit if share.minimum else 0.0,
         )
         group, tenant = _groups_of(share)
         self._see_presence(tenant, group)
@@ -374,8 +380,10 @@ class Tree:
             assert party.above is not None
             below[party.above].append(party)
         for group, parties in below.items():
-            assert abs(group.units - sum(party.units for party in parties)) < EPSILON
-            assert abs(group.rate - sum(party.rate for party in parties)) < EPSILON
+            assert abs(group.fixed - sum(party.fixed for party in parties)) < EPSILON
+            own, theirs = _unseen(group), sum(_unseen(party) for party in parties)
+            assert abs(group.units + own - sum(party.units for party in parties) - theirs) < EPSILON
+            assert abs(group.rate + own - sum(party.rate for party in parties) - theirs) < EPSILON
             assert len(group.needy) == sum(party.hungry for party in parties)
             assert len(group.wealthy) == sum(party.giving for party in parties)
         for share in shares:
@@ -383,6 +391,10 @@ class Tree:
             assert abs(share.units - (share.expected + share.gathering) * share.unit) < EPSILON
             assert share.giving == share.gives
             assert (share in self.below) == (share.hungry and share.expected < share.lowest)
+
+
+def _unseen(party: Party) -> float:
+    return party.fixed if party.blind else 0.0
 
 
 def _groups_of(share: Share) -> tuple[Priority, Tenant]:

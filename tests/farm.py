@@ -56,6 +56,7 @@ class Farm:
     def __init__(self, executors: int, check: bool = True) -> None:
         self.scheduler = Scheduler(lending=lambda number, _other: self.jobs[number].seconds)
         self.now = 0.0
+        self.begun = 0  # tasks
         self.jobs: dict[int, Job] = {}
         self._serves: dict[int, Job] = {}
         self._since: dict[int, float] = {}
@@ -162,7 +163,8 @@ class Farm:
         if loads:
             self._loading.add(executor)
             job.loaded += 1
-        heappush(self._ends, (self.now + loads + job.seconds, executor))
+        self.begun += 1
+        heappush(self._ends, (round(self.now + loads + job.seconds, 6), executor))  # many at the same time
 
     def _go_on(self, executor: int, job: Job) -> None:
         """It holds nothing: it gets the next task, or rests, or is free."""

@@ -442,3 +442,19 @@ def test_what_a_bind_costs_does_not_grow_with_the_number_of_sessions() -> None:
         return counted
 
     assert calls(1000) < 1.5 * calls(10)
+
+
+def test_a_session_beside_minima_that_take_all_of_its_priority_does_not_starve() -> None:
+    farm = Farm(executors=120)
+    beside = farm.open(seconds=0.01)
+    for minimum in (10, 20):
+        farm.open(seconds=0.01, minimum=minimum)
+    high = farm.open(seconds=0.01, priority=1)
+    farm.run(5.0)
+    farm.count_from_now()
+
+    farm.run(10.0)
+
+    assert beside.longest < 1.0
+    assert 5 <= beside.running <= 9, "a tenth of what high has: the minima are not counted in"
+    assert high.running == 90 - beside.running
