@@ -126,9 +126,12 @@ def test_a_map_may_be_collected_while_results_are_taken_in(client: flm.Client, t
         assert next(maps[0]) is None
 
         def collect() -> None:
+            client._pump._wanting[0] = None  # whoever drives lets go of the line
+            client._line.wake()
             with client._line.lock, client._apply_lock:
                 maps.clear()
                 gc.collect()
+            client._pump._wanting.pop(0)
 
         in_thread(collect)
         until(lambda: session._calls.unfinished < 10)  # those that had begun are not cancelled

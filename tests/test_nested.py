@@ -196,12 +196,13 @@ def test_a_task_in_place_has_a_name_of_its_own() -> None:
     def name() -> str:
         return flm.current().task_id
 
-    def inside() -> tuple[str, str]:
+    def inside() -> tuple[str, str, str]:
         futures = [flm.current().client.submit(name) for _ in range(2)]
-        return futures[1].result(), flm.current().task_id
+        return futures[1].result(), futures[1].task_id, flm.current().task_id
 
     with flm.Client(executors=1) as alone:
-        child, parent = alone.submit(inside).result(WAIT_SECONDS)
+        child, outside, parent = alone.submit(inside).result(WAIT_SECONDS)
+    assert child == outside
     assert child.startswith("nested-")
     assert "/~" in child
     assert parent.startswith("client-")

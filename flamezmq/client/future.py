@@ -66,6 +66,8 @@ class Future(cf.Future):  # type: ignore[type-arg]
     _inflow: Inflow | None = None
     #: What it is called in messages if it has ended without a number: it was never sent (in its dict, too).
     _label = ""
+    #: What stands for its index while it has none; "~" and a number if it was run in place (in its dict, too).
+    _place = "unsent"
     #: When, if its function has a deadline (in its dict, too).
     submitted = 0.0
 
@@ -88,10 +90,14 @@ class Future(cf.Future):  # type: ignore[type-arg]
 
     @property
     def task_id(self) -> str:
-        """`<session id>/<index>`, the task's name in logs and in flmctl."""
+        """`<session id>/<index>`, the task's name in logs and in flmctl.
+
+        That of a nested task which its waiter has run in place is `<session id>/~<number>`, as in
+        `flm.current()` there; of one that has no number, or none yet, `<session id>/unsent`.
+        """
         if self._index < 0 and self._state is PENDING:
             self._session._flush()
-        return f"{self._session.id}/{self._index}"
+        return f"{self._session.id}/{self._index if self._index >= 0 else self._place}"
 
     def result(self, timeout: float | None = None) -> Any:
         """The task's value.
@@ -357,7 +363,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
     def _name(self) -> str:
         if self._index < 0 and self._label:
             return self._label
-        return f"{self._session.id}/{self._index if self._index >= 0 else 'unsent'}"
+        return f"{self._session.id}/{self._index if self._index >= 0 else self._place}"
 
     def __repr__(self) -> str:
         state = "CANCELLED" if self.cancelled() else self._state

@@ -342,7 +342,8 @@ class NestedClient(Client):
         session = future._session
         self._in_place += 1
         limit = sys.getrecursionlimit()
-        name = f"{session.id}/~{self._in_place}"
+        future._place = f"~{self._in_place}"
+        name = f"{session.id}/{future._place}"
         token = in_place.set(Current(name, session.id, 1, partial(publish_here, future)))
         form = RAW
         output: Any = b""
