@@ -66,7 +66,7 @@ class Future(cf.Future):  # type: ignore[type-arg]
     _inflow: Inflow | None = None
     #: What it is called in messages if it has ended without a number: it was never sent (in its dict, too).
     _label = ""
-    #: What stands for its index while it has none; "~" and a number if it was run in place (in its dict, too).
+    #: In the place of its index while it has none; "~" and a number if it ran in place (in its dict, too).
     _place = "unsent"
     #: When, if its function has a deadline (in its dict, too).
     submitted = 0.0
