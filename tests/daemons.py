@@ -9,23 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Generous: the machine may be busy.
 LIMIT_SECONDS = 30.0
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = LIMIT_SECONDS) -> Any:
-    """The first true answer; fails after `seconds`."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"not in {seconds:g} s: {what}"
-        time.sleep(0.02)
-    return found
 
 
 def free_port() -> int:

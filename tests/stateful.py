@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import until
 
 WAIT_SECONDS = 30.0
 
@@ -41,13 +41,6 @@ class Counter:
         until(lambda: os.path.exists(path))
 
     def _secret(self) -> None: ...
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def is_gone(pid: int) -> bool:

@@ -18,7 +18,8 @@ import pytest
 
 import flamezmq as flm
 from flamezmq.client.controller import Controller
-from tests.stateful import WAIT_SECONDS, Counter, WithClose, is_gone, square, until
+from tests.stateful import WAIT_SECONDS, Counter, WithClose, is_gone, square
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import flamezmq as flm
-from tests.stateful import WAIT_SECONDS, Counter, is_gone, square, until
+from tests.stateful import WAIT_SECONDS, Counter, is_gone, square
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

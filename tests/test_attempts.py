@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 import flamezmq as flm
 from flamezmq.shims.alarm import alarm
+from tests.waiting import until
 from tests.wasting import waste
 
 pytestmark = pytest.mark.processes
@@ -44,13 +45,6 @@ def fails_until(path: Path, attempt: int, error: type[BaseException] = OSError) 
     if tried < attempt:
         raise error(f"attempt {tried}")
     return flm.current().attempt
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_SECONDS
-    while not true():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.005)
 
 
 # --- again

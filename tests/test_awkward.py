@@ -16,7 +16,7 @@ import pytest
 
 import flamezmq as flm
 from flamezmq.capacity import MATH_THREADS
-from tests.stateful import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import flamezmq as flm
+from tests.waiting import until
 from tests.wasting import waste
 
 pytestmark = pytest.mark.processes
@@ -29,13 +30,6 @@ WAIT_SECONDS = 30.0
 def client() -> Iterator[flm.Client]:
     with flm.Client(executors=1) as one:
         yield one
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_SECONDS
-    while not true():
-        assert time.monotonic() < end, "it never came to be"
-        time.sleep(0.005)
 
 
 def begun_or_over(future: flm.Future) -> bool:

@@ -18,6 +18,7 @@ from flamezmq.client.future import Future
 from flamezmq.client.pump import Pump
 from flamezmq.serialize import functions
 from flamezmq.serialize.values import dump_call
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -29,13 +30,6 @@ def client() -> Iterator[flm.Client]:
     with flm.Client(executors=2) as one:
         one.submit(abs, -1).result(WAIT_SECONDS)
         yield one
-
-
-def until(holds: Callable[[], Any]) -> None:
-    deadline = monotonic() + WAIT_SECONDS
-    while not holds():
-        assert monotonic() < deadline
-        sleep(0.001)
 
 
 def in_thread(deed: Callable[[], Any]) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 
 import flamezmq as flm
 from flamezmq.client.session import FULL_TASKS, MOST_TASKS
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -30,13 +31,6 @@ MIB = 1 << 20
 def client() -> Iterator[flm.Client]:
     with flm.Client(executors=2) as one:
         yield one
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def router_of(client: flm.Client) -> psutil.Process:

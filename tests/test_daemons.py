@@ -18,7 +18,8 @@ import psutil
 import pytest
 
 import flamezmq as flm
-from tests.daemons import LIMIT_SECONDS, ROOT, Daemons, daemons_in, environment, free_port, until
+from tests.daemons import LIMIT_SECONDS, ROOT, Daemons, daemons_in, environment, free_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import flamezmq
 from flamezmq import processes
 from flamezmq.client.embedded import Embedded
 from flamezmq.errors import StartFailed
+from tests.waiting import alive, until
 
 pytestmark = pytest.mark.processes
 
@@ -28,18 +28,6 @@ WAIT_SECONDS = 10.0
 GONE_SECONDS = 2.0
 
 Pids = dict[str, list[int]]
-
-
-def alive(pid: int) -> bool:
-    entry = processes.process_table().get(pid)
-    return entry is not None and entry[2] not in "ZX"
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"after {seconds:g} s: {what}"
-        select.select([], [], [], 0.005)
 
 
 def whole(cluster: Embedded, executors: int = 2) -> Pids:

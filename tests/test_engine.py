@@ -9,22 +9,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
 import pytest
 
 import flamezmq as flm
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = monotonic() + 20
-    while not holds():
-        assert monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture

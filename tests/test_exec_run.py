@@ -18,7 +18,7 @@ from flamezmq.cli.exec_template import Job
 from flamezmq.cli.exec_work import Work
 from flamezmq.errors import RouterLost
 from flamezmq.scripts import ScriptResult
-from tests.daemons import until
+from tests.waiting import until
 
 GOOD, BAD = ScriptResult(0, b"", b"", 0.1), ScriptResult(1, b"", b"", 0.1)
 

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 
 import flamezmq as flm
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -53,13 +54,6 @@ def run(program: str, *, code: int = 0) -> subprocess.CompletedProcess[str]:
     )
     assert done.returncode == code, done.stderr
     return done
-
-
-def until(condition, what: str) -> None:
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
 
 
 def closers() -> set[threading.Thread]:

@@ -25,6 +25,7 @@ from flamezmq.cli.ctl_change import task_of
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 from tests.hostile import Impostor, sealed
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -87,13 +88,6 @@ def busy(client: flm.Client, session: flm.Session, waiting: int = 3) -> list[flm
     futures = [session.submit(time.sleep, LONG_SECONDS) for _ in range(2 + waiting)]
     until(lambda: session.status().running == 2)
     return futures
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 
 import flamezmq as flm
-from tests.test_flmctl import COMMAND, LIMIT_SECONDS, environment, run, until
+from tests.test_flmctl import COMMAND, LIMIT_SECONDS, environment, run
 from tests.test_flmctl import ask as ask
 from tests.test_flmctl import client as client
 from tests.test_flmctl import session as session
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
 
-def wait_for(path: Path) -> str:
+def wait_for(path: Path, _needs: object = None) -> str:
     """Runs until somebody writes the file."""
     until(path.exists)
     return path.read_text()

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import flamezmq as flm
-from tests.test_flmctl import LIMIT_SECONDS, run, until
+from tests.test_flmctl import LIMIT_SECONDS, run
+from tests.test_flmctl_changes import wait_for
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -36,12 +38,6 @@ def explain(client: flm.Client) -> Callable[[str], str]:
         return found.stdout.rstrip("\n")
 
     return explained
-
-
-def wait_for(path: Path, _needs: object = None) -> str:
-    """Runs until somebody writes the file."""
-    until(path.exists)
-    return path.read_text()
 
 
 def fails() -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 import flamezmq as flm
-from tests.test_flmctl import COMMAND, LIMIT_SECONDS, LONG_SECONDS, environment, free_address, run, until
+from tests.test_flmctl import COMMAND, LIMIT_SECONDS, LONG_SECONDS, environment, free_address, run
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

@@ -24,8 +24,9 @@ from flamezmq.cli import exec as flmexec
 from flamezmq.cli import exec_run
 from flamezmq.client.controller import Controller
 from flamezmq.wire import messages as m
-from tests.daemons import daemons_in, environment, free_port, until
+from tests.daemons import daemons_in, environment, free_port
 from tests.test_scripts import gone, pid_in
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

@@ -26,7 +26,8 @@ import click
 import pytest
 
 import flamezmq as flm
-from tests.daemons import LIMIT_SECONDS, Daemons, daemons_in, environment, free_port, until
+from tests.daemons import LIMIT_SECONDS, Daemons, daemons_in, environment, free_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

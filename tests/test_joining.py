@@ -18,7 +18,8 @@ import pytest
 import flamezmq as flm
 from flamezmq.client.controller import Controller
 from flamezmq.client.joining import JoinedServiceSession
-from tests.daemons import LIMIT_SECONDS, ROOT, daemons_in, environment, free_port, until
+from tests.daemons import LIMIT_SECONDS, ROOT, daemons_in, environment, free_port
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

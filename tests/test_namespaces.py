@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import LIMIT_SECONDS, Daemons, daemons_in, environment, until
+from tests.daemons import LIMIT_SECONDS, Daemons, daemons_in, environment
+from tests.waiting import until
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

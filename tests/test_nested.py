@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 import flamezmq as flm
 from flamezmq.client.controller import Controller
 from flamezmq.client.nested import NestedClient
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -33,13 +34,6 @@ def client(request: pytest.FixtureRequest) -> Iterator[flm.Client]:
 def pair() -> Iterator[flm.Client]:
     with flm.Client(executors=2) as one:
         yield one
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def fib(n: int) -> int:

@@ -15,7 +15,8 @@ import pytest
 import flamezmq as flm
 from flamezmq.core.broker import Broker
 from flamezmq.wire import messages as m
-from tests.stateful import is_gone, until
+from tests.stateful import is_gone
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT, WORKER, EXECUTOR = 1, 2, 3

@@ -5,30 +5,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from flamezmq import capacity, folder, processes
+from tests.waiting import alive, until
 
 pytestmark = pytest.mark.processes
 
 WAIT_SECONDS = 5.0
 Body = Callable[[], int | None]
-
-
-def until(condition: Callable[[], object], what: str = "it") -> None:
-    """Wait for a condition, not for a time."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        select.select([], [], [], 0.002)
 
 
 def run(body: Body) -> int:
@@ -49,11 +40,6 @@ def fork(body: Body) -> int:
     if not pid:
         processes.run_and_exit(body)
     return pid
-
-
-def alive(pid: int) -> bool:
-    entry = processes.process_table().get(pid)
-    return entry is not None and entry[2] not in "ZX"
 
 
 def open_descriptors() -> list[int]:

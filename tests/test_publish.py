@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 import flamezmq as flm
 from flamezmq.shims.streaming import KEPT_VALUES
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -24,13 +24,6 @@ LIMIT_SECONDS = 20.0
 def client() -> Iterator[flm.Client]:
     with flm.Client(executors=2) as client:
         yield client
-
-
-def until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
 
 
 def in_steps(folder: Path, n: int) -> int:

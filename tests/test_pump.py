@@ -6,7 +6,8 @@ import threading
 from typing import Any
 
 from flamezmq.client.pump import STUCK_MILLISECONDS, Pump
-from tests.stateful import WAIT_SECONDS, until
+from tests.stateful import WAIT_SECONDS
+from tests.waiting import until
 
 
 class Late:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import flamezmq as flm
-from tests.daemons import LIMIT_SECONDS, daemons_in, free_port, until
+from tests.daemons import LIMIT_SECONDS, daemons_in, free_port
 from tests.test_quotas import Gate
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

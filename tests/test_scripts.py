@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 import flamezmq as flm
 from flamezmq.scripts import LANGUAGES, run_program, run_script
 from flamezmq.shims import command
-from tests.daemons import until
+from tests.waiting import alive, until
 
 pytestmark = pytest.mark.processes
 
@@ -34,13 +33,7 @@ def pid_in(file: Path) -> int:
 
 
 def gone(pid: int) -> Callable[[], bool]:
-    def ended() -> bool:
-        try:
-            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
-
-    return ended
+    return lambda: not alive(pid)
 
 
 #: The child of the executor that waits for its end.

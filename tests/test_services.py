@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import flamezmq as flm
-from tests.daemons import until
 from tests.services import Diary, register, service_session
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

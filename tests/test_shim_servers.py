@@ -12,7 +12,8 @@ from flamezmq import shims
 from flamezmq.errors import BadPayload, ServiceError, ServiceFailed, TaskTimeout
 from tests import shim_servers
 from tests.shim_servers import Server
-from tests.shim_stage import App, Ctx, below, interrupted, running, until
+from tests.shim_stage import App, Ctx, below, interrupted, running
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

@@ -15,7 +15,8 @@ import pytest
 from flamezmq import shims
 from flamezmq.errors import BadPayload, ServiceError, ServiceFailed, TaskTimeout
 from flamezmq.shims import murmur
-from tests.shim_stage import App, Ctx, below, interrupted, lives, named, running, script, until
+from tests.shim_stage import App, Ctx, below, interrupted, lives, named, running, script
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

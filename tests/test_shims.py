@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 import flamezmq as flm
-from tests.shim_stage import below, lives, named, script, until
+from tests.shim_stage import below, lives, named, script
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

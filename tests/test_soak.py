@@ -20,8 +20,9 @@ import pytest
 
 import flamezmq as flm
 from flamezmq.client.controller import Controller
-from tests.daemons import daemons_in, environment, until
+from tests.daemons import daemons_in, environment
 from tests.soak_tasks import add, fail, fib, flaky, leave_some, line, nap
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes]
 

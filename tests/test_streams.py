@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 import flamezmq as flm
 from flamezmq.shims.streaming import LEAST_VALUES, MOST_VALUES
 from tests.test_faults import CuttingProxy
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -29,14 +30,6 @@ LIMIT_SECONDS = 20.0
 def client() -> Iterator[flm.Client]:
     with flm.Client(executors=2) as client:
         yield client
-
-
-def until(holds: Callable[[], Any], what: str = "") -> Any:
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while not (found := holds()):
-        assert time.monotonic() < deadline, what or "it never happened"
-        time.sleep(0.005)
-    return found
 
 
 def count_to(n: int) -> Iterator[int]:

@@ -16,7 +16,8 @@ import pytest
 import flamezmq as flm
 from flamezmq import capacity
 from flamezmq.resources import parse_offer
-from tests.daemons import LIMIT_SECONDS, Daemons, daemons_in, environment, free_port, until
+from tests.daemons import LIMIT_SECONDS, Daemons, daemons_in, environment, free_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 

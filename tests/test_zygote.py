@@ -5,12 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import random
-import select
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,22 +16,11 @@ import pytest
 
 from flamezmq import capacity, page, processes, zygote
 from flamezmq.executor_config import ExecutorConfig
+from tests.waiting import alive, until
 
 pytestmark = pytest.mark.processes
 
 WAIT_SECONDS = 5.0
-
-
-def alive(pid: int) -> bool:
-    entry = processes.process_table().get(pid)
-    return entry is not None and entry[2] not in "ZX"
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not happen"
-        select.select([], [], [], 0.002)
 
 
 class Executor:
