@@ -232,6 +232,20 @@ def test_what_is_set_aside_serves_short_tasks_until_the_gang_is_complete() -> No
     assert gang.running == 10, "within one short task of the long one's end"
 
 
+def test_long_tasks_do_not_borrow_so_that_the_gang_starts_when_the_last_one_it_waits_for_has_ended() -> None:
+    farm = Farm(executors=4)
+    farm.open(seconds=1.0, limit=1, tasks=1)
+    gang = farm.open(seconds=1.0, gang=4)
+    farm.run(0.3)
+    long = farm.open(seconds=0.6)
+    farm.run(0.6)
+    assert len(farm.lent(long)) == 0
+
+    farm.run(0.101)
+
+    assert gang.running == 4
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_lent_goes_by_used_share_as_all_else(seed: int) -> None:
     """All that is free is a reservation, which lasts for long: nothing else evens out what they have had."""

@@ -444,6 +444,26 @@ def test_what_a_bind_costs_does_not_grow_with_the_number_of_sessions() -> None:
     assert calls(1000) < 1.5 * calls(10)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_nobody_starves_beside_minima_either(seed: int) -> None:
+    chance = Random(seed)
+    farm = Farm(executors=40, check=False)
+    for _ in range(8):
+        farm.open(
+            seconds=chance.uniform(0.005, 0.02),
+            priority=chance.choice((-100, -1, 0, 1, 5, 1000)),
+            weight=chance.choice((0.5, 1.0, 4.0)),
+            minimum=chance.choice((0, 0, 0, 2, 8)),
+        )
+
+    farm.run(20.0)
+
+    for job in farm.jobs.values():
+        assert job.longest < 10.0, f"job {job.number} has waited for {job.longest:.1f} s"
+        assert job.running - job.leaving >= job.minimum
+    farm.scheduler.check()
+
+
 def test_a_session_beside_minima_that_take_all_of_its_priority_does_not_starve() -> None:
     farm = Farm(executors=120)
     beside = farm.open(seconds=0.01)
