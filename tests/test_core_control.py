@@ -236,6 +236,7 @@ def test_who_waits_for_a_task_of_an_executor_that_dies_after_it_is_answered() ->
     stage.say(OTHER, m.CancelTask(1, "s1", 0, BOSS))
     stage.say(CLIENT, m.Cancel(1, [0]))
     stage.finish(1)
+    stage.turn()
     assert stage.executor(1).session is None
 
     stage.lose(FIRST)

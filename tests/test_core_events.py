@@ -36,6 +36,7 @@ def test_a_session_is_opened_served_and_closed() -> None:
     stage.wait(2.0)
     stage.finish(1)
     stage.finish(2)
+    stage.turn()
     stage.wait(1.0)
     stage.say(CLIENT, m.Close(1))
 

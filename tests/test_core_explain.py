@@ -15,6 +15,7 @@ from tests.core_stage import CLIENT, FIRST, OTHER, WORKER, Stage
 
 
 def why(stage: Stage, task: int = -1, id: str = "s1") -> m.Why:
+    stage.turn()  # whoever had something to do until now may be free
     before = stage.state()
     stage.say(OTHER, m.Ask(1, 7, id, task))
     (answer,) = stage.heard(OTHER, m.Answer)

@@ -58,6 +58,7 @@ def test_a_task_is_kept_aside_until_the_value_that_it_needs_is_there() -> None:
     stage.finish(1, outputs=[b"one"])
     assert values(stage) == [(2, [b"one"])]
     stage.finish(1, outputs=[b"two"])
+    stage.turn()
 
     assert stage.broker.scheduler.idle == 1
     assert stage.broker.clients[CLIENT].kept_bytes == 0
@@ -139,6 +140,7 @@ def test_what_had_ended_is_asked_for_once_and_supplied() -> None:
     stage.finish(1)
     assert stage.broker.sessions[1].succeed == 4
 
+    stage.turn()
     before = stage.state()
     assert stage.say(CLIENT, m.Supply(1, 1, False, [b"again"], [])) == []
     assert stage.state() == before, "what nobody waits for changes nothing"

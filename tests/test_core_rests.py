@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from flamezmq.errors import ProtocolError
+from flamezmq.states import ExecutorState
 from flamezmq.wire import messages as m
-from tests.core_stage import CLIENT, FIRST, OTHER, Stage
+from tests.core_stage import CLIENT, FIRST, OTHER, WORKER, Stage
 
 
 def bound(stage: Stage, alias: int = 1, client: int = CLIENT) -> list[int]:
@@ -30,12 +31,82 @@ def test_an_executor_rests_as_long_as_its_session_says_and_is_free_then() -> Non
     assert stage.broker.next_deadline(stage.now) is None
 
 
-def test_without_a_delay_it_is_free_at_once() -> None:
+def test_without_a_delay_it_is_free_in_the_next_turn() -> None:
     stage = Stage(executors=1)
     stage.open()
     stage.submit(1)
     stage.finish(1)
+    assert bound(stage) == [1], "its next task may be near"
+    assert stage.broker.next_deadline(stage.now) is None, "nobody has to wake up for that"
+    stage.turn()
     assert bound(stage) == []
+
+
+def test_tasks_that_are_submitted_one_after_the_other_have_their_executor_bound_once() -> None:
+    stage = Stage(executors=2)
+    session = stage.open()
+    for _ in range(5):
+        stage.submit(1)
+        (number,) = bound(stage)
+        stage.finish(number)
+    assert session.succeed == 5
+    assert session.events is not None
+    assert session.events.rows[-1].count == 1
+
+
+def test_one_that_lingers_is_had_in_the_same_turn_by_whoever_needs_it() -> None:
+    stage = Stage(executors=1)
+    stage.open()
+    stage.open(alias=2)
+    stage.submit(1)
+    stage.finish(1)
+    assert bound(stage) == [1]
+
+    stage.submit(1, alias=2)
+
+    assert (bound(stage), bound(stage, 2), stage.holds()) == ([], [1], [1])
+
+
+def test_nothing_lingers_while_somebody_waits() -> None:
+    stage = Stage(executors=1)
+    stage.open()
+    stage.open(alias=2)
+    stage.submit(1)
+    stage.submit(1, alias=2)
+
+    stage.finish(1)
+
+    assert (bound(stage), bound(stage, 2)) == ([], [1])
+
+
+def test_one_that_lingers_ends_with_its_session_and_when_its_worker_leaves() -> None:
+    stage = Stage(executors=2)
+    session = stage.open()
+    stage.submit(1)
+    (number,) = bound(stage)
+    stage.finish(number)
+    stage.say(CLIENT, m.Close(1))
+    assert not session.executors
+    assert stage.broker.scheduler.idle == 2
+
+    stage.open(alias=2)
+    stage.submit(1, alias=2)
+    (number,) = bound(stage, 2)
+    stage.finish(number)
+    stage.say(WORKER, m.Leave())
+    assert stage.heard(stage.executor(number).peer, m.Exit)
+
+
+def test_whoever_asks_sees_one_that_lingers_as_idle() -> None:
+    stage = Stage(executors=1)
+    stage.open()
+    stage.submit(1)
+    stage.finish(1)
+
+    stage.say(OTHER, m.Ask(1, 1))
+
+    (answer,) = stage.heard(OTHER, m.Answer)
+    assert [(row.state, row.session) for row in answer.executors] == [(ExecutorState.IDLE, "")]
 
 
 def test_one_that_rests_gets_the_next_task_of_its_session_and_its_time_begins_anew() -> None:

@@ -203,6 +203,7 @@ def test_nobody_waits_for_a_slow_service_to_go_while_another_executor_is_free() 
     stage.say(FIRST + slow - 1, m.Unbound(first.number))
 
     assert second.succeed == 1
+    stage.turn()
     assert stage.broker.scheduler.idle == 2
 
 

@@ -79,6 +79,7 @@ class Broker:
         self.parting: dict[int, Session] = {}  # closed sessions, of which services are still to go
         self.going: dict[int, float] = {}  # executors whose service is to go -> when that is slow
         self.fed: dict[int, Executor] = {}  # executors that may take more, looked at when the turn ends
+        self.lingering: dict[int, Executor] = {}  # executors that stay bound for one turn more (see rests.py)
         self.laden: dict[int, Executor] = {}  # executors with more than one task
         self.paused: dict[int, Executor] = {}  # executors whose task waits for its own tasks, or its reader
         self.readers = Readers()

@@ -51,18 +51,24 @@ def balance(broker: Broker, now: float, out: Effects) -> None:
     if broker.draining:
         broker.fed.clear()  # who holds nothing stays where it is
         return
+    lingered, broker.lingering = broker.lingering, {}
+    broker.fed.update(lingered)
     for _ in range(ROUNDS):
-        given = _balance_once(broker, now, out)
+        given = _balance_once(broker, lingered, now, out)
         if not broker.fed and not (given and broker.scheduler.idle and broker.scheduler.waiting):
             return
 
 
-def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
-    """Whether idle executors were handed out, or have become idle because a gang needs them no more."""
+def _balance_once(broker: Broker, lingered: dict[int, Executor], now: float, out: Effects) -> bool:
+    """Whether idle executors were handed out, or have become idle because a gang needs them no more.
+
+    lingered: those that may not do so again
+    """
     scheduler = broker.scheduler
     given = False
     fed, broker.fed = broker.fed, {}
     staying: list[Executor] = []
+    dry: list[Executor] = []
     for executor in fed.values():
         session = executor.session
         if session is None:
@@ -75,9 +81,10 @@ def _balance_once(broker: Broker, now: float, out: Effects) -> bool:
         elif session.queued and not executor.leaving and may_have(session):
             staying.append(executor)
         elif not executor.tasks and not (session.keeps and rests.keep(broker, executor, session, out)):
-            _unbind(broker, executor, session, now, out)
-            if executor.departing:
-                dismiss(broker, executor, now, out)
+            dry.append(executor)
+    for executor in dry:
+        if executor.peer in lingered or not rests.linger(broker, executor):
+            release(broker, executor, now, out)
     if staying and scheduler.idle:  # a little is done sooner by who works already
         _feed_all(broker, staying, True, out)
     if scheduler.waiting:
@@ -223,6 +230,14 @@ def _unbind(broker: Broker, executor: Executor, session: Session, now: float, ou
     events.unbound(session, now)
     broker.scheduler.release(executor.peer, now)
     broker.forget_if_over(session)
+
+
+def release(broker: Broker, executor: Executor, now: float, out: Effects) -> None:
+    """It holds nothing: whoever needs it may have it."""
+    if executor.session is not None:
+        _unbind(broker, executor, executor.session, now, out)
+        if executor.departing:
+            dismiss(broker, executor, now, out)
 
 
 def _feed_all(broker: Broker, executors: list[Executor], little: bool, out: Effects) -> None:

@@ -16,7 +16,7 @@ from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flamezmq import waits
-from flamezmq.core import commons, departures, events, explain, unsent
+from flamezmq.core import commons, departures, dispatch, events, explain, unsent
 from flamezmq.core.logs import Piece
 from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session, Worker
 from flamezmq.core.records import Ended
@@ -46,6 +46,8 @@ def on_ask(broker: Broker, peer: int, message: m.Ask, _frames: list[Any], now: f
     """
     if broker.clients[peer].held_back:
         raise ProtocolError("take the answers that wait for you before you ask on")
+    for executor in list(broker.lingering.values()):
+        dispatch.release(broker, executor, now, out)  # it is as good as free, and shall be seen so
     out.append((peer, _ANSWERS[message.kind](broker, message, now), []))
 
 

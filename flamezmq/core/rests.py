@@ -46,6 +46,21 @@ def keep(broker: Broker, executor: Executor, session: Session, out: Effects) -> 
     return True
 
 
+def linger(broker: Broker, executor: Executor) -> bool:
+    """Whether it stays for one more turn, though its session has nothing for it: its next task may be near.
+
+    So who submits one task, waits for it and submits the next one has no executor bound for each.
+    Only where nobody could use it now; who could in the next turn gets it in that turn.
+    """
+    session = executor.session
+    if session is None or session.closed or session.keeps or executor.leaving or len(session.executors) > 1:
+        return False
+    if broker.scheduler.waiting or broker.laden or broker.paused or broker.spare or broker.unplaced:
+        return False
+    broker.lingering[executor.peer] = executor
+    return True
+
+
 def end(broker: Broker, executor: Executor) -> None:
     """It is given something again."""
     executor.rests_since, executor.rests_until = None, inf

@@ -360,10 +360,12 @@ class Cluster:
         enough must be about to be replaced.
         """
         broker = self.broker
-        idle = [e for e in broker.executors.values() if e.session is None and not e.exiting]
+        free = [e for e in broker.executors.values() if e.session is None and not e.exiting]
+        idle = free + list(broker.lingering.values())
         for session in broker.sessions.values():
             for executor in session.executors.values():
                 rests = session.keeps and executor.rests_since is not None
+                rests = rests or executor.peer in broker.lingering
                 assert executor.tasks or rests or executor.unbinding or executor.aside, (
                     f"executor {executor.name} is bound and has nothing to do"
                 )
