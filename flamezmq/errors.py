@@ -7,11 +7,26 @@ processes, so `args` equals the fields and each one pickles.
 from __future__ import annotations
 
 from _pickle import PicklingError  # pickle.PicklingError, without the rest of that module
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 class FlameError(Exception):
     """Base of all errors that flamezmq raises itself."""
+
+
+#: How the interpreter's report of a crash begins; the innermost frame comes first.
+CRASH = "Fatal Python error: "
+
+
+def last_words(lines: Sequence[str], count: int) -> list[str]:
+    """Of lines on stderr the `count` that say most: of a crash how its report begins, else the last."""
+    said = [line.strip() for line in lines if line.strip()]
+    for at, line in enumerate(said):
+        if line.startswith(CRASH):
+            frames = [frame for frame in said[at:] if frame.startswith("File ")]
+            return [line, *frames[: count - 1]]
+    return said[-count:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +37,7 @@ class Certificate:
     `signal` is a name such as "SIGKILL", or "" if it exited by itself with
     `exit_code`.  `oom` is True when the kernel counted an out-of-memory kill
     while it died.  `rss_bytes` is its largest resident size.  `stderr` holds
-    its last lines.
+    its last lines, or the beginning of its report where the interpreter has crashed.
     """
 
     executor: str
@@ -41,7 +56,7 @@ class Certificate:
         if self.rss_bytes:
             words += f", at most {self.rss_bytes / 2**20:.0f} MiB resident"
         if self.stderr:
-            words += "; its last words: " + " | ".join(self.stderr[-3:])
+            words += "; its last words: " + " | ".join(last_words(self.stderr, 3))
         return words
 
 

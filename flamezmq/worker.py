@@ -24,7 +24,7 @@ import msgspec
 
 from flamezmq import capacity, page, processes, zygote
 from flamezmq.core import agent as a
-from flamezmq.errors import FlameError
+from flamezmq.errors import FlameError, last_words
 from flamezmq.log import Log, Quiet
 from flamezmq.net.line import Line
 from flamezmq.wire import messages as m
@@ -351,7 +351,7 @@ class Worker:
             pid=died.pid,
             **({"signal": died.signal} if died.signal else {"exit_code": died.exit_code}),
             **({"oom": True} if died.oom else {}),
-            **({"words": died.stderr[-1]} if died.stderr else {}),
+            **({"words": last_words(died.stderr, 1)[0]} if died.stderr else {}),
         )
 
     def _name(self, number: int) -> str:

@@ -9,6 +9,7 @@ import pytest
 from flamezmq.core import agent as a
 from flamezmq.core.backoff import HOPELESS, LONGEST_DELAY_SECONDS, YOUNG_SECONDS, Backoff
 from flamezmq.core.chatter import BURST_BYTES, LAST_LINES, Chatter
+from flamezmq.errors import Certificate
 from flamezmq.wire import messages as m
 
 SIGKILL = a.End(signal="SIGKILL", rss_bytes=7)
@@ -346,6 +347,23 @@ def test_the_last_words_are_few_and_say_something() -> None:
     chatter.hear(2, f"{lines}\n\nExtension modules: a, b (total: 2)\n".encode(), 1.0)
 
     assert chatter.last_words() == tuple(f"line {n}" for n in range(1000 - LAST_LINES, 1000))
+
+
+def test_of_a_crash_the_last_words_are_how_its_report_begins() -> None:
+    chatter = Chatter()
+    frames = "".join(f'  File "deep.py", line {n} in f\n' for n in range(90))
+    report = f"Fatal Python error: Segmentation fault\n\nStack (most recent call first):\n{frames}"
+
+    chatter.hear(2, f"loading\n{report}  ...\n\nExtension modules: a (total: 1)\n".encode(), 1.0)
+
+    words = chatter.last_words()
+    assert len(words) == LAST_LINES
+    assert words[0] == "Fatal Python error: Segmentation fault"
+    certificate = str(Certificate("n/1", "n", 7, "SIGSEGV", stderr=words))
+    first, second = ('File "deep.py", line 0 in f', 'File "deep.py", line 1 in f')
+    assert certificate.endswith(
+        f"its last words: Fatal Python error: Segmentation fault | {first} | {second}"
+    )
 
 
 def test_what_a_dead_executor_prints_is_nobodys() -> None:

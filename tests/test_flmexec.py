@@ -463,10 +463,14 @@ def test_a_full_disk_is_one_sentence(address: str) -> None:
     assert "No space left" in done.stderr
 
 
-def test_bad_arguments_and_an_absent_cluster_have_a_code_of_their_own() -> None:
+def test_bad_arguments_and_an_absent_cluster_have_a_code_of_their_own(tmp_path: Path) -> None:
     refused = run("--nonsense")
     nobody = run("-a", "ipc:///nowhere/at/all", "true", FLAMEZMQ_CLIENT_CONNECT_TIMEOUT="0.2")
 
     assert refused.returncode == nobody.returncode == 255
     assert refused.stderr.startswith("flmexec: ")
     assert nobody.stderr.splitlines()[-1].startswith("flmexec: ")
+    (tmp_path / "bad.toml").write_text("[client]\nadress = 'x'\n")
+    misspelt = run("true", FLAMEZMQ_CONFIG=str(tmp_path / "bad.toml"))
+    assert misspelt.returncode == 255
+    assert misspelt.stderr.endswith("did you mean 'address'?\n")

@@ -197,6 +197,14 @@ def test_a_command_that_is_not_there_breaks_the_session_with_its_name(cluster: f
     assert "No such file or directory: '/nowhere/at-all'" in error.text
 
 
+def test_a_program_has_no_stream_and_that_is_said(cluster: flm.Client) -> None:
+    cluster.register(flm.Application(name="echo", shim="stdio", command="cat"))
+    with opened(cluster, app="echo") as session:
+        with pytest.raises(TypeError, match=r"an on_task_invoke that yields; stream\(echo\) gave int"):
+            list(session.stream(3))
+        assert session.submit(3).result(LIMIT_SECONDS) == 3
+
+
 def test_a_program_dies_with_its_executor_and_the_task_runs_elsewhere(
     cluster: flm.Client, tmp_path: Path
 ) -> None:

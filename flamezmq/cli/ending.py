@@ -66,8 +66,12 @@ def _complaint(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     if not unknown or context is None:
         return text
-    end = "" if text.endswith((".", "?", "?)")) else "."
-    return f"{text}{end} See {context.command_path} --help."
+    return f"{sentence(text)} See {context.command_path} --help."
+
+
+def sentence(text: str) -> str:
+    """The same, with an end."""
+    return text if text.endswith((".", "?", "?)")) else f"{text}."
 
 
 def _said(error: Exception) -> str:

@@ -18,7 +18,7 @@ import click
 from flamezmq import capacity, config
 from flamezmq.address import check
 from flamezmq.cli import exec_source
-from flamezmq.cli.ending import run_and_exit
+from flamezmq.cli.ending import run_and_exit, sentence
 from flamezmq.cli.exec_output import Report, write
 from flamezmq.cli.exec_run import Interrupted, Plan, Run
 from flamezmq.cli.exec_source import BadInput, Lines, Source
@@ -300,7 +300,7 @@ def _connected(address: str | None, jobs: int | None) -> Client:
     except ZMQError as error:
         raise click.UsageError(f"can't use the address {address!r}: {error}.") from error
     except ValueError as error:
-        raise click.UsageError(f"{error}.") from error
+        raise click.UsageError(sentence(str(error))) from error
     except (FlameError, OSError) as error:
         raise click.UsageError(str(error)) from error
 

@@ -14,6 +14,7 @@ import codecs
 import msgspec
 
 from flamezmq.core.marks import Reader, Task
+from flamezmq.errors import CRASH
 from flamezmq.wire import messages as m
 
 #: At most one message per stream in so many seconds.
@@ -141,8 +142,11 @@ class Chatter(msgspec.Struct, eq=False):
         return min(stream.due() for stream in self.streams if stream.waiting())
 
     def last_words(self) -> tuple[str, ...]:
-        """The last lines on stderr that say something."""
+        """The last lines on stderr that say something; of a crash the first ones of its report."""
         lines = [line for line in self.streams[1].tail.splitlines() if line.strip()]
         if lines and lines[-1].startswith(_IDLE_WORDS):
             lines.pop()
+        for at, line in enumerate(lines):
+            if line.startswith(CRASH):
+                return tuple(lines[at : at + LAST_LINES])
         return tuple(lines[-LAST_LINES:])

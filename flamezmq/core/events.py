@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from flamezmq.errors import last_words
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
@@ -186,8 +187,8 @@ def in_a_line(how: m.Died) -> str:
         words.append("out of memory")
     if how.rss_bytes:
         words.append(f"{how.rss_bytes / (1 << 20):.0f} MiB in use")
-    last = next((line.strip() for line in reversed(how.stderr) if line.strip()), "")
-    return ", ".join(words) + (f": {last}" if last else "")
+    last = last_words(how.stderr, 1)
+    return ", ".join(words) + (f": {last[0]}" if last else "")
 
 
 # --- what is answered

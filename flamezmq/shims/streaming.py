@@ -90,9 +90,12 @@ class Streamed(Configured):
         try:
             iterator = iter(values)
         except TypeError:
+            name = getattr(fn, "__qualname__", repr(fn))
+            if isinstance(self.fn, Optioned):
+                name = self.fn.label(name)  # of a service: its application
             raise TypeError(
-                f"a stream needs a generator function, or one whose value can be iterated over; "
-                f"{self.label(getattr(fn, '__qualname__', repr(fn)))} gave {type(values).__qualname__}"
+                "a stream needs a generator function, or one whose value can be iterated over, as an "
+                f"on_task_invoke that yields; {self.label(name)} gave {type(values).__qualname__}"
             ) from None
         assert Outlet.of_process is not None
         return Outlet.of_process.stream(iterator, self.replay)
