@@ -22,7 +22,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from flamezmq import backfill
-from flamezmq.fairness import EPSILON, QUANTUM_SECONDS, ROUND_SECONDS, Party, turn_of_many
+from flamezmq.fairness import EPSILON, QUANTUM_SECONDS, ROUND_SECONDS, Party, brothers, turn_of_many
 from flamezmq.reclaims import retract
 from flamezmq.shares import Moves, Share
 
@@ -299,7 +299,19 @@ class Gangs:
                 if when is not None and (best is None or when < best):
                     best = when
             party = party.above
-        return best
+        return best if best is not None else self._turn_of_young(share, gain, lacks, now)
+
+    def _turn_of_young(self, share: Share, gain: float, lacks: int, now: float) -> float | None:
+        """As `_turn`, where others have just got what they have: it waits, but nobody is to pass."""
+        for other in self.young:
+            if other is not share and other.whole > other.minimum:
+                one, its = brothers(share, other)
+                loss = min(max(lacks, other.chunk) * other.unit, its.units)
+                since = self.waiting[share]
+                when = turn_of_many(one, its, gain, loss, since, self._its._tree.clock, now)
+                if when is not None:
+                    return when
+        return None
 
     def _begin(self, share: Share, moves: Moves, now: float) -> None:
         self._since = self.waiting[share]

@@ -165,6 +165,39 @@ def test_the_largest_gang_starts_in_bounded_time_under_a_storm_of_small_sessions
     farm.scheduler.check()
 
 
+@pytest.mark.parametrize(("often", "sizes"), [(0.3, (2, 3)), (0.5, (6,)), (0.8, (3, 4, 6))])
+def test_the_largest_gang_is_not_passed_by_small_ones_that_come_and_go(
+    often: float, sizes: tuple[int, ...]
+) -> None:
+    for seed in range(8):
+        chance = Random(seed)
+        farm = Farm(executors=12, check=False)
+        big = None
+        for step in range(300):
+            if chance.random() < often:
+                seconds = chance.choice((0.05, 0.1, 0.13))
+                farm.open(seconds=seconds, gang=chance.choice(sizes), tasks=12)
+            if step == 20:
+                big = farm.open(seconds=0.1, gang=12, tasks=12)
+            farm.run(0.02)
+            if big is not None and not big.tasks:
+                break
+        assert big is not None
+        assert farm.now - big.opened < 2.0, "those that came before it, and its turn"
+        farm.scheduler.check()
+
+
+def test_a_large_gang_has_its_turn_though_small_ones_never_keep_theirs_for_longer_than_they_may() -> None:
+    farm = Farm(executors=12)
+    for step in range(60):
+        if step == 20:
+            big = farm.open(seconds=0.1, gang=12, tasks=12)
+        if step % 3 == 0:
+            farm.open(seconds=0.1, gang=6, tasks=12)
+        farm.run(0.02)
+    assert not big.tasks
+
+
 def test_gangs_that_want_more_than_there_is_take_turns_and_none_holds_half() -> None:
     farm = Farm(executors=12)
     jobs = [farm.open(seconds=0.05, gang=n) for n in (8, 7, 12, 5)]
