@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 import flamezmq as flm
-from tests.shim_stage import below, lives, named, script
+from flamezmq import shims
+from tests.shim_stage import App, below, lives, named, script
 from tests.waiting import until
 
 pytestmark = pytest.mark.processes
@@ -292,3 +293,33 @@ def test_an_application_that_no_shim_could_run_is_refused_where_it_is_made(
 ) -> None:
     with pytest.raises((ValueError, TypeError), match=said):
         flm.Application(name="a", **terms)
+
+
+def test_common_data_that_a_shim_would_refuse_at_each_bind_opens_no_session(cluster: flm.Client) -> None:
+    cluster.register(flm.Application(name="takes-none", shim="stdio", command="/bin/cat"))
+    with pytest.raises(flm.BadPayload, match="the program takes none; set the option common_data"):
+        cluster.session("one", app="takes-none", common_data={"model": 1})
+
+    takes = flm.Application(
+        name="takes-words", shim="stdio", command="/bin/cat", options={"common_data": True},
+        schema={"common_data": {"type": "string"}},
+    )  # fmt: skip
+    cluster.register(takes)
+    with pytest.raises(flm.BadPayload, match="'string'"):
+        cluster.session("one", app="takes-words", common_data=5)
+    with pytest.raises(flm.Refused, match="knows no application"):
+        cluster.session("one", app="unheard-of", common_data=5)
+    with cluster.session("one", app="takes-words", common_data="five") as session:
+        assert session.submit("back").result(LIMIT_SECONDS) == "back"
+
+
+def test_the_other_shims_look_at_common_data_before_they_start_anything() -> None:
+    http = shims.make(App("http", "/bin/true", schema={"common_data": {"type": "integer"}}))
+    http.check_common_data(5)
+    with pytest.raises(flm.BadPayload, match="'integer'"):
+        http.check_common_data("five")
+    grpc = shims.make(App("grpc", "/bin/true", options={"payload": "bytes"}))
+    grpc.check_common_data(b"five")
+    with pytest.raises(flm.BadPayload, match="bytes or str is expected"):
+        grpc.check_common_data(5)
+    shims.make(App("stdio", "/bin/cat", options={"common_data": True})).check_common_data([5])

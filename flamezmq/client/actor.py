@@ -24,10 +24,11 @@ from flamezmq.client.terms import request_of
 from flamezmq.core.caller import Calls
 from flamezmq.errors import ClientClosed, FlameError, StrayClient
 from flamezmq.optioned import options
+from flamezmq.serialize.blobs import MAX_BLOB_BYTES
 from flamezmq.serialize.culprit import unpicklable
-from flamezmq.serialize.functions import MAX_BLOB_BYTES, FunctionName
-from flamezmq.serialize.pickler import OutOfPlace, Pickler, add_reducer, dump_in_band
-from flamezmq.serialize.values import dump_call, too_large
+from flamezmq.serialize.functions import FunctionName
+from flamezmq.serialize.pickler import OutOfPlace, PastLimit, Pickler, add_reducer, dump_in_band
+from flamezmq.serialize.values import dump_call
 from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
@@ -305,13 +306,12 @@ def _dump_constructor(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         TooLarge: no message takes it.
     """
     try:
-        blob = dump_in_band((construct, (cls, args, kwargs)))
+        return dump_in_band((construct, (cls, args, kwargs)), MAX_BLOB_BYTES)
+    except PastLimit as past:
+        raise past.error(f"class {cls.__qualname__} with its arguments") from None
     except Exception as error:
         dump_call(args, kwargs, cls)  # names the argument, if it is one
         raise unpicklable(f"class {cls.__qualname__}", cls, error) from error
-    if len(blob) > MAX_BLOB_BYTES:
-        raise too_large(f"class {cls.__qualname__} with its arguments", len(blob), MAX_BLOB_BYTES)
-    return blob
 
 
 #: What to do where a handle was to travel.

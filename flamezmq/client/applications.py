@@ -8,10 +8,11 @@ from functools import partial
 from time import time
 from typing import Any
 
+from flamezmq import shims
 from flamezmq.client import surroundings
 from flamezmq.client.application import Application
 from flamezmq.client.inquiry import exchange
-from flamezmq.errors import Refused
+from flamezmq.errors import Refused, ShimMissing
 from flamezmq.wire import messages as m
 
 
@@ -82,6 +83,24 @@ class ApplicationsOfClient:
             found += map(_info, page.rows)
             after, more = page.rows[-1].number if page.rows else 0, page.more
         return found
+
+    def _check_common_data(self, app: str, value: Any) -> None:
+        """Ask what the application is, and whether its shim would refuse the common data.
+
+        Each bind would, and the session would end after some; whoever opens it is told instead.  It is
+        left to the executors where the shim can't be made here.
+
+        Raises:
+            BadPayload: it would; says what is wrong, and where.
+        """
+        found = exchange(self, partial(m.AskApplications, name=app)).rows  # type: ignore[arg-type]
+        if not found or found[0].application.shim == "python":
+            return
+        try:
+            shim = shims.make(found[0].application)
+        except (ValueError, ShimMissing):
+            return
+        shim.check_common_data(value)
 
     def _order(self, message: Callable[[int], Any]) -> None:
         done = exchange(self, message)  # type: ignore[arg-type]

@@ -99,7 +99,8 @@ class SessionsOfClient:
                 say comes before.
             app: the name of a registered application (see `register`), whose service runs the tasks.
                 The session is a `ServiceSession` then: its `submit` and `map` take inputs and no function.
-            common_data: what the service finds as `ctx.common_data`; pickled here and now.
+            common_data: what the service finds as `ctx.common_data`; pickled here and now.  What the
+                application's shim, or its schema, does not take is refused here.
             gang: it gets executors so many at a time, all in one moment or none, also for fewer tasks, and
                 gives them back so; min_executors is rounded up to whole gangs, max_executors down.
             id: of a session for several clients; the first one opens it, the others join it, and the
@@ -114,7 +115,9 @@ class SessionsOfClient:
                 open with another spec; SessionClosed: it was there, and is closed.
             ClientClosed, RouterLost: there is nobody to open it.
             ValueError, TypeError: an argument is none that it can be.
-            Unpicklable: the initializer, or what it is to be called with, or the common data.
+            Unpicklable: the initializer, or what it is to be called with, or the common data; TooLarge:
+                a message does not take it.
+            BadPayload: the application's shim would refuse the common data; says why.
 
         What one session does not use the others get.  As in Flame and IBM Symphony.  One round trip.
         """
@@ -140,6 +143,8 @@ class SessionsOfClient:
         waits = terms.waits_for_room(over_quota)
         client = self._client()
         client._check_open()
+        if app and common_data is not None:
+            client._check_common_data(app, common_data)
         if id is not None or detached:
             joining.check(client, id, detached)
             asked = client._spec(detached=detached, **limits)

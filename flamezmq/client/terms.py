@@ -10,11 +10,8 @@ from flamezmq.address import check
 from flamezmq.optioned import Options
 from flamezmq.optioned import options as make_options
 from flamezmq.resources import parse
-from flamezmq.serialize.culprit import unpicklable
-from flamezmq.serialize.functions import MAX_BLOB_BYTES
+from flamezmq.serialize.blobs import dump_blob
 from flamezmq.serialize.initializer import dump_initializer
-from flamezmq.serialize.pickler import dump_in_band
-from flamezmq.serialize.values import too_large
 from flamezmq.wire import messages as m
 
 #: What "for ever" is on the wire.
@@ -164,13 +161,7 @@ def dump_common_data(value: Any) -> bytes:
     Raises:
         Unpicklable, TooLarge: it can't travel.
     """
-    try:
-        blob = dump_in_band(value)
-    except Exception as error:
-        raise unpicklable("the common data", value, error) from error
-    if len(blob) > MAX_BLOB_BYTES:
-        raise too_large("the common data", len(blob), MAX_BLOB_BYTES)
-    return blob
+    return dump_blob("the common data", value)
 
 
 def check_share(tenant: str | None, priority: int, weight: float) -> None:

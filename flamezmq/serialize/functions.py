@@ -30,11 +30,10 @@ from itertools import count
 from typing import Any
 
 from flamezmq.optioned import Configured
+from flamezmq.serialize.blobs import dump_blob
 from flamezmq.serialize.captures import Watch
-from flamezmq.serialize.culprit import unpicklable
 from flamezmq.serialize.heavy import HEAVY_BYTES, HeavyFunction, warn_heavy
-from flamezmq.serialize.pickler import dump_in_band
-from flamezmq.serialize.values import missing_module, too_large
+from flamezmq.serialize.values import missing_module
 from flamezmq.wire.messages import Options
 
 try:
@@ -49,8 +48,6 @@ MAX_FUNCTIONS = 1_024
 #: Names that no known function object has; kept because their pickle may come back.
 MAX_IDLE_NAMES = 256
 MAX_IDLE_BYTES = 64 * 2**20
-#: The largest function, with all that it takes with it.
-MAX_BLOB_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -234,13 +231,7 @@ class FunctionTable:
 
 def dump_function(function: object) -> bytes:
     """One pickle, buffers inside: it is hashed, sent once and kept."""
-    try:
-        blob = dump_in_band(function)
-    except Exception as error:
-        raise unpicklable(f"function {label(function)}", function, error) from error
-    if len(blob) > MAX_BLOB_BYTES:
-        raise too_large(f"function {label(function)} with what it refers to", len(blob), MAX_BLOB_BYTES)
-    return blob
+    return dump_blob(f"function {label(function)}", function)
 
 
 def load_function(blob: bytes) -> Callable[..., Any]:

@@ -16,10 +16,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from flamezmq.serialize.culprit import unpicklable
-from flamezmq.serialize.functions import MAX_BLOB_BYTES, label
-from flamezmq.serialize.pickler import dump_in_band
-from flamezmq.serialize.values import missing_module, too_large
+from flamezmq.serialize.blobs import dump_blob
+from flamezmq.serialize.functions import label
+from flamezmq.serialize.values import missing_module
 
 
 def dump_initializer(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
@@ -29,14 +28,7 @@ def dump_initializer(function: Callable[..., Any], args: tuple[Any, ...]) -> byt
         Unpicklable: names what can't travel.
         TooLarge: no message takes it.
     """
-    what = f"the initializer {label(function)} with its arguments"
-    try:
-        blob = dump_in_band((function, args))
-    except Exception as error:
-        raise unpicklable(what, (function, args), error) from error
-    if len(blob) > MAX_BLOB_BYTES:
-        raise too_large(what, len(blob), MAX_BLOB_BYTES)
-    return blob
+    return dump_blob(f"the initializer {label(function)} with its arguments", (function, args))
 
 
 class Assigned:

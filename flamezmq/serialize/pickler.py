@@ -29,7 +29,7 @@ from typing import Any, TypeAlias, cast
 import cloudpickle.cloudpickle as _cloud
 
 from flamezmq.core.caller import Dependent
-from flamezmq.errors import StrayFuture, Unpicklable
+from flamezmq.errors import StrayFuture, TooLarge, Unpicklable
 
 #: One frame or buffer, as pyzmq sends and receives it (`Frame.buffer` is a memoryview).
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -94,6 +94,35 @@ class Sink:
         if len(parts) == 1 and type(parts[0]) is bytes:
             return parts[0]
         return b"".join(parts)
+
+
+class PastLimit(Exception):
+    """A pickle is to have more bytes than it may: `size` at least, where `most` are allowed."""
+
+    def __init__(self, size: int, most: int) -> None:
+        super().__init__(size, most)
+        self.size, self.most = size, most
+
+    def error(self, what: str) -> TooLarge:
+        """What users get; `what` names the whole."""
+        reason = f"at least {self.size:,} bytes in one piece, and a message takes {self.most:,}"
+        return TooLarge(what, "", reason)
+
+
+class BoundedSink(Sink):
+    """One that takes no more than `most` bytes, and no buffers beside them."""
+
+    __slots__ = ("most", "size")
+
+    def __init__(self, most: int) -> None:
+        self.parts, self.buffers, self.fresh = [], [], []
+        self.most, self.size = most, 0
+
+    def write(self, part: Any) -> None:  # a method, for an attribute that is bound would be a cycle
+        self.size += memoryview(part).nbytes  # it may be a PickleBuffer, which has no len
+        if self.size > self.most:
+            raise PastLimit(self.size, self.most)
+        self.parts.append(part)
 
 
 class Pickler(_cloud.Pickler):  # type: ignore[misc]
@@ -179,9 +208,12 @@ def dump_for(owner: Any, value: object) -> Payload | Dependent:
     return Dependent(payload, needs) if needs else payload
 
 
-def dump_in_band(value: object) -> bytes:
-    """Pickle into one bytes object.  Raises whatever the pickler raises."""
-    sink = Sink()
+def dump_in_band(value: object, most: int = 0) -> bytes:
+    """Pickle into one bytes object.  Raises whatever the pickler raises.
+
+    most: PastLimit is raised as soon as it has more bytes; 0: there is no limit
+    """
+    sink = BoundedSink(most) if most else Sink()
     Pickler(sink, in_band=True).dump(value)
     return sink.pickled()
 
@@ -269,6 +301,8 @@ def _reduce_array(pickler: Pickler, array: Any) -> Any:
     """Make a large strided array contiguous here, once; numpy would copy it into the pickle."""
     if array.flags.forc or array.nbytes < OUT_OF_BAND_BYTES or array.dtype.hasobject:
         return NotImplemented
+    if isinstance(pickler.sink, BoundedSink) and array.nbytes > pickler.sink.most:
+        raise PastLimit(array.nbytes, pickler.sink.most)  # before it is copied
     array = array.copy(order="C")
     pickler.sink.fresh.append(array)
     return array.__reduce_ex__(PROTOCOL)

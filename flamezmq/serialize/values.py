@@ -202,9 +202,9 @@ def _framed(payload: Payload, what: str) -> Payload:
     return [b"", *pieces] if len(pieces[0]) > COLUMN_BYTES else payload
 
 
-def too_large(what: str, size: int, most: int = MOST_PIECE_BYTES) -> TooLarge:
+def too_large(what: str, size: int) -> TooLarge:
     """The error for a piece of so many bytes."""
-    return TooLarge(what, "", f"{size:,} bytes in one piece, and a message takes {most:,}")
+    return TooLarge(what, "", f"{size:,} bytes in one piece, and a message takes {MOST_PIECE_BYTES:,}")
 
 
 class _Apart:

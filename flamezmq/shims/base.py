@@ -32,6 +32,13 @@ class Shim:
             ValueError: something is missing, or makes no sense for this shim; a sentence.
         """
 
+    def check_common_data(self, value: Any) -> None:
+        """Look at a session's common data before it is opened; nothing is started.
+
+        Raises:
+            BadPayload: `enter` would refuse it.
+        """
+
     def start(self) -> None:
         """Make ready what all sessions of the application share."""
 

@@ -85,6 +85,9 @@ class Grpc(ServerShim):
             return False
         return answer.get(1) == _SERVING
 
+    def check_common_data(self, value: Any) -> None:
+        self.payloads.dump("common_data", value)
+
     def open_session(self, ctx: Context) -> None:
         data = None if ctx.common_data is None else self.payloads.dump("common_data", ctx.common_data)
         if data is None:

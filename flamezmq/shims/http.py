@@ -118,6 +118,12 @@ class Http(ServerShim):
                 return False
         return True
 
+    def check_common_data(self, value: Any) -> None:
+        if isinstance(value, bytes | bytearray | memoryview):
+            self.payloads.check("common_data", value)
+        else:
+            self.payloads.dump("common_data", value)
+
     def open_session(self, ctx: Context) -> None:
         self.payloads.check("common_data", ctx.common_data)
         status, _, body = self._ask(

@@ -77,17 +77,19 @@ class Stdio(Shim):
     def check(cls, application: Application) -> None:
         check(cls, application)
 
+    def check_common_data(self, value: Any) -> None:
+        self._dump_common_data(value)
+
+    def _dump_common_data(self, value: Any) -> bytes:
+        if not self.takes_common_data:
+            reason = "the program takes none; set the option common_data if it does"
+            raise self.payloads.bad("common_data", reason)
+        return self.payloads.dump("common_data", value)
+
     def enter(self, ctx: Context) -> None:
         self._common_data = b""
         if ctx.common_data is not None or self.takes_common_data:
-            if not self.takes_common_data:
-                raise BadPayload(
-                    self.name,
-                    "the common data",
-                    "$",
-                    "the program takes none; set the option common_data if it does",
-                )
-            self._common_data = self.payloads.dump("common_data", ctx.common_data)
+            self._common_data = self._dump_common_data(ctx.common_data)
         self._greeted = False
         if not self.one_shot:
             self._warm(ctx)

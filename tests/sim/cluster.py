@@ -105,9 +105,8 @@ class Cluster:
         limits: dict[str, Any] = {}
         if plan.actors and random.random() < plan.actors:
             limits = {"restarts": random.choice((0, 1, 3, 50)), "initializer": b"%g" % (plan.failing / 3)}
-            if plan.shares and plan.executors > 1 and plan.actors_per_worker == 1:  # else they are not closed
-                limits["resources"] = random.choice(REQUESTS)
-            return limits
+            asks = plan.shares and plan.executors > 1 and plan.actors_per_worker == 1  # else they stay open
+            return limits | {"resources": random.choice(REQUESTS)} if asks else limits
         if plan.limits:
             limits["max_executors"] = random.choice((0, 1, 1, 2, 3))
         if plan.lives:
@@ -374,9 +373,8 @@ class Cluster:
             if any(executor.peer in broker.going for executor in session.executors.values()):
                 continue  # it is about to have another one
             if session.actor:
-                may_have_more = session.number in broker.placing or (
-                    not session.executors and has_room(broker)
-                )
+                room = session.number in broker.placing or has_room(broker)
+                may_have_more = room and not session.executors
             if session.spec.gang > 1:
                 continue  # nothing less than so many is of use to it
             if session.queued and may_have_more and may_have(session):
