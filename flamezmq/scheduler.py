@@ -418,7 +418,7 @@ class Scheduler:
 
     def _note(self, share: Share) -> None:
         """What it asks for or has is another number now."""
-        wanted = share.asked - len(share.lent) if share.lent else share.asked
+        wanted = max(share.asked - len(share.lent), 0) if share.lent else share.asked
         if share.bounded:
             wanted = 0 if share.suspended or share.homeless else max(wanted, share.minimum)
         if (wanted > 0) is not share.active:
