@@ -13,7 +13,7 @@ from flamezmq.cli.ctl_output import output_option
 #: Priorities are from -HIGHEST to HIGHEST.
 HIGHEST = 1 << 31
 #: Executors that can be asked for.
-MOST = 1 << 62
+MOST = 1_000_000
 
 
 @click.command("close", epilog=examples("close nightly-XcEzMK", "close nightly-XcEzMK --drain"))
