@@ -282,7 +282,7 @@ class QuotaExceeded(FlameError):
         what = f"{self.limit:,} queued {'bytes' if self.quota == 'queued_bytes' else 'tasks'}"
         return (
             f"{whose} may have no more than {what} ({self.quota}); submit it again when others have begun, "
-            "have submit wait for that (over_quota='wait'), or raise the quota in the router's settings"
+            "have submit wait for that (over_quota='wait'), or raise the quota (flmctl tenants set)"
         )
 
 

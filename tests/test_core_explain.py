@@ -413,8 +413,8 @@ def test_what_waits_in_its_client_for_a_quota_says_which_since_when_and_what_to_
     stage.wait(12.0)
     quota = (
         "At least 3 tasks wait in the client, since 12 s: tenant research may have 4 tasks queued "
-        "(queued_tasks); 4 are. They go out as those begin, or when the quota is raised in the "
-        "router's settings."
+        "(queued_tasks); 4 are. They go out as those begin, or when the quota is raised: "
+        "flmctl tenants set research --queued-tasks N."
     )
     assert words(stage, id="s2") == f"No task of session s2 is with the router. {quota}"
     assert words(stage, 2, id="s2") == f"task s2/2 waits in its client to be submitted. {quota}"
@@ -435,5 +435,6 @@ def test_a_quota_of_bytes_is_told_in_bytes_and_what_is_queued_beside_it() -> Non
     assert said.startswith("Of the tasks of session s1, 1 is queued.")
     assert (
         "At least 1 task waits in the client, since 2 s: the tenant without a name may have 1m bytes of "
-        "arguments queued (queued_bytes); 1m are."
+        "arguments queued (queued_bytes); 1m are. They go out as those begin, or when the quota is raised: "
+        "flmctl tenants set '' --queued-bytes N."
     ) in said

@@ -21,7 +21,7 @@ import pytest
 
 import flamezmq
 from flamezmq import config, states
-from flamezmq.cli import ctl, ctl_apps, ctl_list, ctl_view, exec_output, ping
+from flamezmq.cli import ctl, ctl_apps, ctl_list, ctl_tenants, ctl_view, exec_output, ping
 from flamezmq.cli import exec as flmexec
 from flamezmq.cli.ctl_output import Column
 from flamezmq.client.mapping import Mapped
@@ -284,8 +284,12 @@ def tenants_table() -> str:
 
 def commands(group: click.Group) -> str:
     """A row for each flag of each command."""
+    found = dict(group.commands)
+    for name, inner in group.commands.items():
+        if isinstance(inner, click.Group):
+            found |= {f"{name} {word}": command for word, command in inner.commands.items()}
     rows = []
-    for name, command in sorted(group.commands.items()):
+    for name, command in sorted(found.items()):
         words = " ".join([name, *(p.make_metavar(click.Context(command)) for p in arguments(command))])
         words = words.replace("|", r"\|")
         rows.append((f"`{words}`", "", (command.help or "").split("\n\n")[0].replace("\n", " ")))
@@ -334,6 +338,7 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
             m.SessionRow,
             m.ExecutorRow,
             m.NodeRow,
+            m.TenantRow,
             m.TaskRow,
             m.LogRow,
             m.EventRow,
@@ -356,6 +361,7 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
         "columns of nodes": lambda: columns(ctl_list.NODES),
         "columns of applications": lambda: columns(ctl_apps.APPLICATIONS),
         "columns of tasks": lambda: columns(ctl_view.TASKS),
+        "columns of tenants": lambda: columns(ctl_tenants.TENANTS),
         "exit codes": lambda: exit_codes(ctl.EPILOG),
     },
     "docs/flmexec.md": {

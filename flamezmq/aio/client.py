@@ -16,6 +16,7 @@ from flamezmq.aio.joining import Joining, part
 from flamezmq.aio.mapping import Mapped, WatchedSlices
 from flamezmq.aio.steering import Steering
 from flamezmq.aio.stream import Stream
+from flamezmq.aio.tenants import TenantsOfClient
 from flamezmq.aio.threads import in_thread
 from flamezmq.client import service_session as sync_service
 from flamezmq.client import session as sync
@@ -205,7 +206,7 @@ class ServiceSession(Session):
         return Stream(self._behind, session.stream(*args, replay=replay, **kwargs))
 
 
-class Client(ApplicationsOfClient):
+class Client(ApplicationsOfClient, TenantsOfClient):
     """A connection to a router for event loops; without an address, to a private cluster.
 
     Args:

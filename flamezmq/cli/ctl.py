@@ -25,6 +25,7 @@ from flamezmq.cli.ctl_explain import explain_command
 from flamezmq.cli.ctl_list import list_command
 from flamezmq.cli.ctl_logs import logs_command
 from flamezmq.cli.ctl_ping import ping_command
+from flamezmq.cli.ctl_tenants import tenants_command
 from flamezmq.cli.ctl_top import top_command
 from flamezmq.cli.ctl_view import view_command
 from flamezmq.cli.ending import run_and_exit
@@ -45,6 +46,7 @@ Examples:
   flmctl close SESSION      and cancel what waits in it
   flmctl register -f FILE   an application that FILE describes, for flmctl list --apps
   flmctl set SESSION --weight 2   give it twice the share
+  flmctl tenants            what each tenant may have, and has; flmctl tenants set changes it
   flmctl suspend SESSION    let nothing more of it run, until flmctl resume SESSION
 
 \b
@@ -53,7 +55,7 @@ Exit codes:
   1    it could not be done, and why is said on stderr
   2    wrong usage
   3    no router answers at the address, or it has gone meanwhile
-  4    there is no such session, task, executor or application
+  4    there is no such session, task, executor, application or tenant
   5    the router refuses us (another version, another Python)
   130  Ctrl-C
 """
@@ -89,6 +91,7 @@ for one in (
     register_command,
     update_command,
     unregister_command,
+    tenants_command,
     top_command,
 ):
     command.add_command(one)

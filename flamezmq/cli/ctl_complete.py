@@ -52,6 +52,15 @@ def application_names(context: click.Context, parameter: click.Parameter, incomp
         return []
 
 
+def tenant_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Tenants that the router knows."""
+    try:
+        with connect(_address(context), PATIENCE_SECONDS) as controller:
+            return [row.name for row in controller.tenants()[:MOST] if row.name.startswith(incomplete)]
+    except Exception:
+        return []
+
+
 def _address(context: click.Context) -> str | None:
     """As far as it has been typed: behind the command's name, or before it (the group has not run)."""
     return context.params.get("address") or context.find_root().params.get("address")

@@ -36,6 +36,7 @@ from flamezmq.client.pump import Pump
 from flamezmq.client.service_session import ServiceSession
 from flamezmq.client.session import CLOSE_SECONDS, Session, hear_last_words
 from flamezmq.client.sessions import SessionsOfClient
+from flamezmq.client.tenants import TenantsOfClient
 from flamezmq.core.caller import PENDING, RUNNING, Calls, Dependent
 from flamezmq.core.orders import Orders
 from flamezmq.errors import ClientClosed
@@ -55,10 +56,10 @@ if TYPE_CHECKING:
     from flamezmq.client.embedded import Embedded
 
 #: Messages that are not for one session alone.
-_OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done, m.Applications, m.Wanted, m.Unmet))
+_OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done, m.Applications, m.Tenants, m.Wanted, m.Unmet))
 
 
-class Client(ApplicationsOfClient, SessionsOfClient):
+class Client(ApplicationsOfClient, SessionsOfClient, TenantsOfClient):
     """A connection to a router, and the way to submit tasks to it.
 
     Args:

@@ -171,6 +171,16 @@ class Controller:
         row: m.ApplicationRow = self._only(answer.rows, f"application {name!r}")
         return row
 
+    def tenants(self) -> list[m.TenantRow]:
+        """Those that are named, and those of open sessions, by name."""
+        rows: list[m.TenantRow] = []
+        while True:
+            after = rows[-1].name if rows else None
+            answer = self._exchange(m.AskTenants(self._next(), after), m.Tenants)
+            rows += answer.rows
+            if not answer.more or not answer.rows or answer.rows[-1].name == after:
+                return rows
+
     def router(self) -> m.RouterRow:
         """The router itself: what it is, since when, and how many are with it."""
         row: m.RouterRow = self._only(self._ask(ROUTER).router, "answer to that from this router")
@@ -208,6 +218,16 @@ class Controller:
             NotFound: there is no such session.
         """
         return self._order(m.ChangeSession(self._next(), id, by, **what))
+
+    def set_tenant(self, name: str, by: str, new: bool = False, **what: Any) -> tuple[bool, str]:
+        """Change what a tenant may have; returns whether it was done, and a sentence.
+
+        new: it need not be known.  what: fields of `wire.messages.SetTenant`, those that are to change.
+
+        Raises:
+            NotFound: there is no such tenant.
+        """
+        return self._order(m.SetTenant(self._next(), name, by, new, **what))
 
     def register(self, application: m.Application, by: str) -> tuple[bool, str]:
         """Make an application known; returns whether it was done, and a sentence."""
@@ -260,7 +280,7 @@ class Controller:
             raise NotFound(done.text)
         return done.outcome == 0, done.text
 
-    def _exchange(self, message: Any, kind: type[m.Answer] | type[m.Done] | type[m.Applications]) -> Any:
+    def _exchange(self, message: Any, kind: type[Any]) -> Any:
         """Send it, and wait for the answer that quotes its request."""
         self._line.enqueue(message)
         found: list[Any] = []

@@ -71,7 +71,7 @@ def on_room(client: Client, calls: Calls, message: m.Room) -> None:
         if session is not None:
             attend(session)
     asked = allowance.asked
-    allowance.on_room(message, calls.committed)
+    allowance.on_room(message, calls.committed, calls.outbox)
     if message.over and asked and not calls.waits_for_room:
         begin = max(allowance.room(calls.committed, calls.outbox), calls.unsent())
         error = QuotaExceeded(message.tenant, message.over, message.limit)

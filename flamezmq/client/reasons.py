@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 
 from flamezmq.resources import in_words
@@ -110,8 +111,8 @@ def unsent(why: m.Why) -> str:
     more = f", and {ahead} more may come without asking" if why.quota_ahead else ""
     return (
         f"At least {_many(why.unsent, 'task')} {wait} in the client{since}: {whose} may have {limit} {what} "
-        f"queued ({why.quota}); {queued} are{more}. They go out as those begin, or when the quota is raised "
-        "in the router's settings."
+        f"queued ({why.quota}); {queued} are{more}. They go out as those begin, or when the quota is raised: "
+        f"flmctl tenants set {shlex.quote(why.tenant)} --{why.quota.replace('_', '-')} N."
     )
 
 

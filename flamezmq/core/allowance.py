@@ -65,8 +65,10 @@ class Allowance:
             return False
         return self.room(committed, outbox, waiting) < waiting
 
-    def on_room(self, message: m.Room, committed: int) -> None:
+    def on_room(self, message: m.Room, committed: int, outbox: Sequence[Record] = ()) -> None:
         """So far it may submit now."""
+        if message.bytes is not None and not self.weighs:  # from now on they count
+            self.piled = sum(weight(record[2]) for record in outbox)
         self.most, self.until = message.bytes, message.until
         if self.asked:
             self.due = min(message.until, committed + self.asked)
@@ -83,4 +85,5 @@ class Allowance:
         """The question for room for these; at least one, and no more than `MOST_ASKED`."""
         sizes = [weight(record[2]) for record in records] if self.weighs else [0]
         self.asked, self.until = len(records), committed
-        return m.WantRoom(alias, self.asked, sum(sizes), sizes[0], waits)
+        sent = self._sent[1] if self.weighs else None
+        return m.WantRoom(alias, self.asked, sum(sizes), sizes[0], waits, sent)

@@ -42,6 +42,7 @@ from flamezmq.core import (
     spares,
     streams,
     telling,
+    tenants,
     wear,
 )
 from flamezmq.core.commons import Common
@@ -130,7 +131,6 @@ class Broker:
             m.Broken: partial(wear.on_broken, self),
             m.RoutedPart: partial(streams.on_part, self),
             m.Pull: partial(streams.on_pull, self),
-            m.WantRoom: partial(quotas.on_want, self),
             m.Register: partial(nodes.on_register, self),
             m.Died: partial(nodes.on_died, self),
             m.Printed: partial(printed.on_printed, self),
@@ -140,6 +140,7 @@ class Broker:
             m.CloseSession: partial(control.on_close_session, self),
             m.CancelTask: partial(control.on_cancel_task, self),
             m.ChangeSession: partial(changes.on_change_session, self),
+            **tenants.handlers(self),
             **applications.handlers(self),
             **services.handlers(self),
             **joining.handlers(self),

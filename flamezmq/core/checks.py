@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from flamezmq.core import actors, commons, devices, needs, readers
+from flamezmq.core import actors, commons, devices, needs, quotas, readers
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
@@ -51,3 +51,4 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
     actors.check(broker)
     readers.check(broker)
     commons.check(broker)
+    quotas.check(broker)

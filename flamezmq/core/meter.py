@@ -77,6 +77,10 @@ class Meter:
             self._bytes += size
             self._tasks += len(payloads)
 
+    def count_bytes(self, weighs: bool) -> None:
+        """Bytes count from now on, or do not any more: what is queued is counted anew when it matters."""
+        self.weighs, self._tasks = weighs, -1
+
     def on_leave(self, runs: list[Run]) -> None:
         """An executor has got these."""
         if self.weighs:

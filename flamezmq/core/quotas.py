@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 
 from flamezmq.core.members import Effects, Session, Tenant
 from flamezmq.core.meter import Leeway, Meter
-from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
 from flamezmq.wire.joining import STRIDE
 
@@ -108,8 +107,7 @@ def usage(account: Account) -> Usage:
     """Count its sessions."""
     used = Usage()
     for session in account.sessions.values():
-        meter = session.meter
-        assert meter is not None
+        meter = _meter(session)
         used.tasks += session.waiting
         if meter.weighs:
             used.bytes += meter.waiting_bytes(session)
@@ -128,10 +126,14 @@ def on_open(broker: Broker, session: Session, now: float, out: Effects) -> None:
         admit(session, 0, Leeway(session.client.peer, session.alias), out)
 
 
+def has_quota(terms: Tenant) -> bool:
+    return bool(terms.queued_tasks or terms.queued_bytes)
+
+
 def enlist(broker: Broker, session: Session) -> bool:
     """Whether there is a quota for its tasks; if so they count from now on."""
     terms = broker.accounts.terms_of(session.tenant)
-    if session.spec.within or not (terms.queued_tasks or terms.queued_bytes):
+    if session.spec.within or not has_quota(terms):
         return False
     account = broker.accounts.of.get(session.tenant)
     if account is None:
@@ -156,8 +158,7 @@ def admit(session: Session, number: int, leeway: Leeway, out: Effects) -> None:
 
 def on_submit(broker: Broker, session: Session, payloads: list[Any]) -> None:
     """Who submits has used some of its allowance."""
-    meter = session.meter
-    assert meter is not None
+    meter = _meter(session)
     leeway = meter.leeways[(session.next_index - len(payloads)) // STRIDE]
     meter.on_submit(leeway, payloads)
     account = meter.account
@@ -178,18 +179,17 @@ def on_want(
 
 
 def want(broker: Broker, session: Session, number: int, message: m.WantRoom, now: float) -> None:
-    """It, or member `number`, can't go on without more, or needs less; it is seen to when the turn ends.
-
-    Raises:
-        ProtocolError: it has no quota to ask about.
-    """
+    """It, or member `number`, can't go on without more, or needs less; it is seen to when the turn ends."""
     if session.meter is None:
-        raise ProtocolError("room was asked for in a session without a quota")
+        return  # its quota was taken away meanwhile; it has been told
     account, leeway = session.meter.account, session.meter.leeways[number]
+    if message.sent is not None:
+        leeway.came = message.sent  # what was on its way when bytes began to count we have counted alone
     leeway.until = min(leeway.until, leeway.next_index)  # who asks has no use for what it could submit yet
     leeway.until_bytes = min(leeway.until_bytes, leeway.came)
     if message.tasks and message.waits:
-        account.asking[leeway] = message, now
+        since = account.asking[leeway][1] if leeway in account.asking else now
+        account.asking[leeway] = message, since
     elif message.tasks:
         account.hasty[leeway] = message
     broker.accounts.hungry[account.name] = account
@@ -223,6 +223,77 @@ def _strike(account: Account, leeway: Leeway) -> None:
     account.asking.pop(leeway, None)
     account.hasty.pop(leeway, None)
     account.running.pop(leeway, None)
+
+
+# --- a quota that changes
+
+
+def retune(
+    broker: Broker, name: str, sessions: list[tuple[Session, dict[int, Leeway]]], out: Effects
+) -> None:
+    """This tenant has other terms from now on: what its clients could submit yet is given anew.
+
+    What is queued stays.  Who asks for room is seen to when the turn ends, and hears of it then.
+
+    sessions: those of it that are open, each with those who submit, by the number of the member
+    """
+    terms, account = broker.accounts.terms_of(name), broker.accounts.of.get(name)
+    if account is None:
+        if not has_quota(terms):
+            return
+        for session, leeways in sessions:
+            if enlist(broker, session):
+                _meter(session).leeways.update(leeways)
+                _meter(session).account.leeways.update(dict.fromkeys(leeways.values()))
+        account = broker.accounts.of.get(name)
+        if account is None:
+            return
+    elif (account.terms.queued_tasks, account.terms.queued_bytes) == (terms.queued_tasks, terms.queued_bytes):
+        account.terms = terms
+        return
+    account.terms = terms
+    if not has_quota(terms):
+        _lift(broker, account, out)
+        return
+    for session in account.sessions.values():
+        _meter(session).count_bytes(bool(terms.queued_bytes))
+    for leeway in account.leeways:
+        leeway.until, leeway.until_bytes = leeway.next_index, leeway.came
+    used = usage(account)
+    for leeway in account.leeways:
+        if leeway not in account.asking and leeway not in account.hasty:
+            _give(account, leeway, None, used, [])
+            tell(account, leeway, out)
+    account.running.clear()
+    broker.accounts.hungry[name] = account
+
+
+def _lift(broker: Broker, account: Account, out: Effects) -> None:
+    """There is no quota any more: its clients hear so, and nothing is counted."""
+    for leeway in account.leeways:
+        leeway.until = leeway.next_index + NO_LIMIT
+        tell(account, leeway, out)
+    for session in list(account.sessions.values()):
+        on_end(broker, session)
+
+
+def check(broker: Broker) -> None:
+    """Compare every index with every other."""
+    for name, account in broker.accounts.of.items():
+        assert account.name == name and account.terms == broker.accounts.terms_of(name)
+        leeways = [one for session in account.sessions.values() for one in _meter(session).leeways.values()]
+        assert set(leeways) == set(account.leeways), "who submits"
+        assert {*account.asking, *account.running, *account.hasty} <= set(leeways), "nobody asks"
+        assert all(_meter(session).account is account for session in account.sessions.values())
+        assert not account.asking or name in broker.accounts.hungry, "nobody looks at what it asks for"
+    for session in broker.sessions.values():
+        if session.meter is not None:
+            assert session.meter.account.sessions[session.number] is session
+
+
+def _meter(session: Session) -> Meter:
+    assert session.meter is not None
+    return session.meter
 
 
 # --- giving

@@ -65,7 +65,13 @@ from flamezmq.wire.streams import RoutedPart as RoutedPart
 from flamezmq.wire.tasks import NewFunction as NewFunction
 from flamezmq.wire.tasks import Options as Options
 from flamezmq.wire.tasks import Slice as Slice
+from flamezmq.wire.tenants import AboutTenants as AboutTenants
+from flamezmq.wire.tenants import AskTenants as AskTenants
 from flamezmq.wire.tenants import Room as Room
+from flamezmq.wire.tenants import SetTenant as SetTenant
+from flamezmq.wire.tenants import TenantRow as TenantRow
+from flamezmq.wire.tenants import Tenants as Tenants
+from flamezmq.wire.tenants import ToTenants as ToTenants
 from flamezmq.wire.tenants import WantRoom as WantRoom
 from flamezmq.wire.views import Answer as Answer
 from flamezmq.wire.views import Ask as Ask
@@ -474,7 +480,7 @@ class Broken(msgspec.Struct, tag=64, array_like=True):
 
 FromClient = (
     Open | Submit | Cancel | Close | Query | Supply | Ask | CloseSession | CancelTask | ChangeSession | Pull
-) | (WantRoom | AboutApplications | AboutMembers)
+) | (AboutTenants | AboutApplications | AboutMembers)
 ToClient = (
     Opened
     | Results
@@ -496,7 +502,7 @@ ToClient = (
     | Part
     | Applications
     | ToMembers
-    | Room
+    | ToTenants
 )
 FromExecutor = (
     Ready | RoutedResults | RoutedPart | Begun | Retracted | Retry | Interrupted | Waiting | Broken

@@ -237,14 +237,14 @@ class Cluster:
 
     def _visit(self) -> None:
         if self.visitor is None:
-            self.visitor = SimVisitor(self.router)
+            self.visitor = SimVisitor(self.router, self.plan.has_quotas)
         self.visitor.visit(self.sessions)
 
     def _resume(self) -> None:
         """Whatever visitors have suspended goes on."""
         if self.plan.visits:
             if self.visitor is None or self.visitor.gone:
-                self.visitor = SimVisitor(self.router)
+                self.visitor = SimVisitor(self.router, self.plan.has_quotas)
             self.visitor.resume(self.sessions)
 
     def _sleep(self) -> None:
@@ -297,7 +297,7 @@ class Cluster:
                 session.user.close(session)
         world.run(world.now + 0.2, lambda: False)
         if self.plan.joins and self.plan.detached:  # nobody else may ever close it
-            self.visitor = self.visitor or SimVisitor(self.router)
+            self.visitor = self.visitor or SimVisitor(self.router, self.plan.has_quotas)
             self.visitor.close(COMMON)
             world.run(world.now + 0.2, lambda: False)
         if self.visitor is not None:
@@ -420,8 +420,8 @@ class Cluster:
                 until[leeway] = leeway.until
                 raised = self._until.get(leeway, 1 << 62) < leeway.until
                 given = given or (raised and leeway.left > 0)
-            if given and self.plan.queued_tasks:
-                assert used.tasks + used.ahead <= self.plan.queued_tasks, used
+            if given and account.terms.queued_tasks:
+                assert used.tasks + used.ahead <= account.terms.queued_tasks, used
             waited = any(self.world.now - since > 0.05 for _, since in account.asking.values())
             assert used.tasks or used.ahead or not waited, f"nothing is queued, and {account.asking} wait"
         self._until = until

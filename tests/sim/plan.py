@@ -57,6 +57,11 @@ class Plan:
     queued_tasks: int = 0  # what each tenant may have queued
     queued_bytes: int = 0
 
+    @property
+    def has_quotas(self) -> bool:
+        """Not where actors may wait for others to be closed: their calls may use up all of a quota."""
+        return self.actors_per_worker > 1
+
 
 def draw(seed: int) -> Plan:
     """The plan of a seed: what may go wrong is switched on independently, so that faults meet."""
@@ -113,6 +118,5 @@ def draw(seed: int) -> Plan:
 
 
 def quotas(plan: Plan) -> dict[str, Tenant]:
-    """Of all tenants; none where actors may wait for others to be closed: their calls may take all of it."""
-    few = plan.actors_per_worker == 1
-    return {} if few else {"*": Tenant(plan.queued_tasks, plan.queued_bytes)}
+    """Of all tenants."""
+    return {"*": Tenant(plan.queued_tasks, plan.queued_bytes)} if plan.has_quotas else {}

@@ -414,7 +414,7 @@ class SimUser:
             calls.on_expired(message, session.tell)
         elif kind is m.Room:
             calls.allowance = calls.allowance or Allowance()
-            calls.allowance.on_room(message, calls.committed)
+            calls.allowance.on_room(message, calls.committed, calls.outbox)
         elif kind is m.Opened:
             calls.opened, calls.error = not message.error, message.error
         elif kind is m.Broken:

@@ -20,9 +20,10 @@ MOST_BYTES = 300_000
 
 
 class SimVisitor:
-    """`waiting`: requests that were not answered yet."""
+    """`waiting`: requests that were not answered yet.  `has_quotas`: it may change those of tenants."""
 
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, has_quotas: bool) -> None:
+        self.has_quotas = has_quotas
         self.world = router.world
         self.waiting: dict[int, Any] = {}
         self.gone = False
@@ -42,7 +43,7 @@ class SimVisitor:
         session = random.choice(sessions) if sessions else None
         name = session.known_as if session is not None else "nobody"
         looks = (SESSIONS, EXECUTORS, NODES, TASKS, TASKS, LOGS, EVENTS, WHY, WHY)
-        orders = ("cancel", "cancel", "close", "suspend", "suspend", "resume", "drain", "set")
+        orders = ("cancel", "cancel", "close", "suspend", "suspend", "resume", "drain", "set", "tenant")
         kind = random.choice((*looks, *orders))
         message: Any
         if kind == "close" and random.random() < 0.3:
@@ -59,6 +60,9 @@ class SimVisitor:
                 "max_executors": most,
             }
             message = m.ChangeSession(self._last, name, "a visitor", **shares)
+        elif kind == "tenant":
+            what = self._tenant()
+            message = m.SetTenant(self._last, random.choice(("*", "")), "a visitor", **what)
         elif kind == "drain":
             message = m.ChangeSession(self._last, name, "a visitor", drain=random.random() < 0.3)
         elif isinstance(kind, str):
@@ -77,6 +81,16 @@ class SimVisitor:
                     message.task += session.base
         self.waiting[self._last] = message
         self.dialler.send(message)
+
+    def _tenant(self) -> dict[str, Any]:
+        """Another quota; or another weight, where there are no quotas."""
+        random = self.world.random
+        if not self.has_quotas:
+            return {"weight": random.choice((0.5, 2.0))}
+        return {
+            "queued_tasks": random.choice((None, 0, 1, 3, 20)),
+            "queued_bytes": random.choice((None, 0, 1, 60, 1000)),
+        }
 
     def resume(self, sessions: list[SimSession]) -> None:
         """All of them go on: their tasks are to end."""
