@@ -225,10 +225,11 @@ class Scheduler:
         elif self._early < len(self._ending):
             self._early += 1
 
-    def expect_none(self) -> None:
-        """A worker is gone: nobody knows which of the executors that have ended will have successors."""
-        for executor in list(self._ended):
-            self._came(executor)
+    def expect_none(self, executor: int | None = None) -> None:
+        """It has ended, and has no successor; None: a worker is gone, and nobody knows which have one."""
+        for ended in list(self._ended):
+            if executor is None or ended == executor:
+                self._came(ended)
 
     def _came(self, ended: int) -> None:
         """The successor of this one is here; or nobody waits for it any more."""

@@ -187,6 +187,31 @@ def test_an_executor_that_was_forked_before_its_worker_heard_that_none_was_to_co
     assert stage.broker.next_deadline(stage.now) is None
 
 
+def test_where_there_was_one_too_many_nobody_is_waited_for_in_the_place_of_one_that_is_replaced() -> None:
+    stage = Stage(executors=1)
+    open_actor(stage)
+    stage.submit(1)
+    stage.finish(1)
+    stage.ready(2)
+    stage.say(CLIENT, m.Close(1))
+    stage.dies(1, finished=1, signal="", expected=True)
+    stage.ready(3)  # its worker had not heard of the new target
+    stage.open(alias=2, home="here")
+    stage.submit(2, alias=2)
+    for number in (2, 3):
+        stage.finish(number)
+    stage.open(alias=3, home="elsewhere", client=OTHER)
+    stage.submit(2, alias=3, client=OTHER)
+    assert exits(stage) == [2], "it has served another home"
+
+    stage.dies(2, finished=1, signal="", expected=True)
+
+    assert exits(stage) == [3], "so has this one, and nobody comes in the place of the other"
+    stage.dies(3, finished=1, signal="", expected=True)
+    stage.ready(4)
+    assert stage.executor(4).tasks
+
+
 def test_an_executor_that_comes_before_the_death_of_another_is_told_is_none_too_many() -> None:
     stage = Stage(executors=2)
     actor = open_actor(stage)

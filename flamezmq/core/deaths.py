@@ -47,6 +47,8 @@ def bury(broker: Broker, peer: int, died: m.Died | None, now: float, out: Effect
     broker.scheduler.remove_executor(peer, now)
     if executor.departing:
         broker.scheduler.expect_none()  # nobody comes in its place
+    else:
+        spares.on_gone(broker, executor)
     session, executor.session = executor.session, None
     if session is None:
         _answer_for(broker, executor, now, out)

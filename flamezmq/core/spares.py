@@ -162,6 +162,16 @@ def on_executor(broker: Broker, worker: Worker) -> None:
         _watch(broker, worker)
 
 
+def on_gone(broker: Broker, executor: Executor) -> None:
+    """It was to be replaced, perhaps, and is gone: where there were too many nobody comes in its place."""
+    worker = worker_of(broker, executor)
+    if worker is None or not worker.crowded:
+        return
+    left = sum(not broker.is_dead(one.peer) for one in _executors_of(broker, worker))
+    if left >= worker.executors + worker.spare + worker.actors:
+        broker.scheduler.expect_none(executor.peer)
+
+
 def _surplus(broker: Broker, worker: Worker) -> int:
     """So many more are here than it was asked to have; one that is dead counts until that is reported."""
     here = sum(not e.exiting and not broker.is_dead(e.peer) for e in _executors_of(broker, worker))
