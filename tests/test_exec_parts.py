@@ -91,6 +91,19 @@ def test_each_list_of_inputs_is_combined_with_each_other() -> None:
     assert source.ended
 
 
+def test_a_list_may_go_along_with_the_one_before_it(tmp_path: Path) -> None:
+    (tmp_path / "numbers").write_text("1\n2\n3\n")
+
+    _, lists = split(["echo", ":::", "a", "b", "::::+", str(tmp_path / "numbers"), ":::", "x", "y"])
+    source = combined(lists)
+
+    assert source.total == 4
+    expected = [("a", "1", "x"), ("a", "1", "y"), ("b", "2", "x"), ("b", "2", "y")]
+    assert [source.pull() for _ in range(4)] == expected
+    with pytest.raises(BadInput, match="none stands there"):
+        split(["echo", ":::+", "a"])
+
+
 def lines_of(data: bytes, null: bool = False) -> list[str]:
     read, write = os.pipe()
     os.write(write, data)

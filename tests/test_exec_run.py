@@ -90,7 +90,7 @@ def has_taken(stage: Stage, count: int) -> bool:
 
 
 def inputs(count: int) -> Listed:
-    return combined([[str(number) for number in range(count)]])
+    return combined([[(str(number),) for number in range(count)]])
 
 
 @pytest.mark.parametrize(("ordered", "shown"), [(True, [1, 2, 3]), (False, [3, 1, 2])])

@@ -19,6 +19,8 @@ MOST_LINE_BYTES = 1 << 24
 _CHUNK = 1 << 16
 #: Before inputs, and before files of them.
 MARK, FILES_MARK = ":::", "::::"
+#: Behind one of these: the list goes along with the one before it.
+LINKED = "+"
 
 
 class BadInput(Exception):
@@ -67,34 +69,45 @@ def repeated(count: int) -> Listed:
     return Listed(itertools.repeat((), count), count)
 
 
-def combined(lists: Sequence[Sequence[str]]) -> Listed:
+def combined(lists: Sequence[Sequence[Values]]) -> Listed:
     """Each with each, the last one changing fastest."""
     total = 1
     for one in lists:
         total *= len(one)
-    return Listed(itertools.product(*lists), total)
+    return Listed((tuple(itertools.chain(*values)) for values in itertools.product(*lists)), total)
 
 
-def split(words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def split(words: Sequence[str]) -> tuple[list[str], list[list[Values]]]:
     """The words before the first mark, and the list behind each `:::`, or in each file behind a `::::`.
 
+    A list behind `:::+` or `::::+` goes along with the one before it, as far as the shorter one goes.
+
     Raises:
-        BadInput: a file can't be read, or none is named.
+        BadInput: a file can't be read, or none is named; or there is no list to go along with.
     """
     own: list[str] = []
-    lists: list[list[str]] = []
+    found: list[tuple[bool, list[str]]] = []  # whether it goes along, and its inputs
     mark = ""
     for word in words:
-        if word in (MARK, FILES_MARK):
+        if word.removesuffix(LINKED) in (MARK, FILES_MARK):
             mark = word
-            if mark == MARK:
-                lists.append([])
-        elif mark == FILES_MARK:
-            lists.append(_lines_of(word))
+            if mark.endswith(LINKED) and not found:
+                raise BadInput(f"{mark} goes along with the list before it, and none stands there")
+            if mark.startswith(FILES_MARK):
+                continue
+            found.append((mark.endswith(LINKED), []))
+        elif mark.startswith(FILES_MARK):
+            found.append((mark.endswith(LINKED), _lines_of(word)))
         else:
-            (lists[-1] if mark else own).append(word)
-    if mark == FILES_MARK and words[-1] == FILES_MARK:
-        raise BadInput("no file of inputs stands behind ::::")
+            (found[-1][1] if mark else own).append(word)
+    if mark.startswith(FILES_MARK) and words[-1] == mark:
+        raise BadInput(f"no file of inputs stands behind {mark}")
+    lists: list[list[Values]] = []
+    for linked, inputs in found:
+        if linked:
+            lists[-1] = [(*values, further) for values, further in zip(lists[-1], inputs, strict=False)]
+        else:
+            lists.append([(one,) for one in inputs])
     return own, lists
 
 
