@@ -242,7 +242,9 @@ def command(
     return min(report.failed, MANY)
 
 
-def _source(task_num: int | None, lists: list[list[exec_source.Values]], from_stdin: bool, null: bool) -> Source:
+def _source(
+    task_num: int | None, lists: list[list[exec_source.Values]], from_stdin: bool, null: bool
+) -> Source:
     """Where the inputs come from, which can be one thing only."""
     if (task_num is not None) + bool(lists) + from_stdin > 1:
         raise click.UsageError("-t, -i and ::: or :::: each say how many tasks there are; give one of them.")
