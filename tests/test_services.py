@@ -143,9 +143,13 @@ def test_hooks_are_called_once_for_each_bind_while_executors_are_killed(diary: P
     killed = []
     with flm.testing.cluster(executors=2) as client:
         register(client, bind_retries=1000)
-        with open_session(client, diary) as session, client.session("plain") as plain:
+        kills = 8  # all of which may hit the same task
+        with (
+            open_session(client, diary, max_retries=kills) as session,
+            client.session(max_retries=kills) as plain,
+        ):
             futures = [(session.submit(n), plain.submit(abs, -n)) for n in range(1500)]
-            for round in range(8):
+            for round in range(kills):
                 until(lambda: sum(a.done() for a, _ in futures) >= 100 * round, "some are done")  # noqa: B023
                 executors = client.processes()["executors"]
                 if executors:
