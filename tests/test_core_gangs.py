@@ -57,6 +57,24 @@ def test_limit_and_minimum_count_in_whole_gangs() -> None:
     assert decide(scheduler) == Moves()
 
 
+def test_a_gang_that_is_to_be_given_back_counts_for_the_limit_until_it_is() -> None:
+    scheduler = scheduler_with(executors=4)
+    gang_of(scheduler, 2, wanted=4, limit=4)
+    decide(scheduler)
+    scheduler.add_session(2, 0.0)
+    scheduler.want(2, 2)
+    leaving = decide(scheduler, 0.2).reclaim
+    assert len(leaving) == 2
+
+    for executor in (105, 106, 107, 108):
+        scheduler.add_executor(executor)
+
+    assert counts(decide(scheduler, 0.2)) == {2: 2}, "six would serve it at a time"
+    for executor in leaving:
+        scheduler.release(executor, 0.3)
+    assert counts(decide(scheduler, 0.3)) == {1: 2}
+
+
 def test_sessions_share_in_gangs() -> None:
     scheduler = scheduler_with(executors=8, sessions=1, wanted=10)
     gang_of(scheduler, 4, wanted=10, session=2)
