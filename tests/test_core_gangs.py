@@ -51,10 +51,15 @@ def test_demand_is_rounded_to_whole_gangs() -> None:
 
 def test_limit_and_minimum_count_in_whole_gangs() -> None:
     scheduler = scheduler_with(executors=20)
-    gang_of(scheduler, 4, wanted=0, minimum=5, limit=11)
+    gang_of(scheduler, 4, wanted=0, minimum=5, limit=11, weight=0.1)
     assert counts(decide(scheduler)) == {1: 8}
     scheduler.want(1, 20)
     assert decide(scheduler) == Moves()
+
+    scheduler.add_session(2, 0.0)
+    scheduler.want(2, 20)
+    assert counts(decide(scheduler, 1.0)) == {2: 12}
+    assert decide(scheduler, 9.0).reclaim == [], "five take two gangs, and none of them is taken away"
 
 
 def test_a_gang_that_is_to_be_given_back_counts_for_the_limit_until_it_is() -> None:
@@ -297,6 +302,21 @@ def test_long_tasks_do_not_borrow_so_that_the_gang_starts_when_the_last_one_it_w
     assert gang.running == 4
 
 
+def test_newcomers_have_as_much_of_what_is_lent_as_the_first_and_none_more_than_its_limit() -> None:
+    farm = Farm(executors=10)
+    farm.open(seconds=10.0, limit=1, tasks=1)
+    farm.open(seconds=1.0, gang=10)
+    farm.run(0.5)
+    first = farm.open(seconds=0.01, limit=6)
+    farm.run(0.01)
+    assert len(farm.lent(first)) == 6
+    others = [farm.open(seconds=0.01) for _ in range(2)]
+
+    farm.run(0.25)
+
+    assert sorted(len(farm.lent(job)) for job in [first, *others]) == [3, 3, 3]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_lent_goes_by_used_share_as_all_else(seed: int) -> None:
     """All that is free is a reservation, which lasts for long: nothing else evens out what they have had."""
@@ -337,16 +357,17 @@ def test_what_is_lent_goes_evenly_to_tenants_and_by_priority_to_their_sessions()
 
 
 def test_the_turns_of_borrowers_delay_the_gang_by_one_short_task_only() -> None:
-    for offset in range(20):
-        farm = Farm(executors=4)
-        farm.open(seconds=10.0 + offset / 100, limit=1, tasks=1)
+    for offset in range(25):
+        farm = Farm(executors=4, check=False)
+        ends = 3.0 + offset * 0.013
+        farm.open(seconds=ends, limit=1, tasks=1)
         gang = farm.open(seconds=1.0, gang=4)
         farm.run(0.5)
-        for _ in range(5):
-            farm.open(seconds=0.09)
-        farm.run(9.5 + offset / 100 - 0.001)
+        for number in range(5):
+            farm.open(seconds=0.13 + 0.007 * number)
+        farm.run(ends - farm.now - 0.001)
         assert not bool(gang.running)
-        farm.run(0.092)
+        farm.run(0.16)
         assert gang.running == 4, offset
 
 
