@@ -42,9 +42,9 @@ def tell(future: Any, state: str) -> None:
         future.told.append(state)
 
 
-def link_up() -> Link:
+def link_up(epoch: int = 1) -> Link:
     link = Link()
-    assert link.begin(1, 0)
+    assert link.begin(epoch, 0)
     return link
 
 

@@ -32,6 +32,21 @@ def environment(**changes: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "FLAMEZMQ_CONFIG": "", **changes}
 
 
+def call(
+    command: Sequence[str], *words: str, given: str = "", **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with this on its stdin."""
+    return subprocess.run(
+        [*command, *words],
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        env=environment(**changes),
+        check=False,
+    )
+
+
 class Daemon:
     """A process that writes its log, as JSON, into a file."""
 

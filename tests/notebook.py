@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flamezmq.serialize.functions import FunctionName
+from flamezmq.serialize.functions import FunctionName, FunctionTable
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,17 +26,24 @@ class Notebook:
         return self.globals[name]
 
 
+def pickles(table: FunctionTable) -> int:
+    """How often something was pickled for it."""
+    return table.statistics()["pickled"]
+
+
 def elsewhere(name: FunctionName, expression: str) -> str:
     """What `f` does in another process, whose `__main__` is empty."""
-    program = (
-        "import sys\n"
-        "from flamezmq.serialize.functions import load_function\n"
-        "f = load_function(sys.stdin.buffer.read())\n"
-        f"print(repr(({expression})))\n"
+    load = (
+        "from flamezmq.serialize.functions import load_function\nf = load_function(sys.stdin.buffer.read())"
     )
+    return in_another_process(load, name.blob, expression)
+
+
+def in_another_process(load: str, given: bytes, expression: str) -> str:
+    """The repr of an expression where there is only flamezmq, after `load`, which finds `given` in stdin."""
     run = subprocess.run(
-        [sys.executable, "-c", program],
-        input=name.blob,
+        [sys.executable, "-c", f"import sys\n{load}\nprint(repr(({expression})))\n"],
+        input=given,
         capture_output=True,
         cwd="/",
         env={"PYTHONPATH": str(ROOT)},

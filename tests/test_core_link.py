@@ -9,12 +9,7 @@ import pytest
 
 from flamezmq.core.link import ACK_AFTER_BYTES, ACK_AFTER_MESSAGES, Link, Verdict
 from flamezmq.net.board import BACKLOG_BYTES
-
-
-def link_up(epoch: int = 1) -> Link:
-    link = Link()
-    assert link.begin(epoch, 0)
-    return link
+from tests.core_calls import link_up
 
 
 def sent(link: Link) -> list[int]:

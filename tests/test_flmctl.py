@@ -24,6 +24,8 @@ from flamezmq.cli import ctl
 from flamezmq.cli.ctl_change import task_of
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
+from tests import daemons
+from tests.daemons import call
 from tests.hostile import Impostor, sealed
 from tests.waiting import until
 
@@ -38,19 +40,11 @@ LONG_SECONDS = 50.0
 
 
 def environment(address: str = "") -> dict[str, str]:
-    found = {**os.environ, "PYTHONPATH": str(ROOT), "FLAMEZMQ_CONFIG": "", "FLAMEZMQ_ADDRESS": address}
-    return found if address else {k: v for k, v in found.items() if k != "FLAMEZMQ_ADDRESS"}
+    return daemons.environment(FLAMEZMQ_ADDRESS=address)
 
 
 def run(*words: str, address: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        env=environment(address),
-        check=False,
-    )
+    return call(COMMAND, *words, FLAMEZMQ_ADDRESS=address)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from flamezmq.cli import exec as flmexec
 from flamezmq.cli import exec_run
 from flamezmq.client.controller import Controller
 from flamezmq.wire import messages as m
-from tests.daemons import daemons_in, environment, free_port
+from tests.daemons import call, daemons_in, environment, free_port
 from tests.test_scripts import gone, pid_in
 from tests.waiting import until
 
@@ -43,15 +43,7 @@ def address() -> Iterator[str]:
 
 
 def run(*words: str, address: str = "", given: str = "", **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words],
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        env=environment(FLAMEZMQ_ADDRESS=address, **changes),
-        check=False,
-    )
+    return call(COMMAND, *words, given=given, FLAMEZMQ_ADDRESS=address, **changes)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from flamezmq.cli import ping as flmping
+from tests.daemons import call, environment
 
 pytestmark = pytest.mark.processes
 
@@ -30,21 +31,8 @@ LIMIT_SECONDS = 40.0
 AT_ONCE_SECONDS = 3.0
 
 
-def environment() -> dict[str, str]:
-    found = {**os.environ, "PYTHONPATH": str(ROOT)}
-    found.pop("FLAMEZMQ_ADDRESS", None)
-    return found
-
-
 def run(*words: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        env=environment() | changes,
-        check=False,
-    )
+    return call(COMMAND, *words, **changes)
 
 
 def start(*words: str) -> subprocess.Popen[str]:

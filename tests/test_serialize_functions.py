@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import pytest
-from notebook import Notebook, elsewhere
+from notebook import Notebook, elsewhere, pickles
 
 from flamezmq.serialize import functions
 from flamezmq.serialize.captures import Watch
@@ -33,10 +33,6 @@ def table() -> Iterator[FunctionTable]:
     table = FunctionTable()
     yield table
     table.check()
-
-
-def pickles(table: FunctionTable) -> int:
-    return table.statistics()["pickled"]
 
 
 def module_function(x: int) -> int:

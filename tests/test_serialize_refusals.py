@@ -16,7 +16,7 @@ from threading import Lock
 
 import numpy as np
 import pytest
-from notebook import Notebook
+from notebook import Notebook, pickles
 
 from flamezmq.errors import MissingModule, Unpicklable
 from flamezmq.serialize.culprit import unpicklable
@@ -30,14 +30,6 @@ def table() -> Iterator[FunctionTable]:
     table = FunctionTable()
     yield table
     table.check()
-
-
-def pickles(table: FunctionTable) -> int:
-    return table.statistics()["pickled"]
-
-
-def module_function(x: int) -> int:
-    return x + 1
 
 
 # In another process -------------------------------------------------------

@@ -25,6 +25,7 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from notebook import in_another_process
 
 from flamezmq.errors import MissingModule, TooLarge, Unpicklable
 from flamezmq.serialize import culprit, values
@@ -52,22 +53,12 @@ def notebook(source: str) -> dict[str, Any]:
 
 def elsewhere(payload: Payload, expression: str) -> str:
     """What another process, which has only flamezmq, makes of `value`; its printed words."""
-    program = (
-        "import pickle, sys\n"
+    load = (
+        "import pickle\n"
         "from flamezmq.serialize.values import dump_value, load_value\n"
-        "value = load_value(pickle.loads(sys.stdin.buffer.read()))\n"
-        f"print(repr(({expression})))\n"
+        "value = load_value(pickle.loads(sys.stdin.buffer.read()))"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", program],
-        input=pickle.dumps(payload),
-        capture_output=True,
-        cwd="/",
-        env={"PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr.decode()
-    return run.stdout.decode().strip()
+    return in_another_process(load, pickle.dumps(payload), expression)
 
 
 def in_native_order(array: Any) -> Any:
