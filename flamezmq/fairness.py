@@ -39,38 +39,41 @@ Who = TypeVar("Who")
 
 
 class Ranking(Generic[Who]):
-    """Who is first, where everybody's key may change: a heap whose old entries are passed over."""
+    """Who is first, where everybody's key may change: a heap whose old entries are passed over.
 
-    __slots__ = ("_heap", "_keys")
+    keys  of all that are in it
+    """
+
+    __slots__ = ("_heap", "keys")
 
     def __init__(self) -> None:
-        self._keys: dict[Who, Key] = {}
+        self.keys: dict[Who, Key] = {}
         self._heap: list[tuple[Key, Who]] = []
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.keys)
 
     def __iter__(self) -> Iterator[Who]:
-        return iter(self._keys)
+        return iter(self.keys)
 
     def put(self, who: Who, key: Key) -> None:
         """It has this key from now on.  Keys of different ones must differ."""
-        if self._keys.get(who) == key:
+        if self.keys.get(who) == key:
             return
-        self._keys[who] = key
+        self.keys[who] = key
         heappush(self._heap, (key, who))
-        if len(self._heap) > 2 * len(self._keys) + 64:
-            self._heap = [(key, who) for who, key in self._keys.items()]
+        if len(self._heap) > 2 * len(self.keys) + 64:
+            self._heap = [(key, who) for who, key in self.keys.items()]
             heapify(self._heap)
 
     def drop(self, who: Who) -> None:
-        self._keys.pop(who, None)
+        self.keys.pop(who, None)
 
     def first(self) -> Who | None:
         heap = self._heap
         while heap:
             key, who = heap[0]
-            if self._keys.get(who) == key:
+            if self.keys.get(who) == key:
                 return who
             heappop(heap)
         return None
@@ -163,7 +166,8 @@ def update(
     more, later, faster = units - party.units, pending - party.pending, rate - party.rate
     locked = fixed - party.fixed
     while True:
-        party.used, party.counted = party.used_at(clock), clock
+        if party.counted != clock:
+            party.used, party.counted = party.used_at(clock), clock
         unseen = locked if party.blind else 0.0
         party.units += more - unseen
         party.pending += later
@@ -178,7 +182,7 @@ def update(
             above.reached = max(above.reached, party.used)
         party.hungry, party.giving = hungry, giving
         above.rank(party, clock)
-        hungry, giving = len(above.needy) > 0, len(above.wealthy) > 0
+        hungry, giving = bool(above.needy.keys), bool(above.wealthy.keys)
         party = above
 
 

@@ -286,13 +286,14 @@ class Tree:
 
     def rank(self, share: Share) -> None:
         """It has changed: find its new places."""
-        later = (share.later + share.gathering) * share.unit
-        staying = share.staying
-        hungry = share.lacking and not share.passed
+        staying, later = share.staying, share.later
+        expected = staying + later
+        hungry = share.wanted > expected and not share.passed
+        pending = (later + share.gathering) * share.unit
         update(
             share,
-            staying * share.unit + later,
-            later,
+            staying * share.unit + pending,
+            pending,
             len(share.have) * share.unit,
             hungry,
             staying > share.minimum if share.gang == 1 else share.gives,
@@ -301,7 +302,7 @@ class Tree:
         )
         group, tenant = _groups_of(share)
         self._see_presence(tenant, group)
-        if hungry and share.expected < share.lowest:
+        if hungry and expected < share.lowest:
             self.below[share] = None
         else:
             self.below.pop(share, None)
