@@ -82,6 +82,49 @@ def test_a_call_of_an_actor_that_is_closed_says_by_whom_it_was_and_when(client: 
         actor.add(1)
 
 
+class Counting:
+    def __init__(self) -> None:
+        self.given = 0
+
+    def up_to(self, most: int) -> Iterator[int]:
+        for number in range(most):
+            self.given += 1
+            yield number
+
+    def how_many(self) -> int:
+        return self.given
+
+
+def test_a_generator_method_streams_with_credit_and_the_calls_behind_it_wait(client: flm.Client) -> None:
+    with client.actor(Counting) as actor:
+        assert list(actor.up_to.stream(1000)) == list(range(1000))
+        with actor.up_to.stream(1_000_000) as stream:
+            assert [next(stream) for _ in range(3)] == [0, 1, 2]
+            behind = actor.how_many()
+            assert not behind.done()
+        assert 1003 <= behind.result(WAIT_SECONDS) < 500_000, "it was closed, and held back before"
+    with pytest.raises(flm.ClientClosed, match="of class Counting"):
+        actor.up_to.stream(1)
+
+
+def test_streams_of_actors_hold_back_nobody_and_are_never_held_back() -> None:
+    with flm.Client(executors=1) as client:
+        actors = [client.actor(Counting) for _ in range(3)]
+        streams = [actor.up_to.stream(200_000) for actor in actors]
+        assert [next(stream) for stream in streams] == [0, 0, 0]
+        assert client.submit(abs, -1).result(WAIT_SECONDS) == 1
+        for stream in streams:
+            stream.close()
+
+
+def test_a_generator_method_streams_in_an_event_loop() -> None:
+    async def main() -> list[int]:
+        async with flm.aio.Client(executors=1) as client, await client.actor(Counting) as actor:
+            return [number async for number in actor.up_to.stream(100)]
+
+    assert asyncio.run(main()) == list(range(100))
+
+
 def test_what_the_instances_close_raises_is_raised_by_ours(client: flm.Client, tmp_path: Path) -> None:
     actor = client.actor(WithClose, str(tmp_path / "closed"), fail=True)
     with pytest.raises(OSError, match="can't close"):

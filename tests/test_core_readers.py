@@ -74,3 +74,16 @@ def test_what_waits_for_tasks_of_its_own_does_not_keep_streams_from_beginning() 
     stage.ready(2)
     stage.say(FIRST + 1, m.Waiting(session.number, True))
     assert not stage.broker.readers.full
+
+
+def test_a_stream_of_an_actor_is_not_kept_from_beginning_for_it_has_its_own_process() -> None:
+    stage = held_back(executors=1, streams=2, tasks=2)
+    actor = stage.open(7, initializer=b"make", restarts=0)
+    stage.ready(3)
+    stage.submit(1, function=7, alias=7)
+    stage.streams(3)
+    assert list(actor.executors) == [FIRST + 2]
+
+    stage.submit(1, function=7, alias=7)
+    stage.finish(3, seconds=1.0, count=1)
+    assert stage.holds() == [1, 1, 1]

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flamezmq.aio.hub import Answer, answer_of
+from flamezmq.aio.stream import Stream
 from flamezmq.aio.threads import in_thread
 from flamezmq.client import actor as sync
 from flamezmq.serialize.pickler import add_reducer
@@ -31,6 +32,13 @@ class ActorMethod:
         Raises what a method of `flm.Actor` raises; RuntimeError where no event loop runs.
         """
         return answer_of(self._behind, partial(self._method, *args, **kwargs))
+
+    def stream(self, /, *args: Any, replay: bool = False, **kwargs: Any) -> Stream:
+        """The values that the instance's method, a generator, yields, as they come; asynchronously.
+
+        As `stream` of a method of `flm.Actor`, which explains `replay`.
+        """
+        return Stream(self._behind, self._method.stream(*args, replay=replay, **kwargs))
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method, whose calls have these options: those of `flm.Actor`'s methods."""

@@ -33,6 +33,7 @@ from flamezmq.wire import messages as m
 
 if TYPE_CHECKING:
     from flamezmq.client.api import Client
+    from flamezmq.client.stream import Stream
 
 
 class ActorSession(Session):
@@ -150,6 +151,14 @@ class ActorMethod:
             ClientClosed: it was closed; says when and by whom.
         """
         return self._actor._session.submit(self._call, *args, **kwargs)
+
+    def stream(self, /, *args: Any, replay: bool = False, **kwargs: Any) -> Stream:
+        """The values that the instance's method, a generator, yields for these arguments, as they come.
+
+        As `Session.stream`, which explains `replay` and the errors.  It is a call as any: those behind
+        it wait until it has been read to its end, or closed.
+        """
+        return self._actor._session.stream(self._call, *args, replay=replay, **kwargs)
 
     def options(
         self,

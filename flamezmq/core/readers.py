@@ -39,7 +39,12 @@ class Readers:
 
 
 def note(broker: Broker, executor: Executor, session: Session, index: int) -> None:
-    """A task that the executor holds has sent a value: its function streams."""
+    """A task that the executor holds has sent a value: its function streams.
+
+    Actors have processes of their own, so their streams hold nothing that others could use.
+    """
+    if session.actor:
+        return
     session.readers = broker.readers
     for run in executor.held:
         if run.start <= index < run.end:

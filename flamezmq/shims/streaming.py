@@ -78,7 +78,7 @@ class Streamed(Configured):
         return f"stream({inner})"
 
     def terms(self) -> m.Options | None:
-        return self.fn.terms() if isinstance(self.fn, Optioned) else None
+        return self.fn.terms() if isinstance(self.fn, Configured) else None
 
     def under(self, defaults: Options) -> Streamed:
         fn = self.fn.under(defaults) if isinstance(self.fn, Optioned) else defaults(self.fn)
