@@ -22,6 +22,7 @@ import zmq
 import flamezmq as flm
 from flamezmq.cli import ctl
 from flamezmq.cli.ctl_change import task_of
+from flamezmq.cli.ctl_list import by_name
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 from tests import daemons
@@ -131,6 +132,12 @@ def test_executors_are_listed_with_what_they_do(ask: Any, session: flm.Session, 
     found = json.loads(ask("list", "--executors", "-o", "json"))
     assert {row["task"] for row in found} == {f"{session.id}/0", f"{session.id}/1"}
     assert all(row["task_running_seconds"] >= 0 for row in found)
+
+
+def test_executors_are_listed_node_by_node_as_they_are_numbered() -> None:
+    names = ["b/1", "a/10", "a/9", "a/x"]
+    rows = [m.ExecutorRow(at, name, 0, "", "", 1, 0, -1, -1.0, 0) for at, name in enumerate(names)]
+    assert [row.name for row in sorted(rows, key=by_name)] == ["a/x", "a/9", "a/10", "b/1"]
 
 
 def test_nodes_are_listed_with_what_they_have(ask: Any, client: flm.Client) -> None:

@@ -20,6 +20,7 @@ from flamezmq.cli.ctl_output import (
     show,
 )
 from flamezmq.resources import in_words
+from flamezmq.wire import messages as m
 
 #: Flame's columns, and more when there is room.
 SESSIONS: tuple[Column, ...] = (
@@ -121,7 +122,7 @@ def list_command(what: str | None, closed: bool, limit: int, output: str, addres
     with connect(address) as controller:
         if what == "executors":
             executors, more = controller.executors(limit)
-            rows, columns = [executor_row(executor) for executor in executors], EXECUTORS
+            rows, columns = [executor_row(one) for one in sorted(executors, key=by_name)], EXECUTORS
         elif what == "nodes":
             nodes, more = controller.nodes(limit)
             rows, columns = [node_row(node) for node in nodes], NODES
@@ -136,6 +137,12 @@ def list_command(what: str | None, closed: bool, limit: int, output: str, addres
         note(f"{more:,} more are not shown; --limit shows more")
     elif not rows and not what and not closed and output != "json":
         note("no session is open; -A shows those that have ended of late")
+
+
+def by_name(executor: m.ExecutorRow) -> tuple[str, int]:
+    """Node by node, as they are numbered there: the router knows them in the order in which they came."""
+    node, _, number = executor.name.rpartition("/")
+    return node, int(number) if number.isdecimal() else 0
 
 
 def for_people(rows: list[Row]) -> list[Row]:

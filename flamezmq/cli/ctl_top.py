@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flamezmq.cli.ctl_base import address_option, connect, examples, say
-from flamezmq.cli.ctl_list import EXECUTORS, NODES, SESSIONS, for_people
+from flamezmq.cli.ctl_list import EXECUTORS, NODES, SESSIONS, by_name, for_people
 from flamezmq.cli.ctl_output import Column, Row, counted, executor_row, node_row, plain, session_row, table
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class View:
             row["rate"] = None if before is None else round((ended[row["id"]] - before) / took)
         self._ended, self._at = ended, now
         self.sessions.sort(key=lambda row: (-row["running"], -row["pending"]))
-        self.executors = for_people([executor_row(row) for row in executors])
+        self.executors = for_people([executor_row(row) for row in sorted(executors, key=by_name)])
         self.executors.sort(key=lambda row: -row["tasks"])
         self.nodes = for_people([node_row(row) for row in nodes])
         rate, cores = sum(row["rate"] or 0 for row in self.sessions), sum(row.cores for row in nodes)
