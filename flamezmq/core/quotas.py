@@ -265,7 +265,6 @@ def retune(
             _give(account, leeway, None, used, [])
             tell(account, leeway, out)
     account.running.clear()
-    broker.accounts.hungry[name] = account
 
 
 def _lift(broker: Broker, account: Account, out: Effects) -> None:
