@@ -58,8 +58,9 @@ def test_limit_and_minimum_count_in_whole_gangs() -> None:
 
     scheduler.add_session(2, 0.0)
     scheduler.want(2, 20)
-    assert counts(decide(scheduler, 1.0)) == {2: 12}
-    assert decide(scheduler, 9.0).reclaim == [], "five take two gangs, and none of them is taken away"
+    moves = decide(scheduler, 1.0)
+    assert (counts(moves), moves.reclaim) == ({2: 12}, []), "five take two gangs, and none is taken away"
+    assert decide(scheduler, 9.0).reclaim == []
 
 
 def test_a_gang_that_is_to_be_given_back_counts_for_the_limit_until_it_is() -> None:
