@@ -97,7 +97,9 @@ def _borrowers(gangs: Gangs, gang: Share, now: float) -> list[Share]:
     found: list[Share] = []
     shortest = inf
     for share in gangs._its._hungry.values():
-        if share.gang == 1 and not share.request:
+        has_use = share.asked - len(share.lent) > share.staying  # else it is its minimum that it lacks
+        allowed = share.bound is None or share.bound.allows(share)
+        if share.gang == 1 and not share.request and has_use and allowed:
             seconds = gangs.lending(share.number, gang.number)
             if seconds <= most:
                 found.append(share)
@@ -133,7 +135,7 @@ def _lend_next(gangs: Gangs, gang: Share, share: Share, ledger: _Ledger, moves: 
     """It gets one that suits it; False: there is none."""
     its = gangs._its
     executor = next((e for e in gangs.aside if its._suits(e, share.number)), None)
-    if executor is None:
+    if executor is None or (share.bound is not None and not share.bound.allows(share)):
         return False
     if not gangs.lent:
         gangs.round_at = now + ROUND_SECONDS
@@ -142,6 +144,8 @@ def _lend_next(gangs: Gangs, gang: Share, share: Share, ledger: _Ledger, moves: 
     del gangs.aside[executor]
     its._rooms.give_back(executor, gang)
     its._rooms.take(executor, share)
+    if share.bound is not None:
+        share.bound.take(executor, share, its._rooms.part(executor))
     share.have[executor], share.leaving[executor] = now, False
     share.lent[executor] = None
     gangs.lent[executor] = share

@@ -125,6 +125,7 @@ class Group(Party):
     reached  the most that one of them had used when it was given something
     due      when something is to be moved from one of them to another
     even_at  when to look again whether one between the best and the worst served has fallen behind
+    full     it may have no more than it has, so for its brothers it is not hungry
     """
 
     needy: Ranking[Party] = field(default_factory=Ranking)
@@ -132,6 +133,7 @@ class Group(Party):
     reached: float = 0.0
     due: float = 0.0
     even_at: float = 0.0
+    full: bool = False
 
     def adopt(self, party: Party, clock: float) -> None:
         """A new one starts level with those that are served, not ahead of everybody."""
@@ -182,7 +184,7 @@ def update(
             above.reached = max(above.reached, party.used)
         party.hungry, party.giving = hungry, giving
         above.rank(party, clock)
-        hungry, giving = bool(above.needy.keys), bool(above.wealthy.keys)
+        hungry, giving = bool(above.needy.keys) and not above.full, bool(above.wealthy.keys)
         party = above
 
 

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
-from flamezmq import backfill
+from flamezmq import backfill, bounding
 from flamezmq.fairness import EPSILON, QUANTUM_SECONDS, ROUND_SECONDS, Party, brothers, turn_of_many
-from flamezmq.reclaims import retract
+from flamezmq.retracts import retract
 from flamezmq.shares import Moves, Share
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Gangs:
     def next_turn(self) -> float | None:
         """When one may begin to gather, if nothing changes."""
         dues = [self.young[share] for share in self.young][:1]
-        if self._due is not None and self.gathers is None:
+        if self._due is not None and self.waiting and self.gathers is None:
             dues.append(self._due)
         if self.lent and self._its._hungry:
             dues.append(self.round_at)
@@ -182,7 +182,7 @@ class Gangs:
         """Whether enough is free, and nobody who waits is served worse."""
         if self._first is not None and self._first is not share:
             return False
-        if len(self._its._free) < share.gang or len(self._usable(share)) < share.gang:
+        if len(self._its._free) < share.gang or self._short(share) or len(self._usable(share)) < share.gang:
             return False
         return self._is_next(share)
 
@@ -211,7 +211,7 @@ class Gangs:
         for executor in its._free.latest():
             if executor in its._promises.kept or not its._suits(executor, share.number):
                 continue
-            if its._fits(executor, share):
+            if self._fits(executor, share):
                 found.append(executor)
                 its._rooms.take(executor, share)  # they have to fit together
                 if len(found) == share.gang:
@@ -250,10 +250,12 @@ class Gangs:
         self._looked, self._due, self._first = now, None, None
         its = self._its
         for share in sorted(self.waiting, key=self.waiting.__getitem__):
-            if self._lacks(share) > self._to_spare(share):
+            short = self._short(share)
+            if self._lacks(share) > self._to_spare(share) or short > bounding.to_spare(share):
                 continue
             when = self._turn(share, now)
-            if len(its._free) - len(its._promises.kept) >= share.gang and self._is_next(share):
+            enough = len(its._free) - len(its._promises.kept) >= share.gang
+            if enough and not short and self._is_next(share):
                 when = now  # some of those that are free do not suit it, and are to be replaced
             if when is None:
                 continue
@@ -263,6 +265,16 @@ class Gangs:
                     self._begin(share, moves, now)
                 return
             self._due = when if self._due is None else min(self._due, when)
+
+    def _fits(self, executor: int, share: Share) -> bool:
+        """Whether its node has room; what its tenant may have is asked for the whole gang."""
+        rooms = self._its._rooms
+        return not rooms.demanding or rooms.fits(executor, share)
+
+    @staticmethod
+    def _short(share: Share) -> int:
+        """How many of its tenant's executors are to be given back before that may have this gang."""
+        return 0 if share.bound is None else share.bound.short(share, share.gang)
 
     def _lacks(self, share: Share) -> int:
         return share.gang - len(self._usable(share))
@@ -287,10 +299,12 @@ class Gangs:
             return now
         its = self._its
         gain = share.gang * share.unit
-        lacks = self._lacks(share)
+        lacks, short = self._lacks(share), self._short(share)
         best: float | None = None
         party: Party = share
         while party.above is not None:
+            if short and party.above is its._tree.root:
+                break  # what its tenant may not have is of no use to it
             wealthy = party.above.wealthy.first()
             donor = None if wealthy is None or wealthy is party else its._tree.wealthiest(wealthy)
             if donor is not None and wealthy is not None:
@@ -317,6 +331,8 @@ class Gangs:
         self._since = self.waiting[share]
         self._await(share, False, now)
         share.gathering = share.gang
+        if share.bound is not None:
+            share.bound.keep(share, share.gang)
         self.gathers = share
         self.heirs.clear()
         self.longest = self.asked = now
@@ -328,11 +344,12 @@ class Gangs:
         share = self.gathers
         assert share is not None
         its = self._its
-        for executor in self._usable(share)[: share.gang - len(self.aside)]:
+        short = self._short(share)
+        for executor in self._usable(share)[: max(share.gang - len(self.aside) - short, 0)]:
             its._unwarm(executor)
             its._rooms.take(executor, share)
             self.aside[executor] = None
-        if len(self.aside) == share.gang:
+        if len(self.aside) == share.gang and not short:
             executors = list(self.aside)
             self._let_go()
             for executor in executors:
@@ -360,7 +377,7 @@ class Gangs:
         self.called = False
         lacking = missing
         for executor in [e for e in its._free.oldest() if e not in its._promises.kept][:missing]:
-            if not its._suits(executor, share.number) and its._fits(executor, share):
+            if not its._suits(executor, share.number) and self._fits(executor, share):
                 its._unwarm(executor)
                 its._ending[executor] = 0
                 self.coming[executor] = None
@@ -373,11 +390,16 @@ class Gangs:
             donor.leaving[executor] = False
             self._expect(executor, donor, now)
             missing -= 1
+        short = self._short(share)
+        if share.bound is not None:
+            short -= sum(executor in share.bound.serving for executor in self.owed)
         while missing > 0:
-            donor_now = its._tree.wealthiest()
+            own = its._tree.group_of(share.bound) if share.bound is not None and short > 0 else None
+            donor_now = its._tree.wealthiest(own)
             if donor_now is None:
                 break  # later
-            missing -= self._take(donor_now, missing, moves, now)
+            taken = self._take(donor_now, missing, moves, now)
+            missing, short = missing - taken, short - taken
         if missing < lacking:
             self.asked = now
         return True
@@ -427,6 +449,8 @@ class Gangs:
             its._free[executor] = 0
         self.aside.clear()
         share.gathering = 0
+        if share.bound is not None:
+            share.bound.keep(share, 0)
         its._changed(share)
         if share.waits:
             self.waiting[share] = self._since

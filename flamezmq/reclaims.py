@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flamezmq import bounding
 from flamezmq.fairness import ROUND_SECONDS, TURN_PER_CHANGE, Group, behind, fair_at
+from flamezmq.retracts import pass_by, retract
 from flamezmq.shares import Moves, Share
 
 if TYPE_CHECKING:
     from flamezmq.scheduler import Scheduler
 
-#: Where no room could be made for a session with a request, it is tried again after so long.
-RETRY_SECONDS = 0.05
 #: Looking who has fallen behind goes through all brothers: with so many more it is done less often.
 MANY = 100
 
@@ -35,12 +35,14 @@ def reclaim(its: Scheduler, moves: Moves, now: float) -> None:
     """Ask for executors back, for those who would be better off with them."""
     its._tree.settle()
     _claim(its)
-    while its._tree.below:
-        share = next(iter(its._tree.below))
+    while (share := its._tree.first_below()) is not None:
         donor = its._tree.wealthiest()
         if donor is None:
             break
         _move(its, donor, share, moves, now)
+    if its._tree.bounds:
+        for share in [one for one in its._tree.below if one.bound is not None]:
+            _serve_inside(its, share, moves, now)
     while True:
         group = its._tree.dues.first()
         if group is None or group.due > now:
@@ -51,10 +53,20 @@ def reclaim(its: Scheduler, moves: Moves, now: float) -> None:
         _level_out(its, its._tree.uneven.popitem()[0], moves, now)
 
 
+def _serve_inside(its: Scheduler, share: Share, moves: Moves, now: float) -> None:
+    """Its tenant has all that it may: its minimum comes from what others of the tenant have above theirs."""
+    assert share.bound is not None
+    while share in its._tree.below:
+        donor = its._tree.wealthiest(its._tree.group_of(share.bound))
+        if donor is None:
+            return
+        _move(its, donor, share, moves, now)
+
+
 def _claim(its: Scheduler) -> None:
     """The first ones get what is on its way already."""
     while its._promises.unclaimed:
-        share = next(iter(its._tree.below), None) or its._tree.neediest()
+        share = its._tree.first_below() or its._tree.neediest()
         if share is None or share.request:
             break
         its._promises.promise(next(iter(its._promises.unclaimed)), share)
@@ -105,6 +117,8 @@ def _even_out(its: Scheduler, group: Group, when: float | None, moves: Moves, no
 
 def _move(its: Scheduler, donor: Share, share: Share, moves: Moves, now: float) -> None:
     """It is the turn of `share`: an executor of `donor` is to be its next one, or room is made."""
+    if share.bound is not None and not bounding.may_move(its, share, donor, moves, now):
+        return
     if share.request:
         _make_room(its, share, donor, moves, now)
         return
@@ -114,29 +128,12 @@ def _move(its: Scheduler, donor: Share, share: Share, moves: Moves, now: float) 
         _claim(its)
 
 
-def retract(its: Scheduler, donor: Share, moves: Moves) -> list[int]:
-    """It is to give one back, or a whole gang; nobody waits for these yet."""
-    going: list[int] = []
-    for _ in range(donor.chunk):
-        executor = donor.first_to_go
-        donor.leaving[executor] = True
-        its._promises.offer(executor)
-        going.append(executor)
-    if donor.gang > 1:
-        donor.whole -= donor.gang
-    moves.reclaim += going
-    its._note(donor)
-    its._tree.rank(donor)
-    return going
-
-
 def _make_room(its: Scheduler, share: Share, donor: Share, moves: Moves, now: float) -> None:
     going = its._rooms.make(share, donor, its._serves, its._shares, now)
+    if share.bound is not None:
+        share.bound.keep(share, 0 if going is None else 1)
     if going is None:
-        share.passed = True
-        if not its._stuck:
-            its._retry_at = now + RETRY_SECONDS
-        its._stuck[share] = None
+        pass_by(its, share, now)
     for executor in going or ():
         moves.reclaim.append(executor)
         donor = its._shares[its._serves[executor]]

@@ -141,6 +141,15 @@ class Rooms:
         node = self._home.get(executor)
         return node is not None and node.name in self._reserved
 
+    def part(self, executor: int) -> float:
+        """Cores that it has at least, whoever it serves."""
+        node = self._home.get(executor)
+        return 0.0 if node is None else node.part
+
+    def least_part(self) -> float:
+        """The same, of that which has the fewest."""
+        return min((node.part for node in self.nodes.values() if node.executors), default=0.0)
+
     def assess(self, share: Share) -> None:
         """Nodes have come or gone: what it counts, and whether any could ever serve it."""
         nodes = self.nodes.values()

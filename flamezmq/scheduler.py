@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import inf
 
-from flamezmq import backfill, bounds, reclaims, scheduler_check
+from flamezmq import backfill, bounding, reclaims, scheduler_check
 from flamezmq.fairness import QUANTUM_SECONDS as QUANTUM_SECONDS
 from flamezmq.fairness import reweigh
 from flamezmq.gangs import Gangs
@@ -96,6 +96,7 @@ class Scheduler:
         request: Mapping[str, float] | None = None,
         enters: float = 0.0,
         gang: int = 1,
+        counts: bool = True,
     ) -> None:
         """A new session.
 
@@ -105,15 +106,18 @@ class Scheduler:
         request: what each of its executors needs of its node (see `resources.py`)
         enters: seconds that an executor takes to enter its service; below 0: nobody knows, 0: it has none
         gang: it gets so many at a time (see `gangs.py`); minimum and limit count in whole gangs
+        counts: False: what it has is not counted against the limits of its tenant
         """
         asks = dict(request or {})
         share = Share(session, weight, limit=limit or NO_LIMIT, request=asks, enters=enters, gang=gang)
+        share.counts = counts
         share.set_minimum(minimum)
         share.see_terms()
         self._shares[session] = share
         if share.request:
             self._rooms.open(share, [*self._serves, *self._gangs.aside])
         self._tree.join(share, tenant, priority)
+        bounding.enter(self, share, tenant)
         self._note(share)
 
     def remove_session(self, session: int) -> None:
@@ -131,6 +135,7 @@ class Scheduler:
         for executor in share.coming:
             (self._ending if executor in self._ending else self._ended)[executor] = 0
         share.coming.clear()
+        bounding.leave(self, share)
         self._tree.leave(share)
 
     def want(self, session: int, executors: int) -> None:
@@ -176,14 +181,13 @@ class Scheduler:
         resources: Mapping[str, float] | None = None,
     ) -> None:
         """What counts for a tenant from now on; "*": for those that are not named.  None: as it was.
+        What it has above a new limit is reclaimed.
 
         weight: of its share, among tenants that have any work; 1.0 if nothing was ever said
         max_executors: that serve all its sessions at a time; 0: no limit
         resources: the most that these may have of their nodes; what is not named has no limit
-
-        What it has above a new limit is reclaimed.
         """
-        bounds.set_tenant(self, name, weight, max_executors, resources)
+        bounding.set_tenant(self, name, weight, max_executors, resources)
 
     def learn_enter(self, session: int, seconds: float) -> None:
         """An executor has entered its service; how long that takes is known better now."""
@@ -201,19 +205,12 @@ class Scheduler:
     def add_node(self, node: str, has: Mapping[str, float], executors: int) -> None:
         """A node has come, or has another size now: what it has, and how many executors share that."""
         self._rooms.add_node(node, has, executors)
-        self._assess()
+        bounding.on_nodes(self)
 
     def remove_node(self, node: str) -> None:
         """It is gone, and so are its executors, or will be."""
         self._rooms.remove_node(node)
-        self._assess()
-
-    def _assess(self) -> None:
-        if self._rooms.demanding:
-            for share in self._shares.values():
-                if share.request:
-                    self._rooms.assess(share)
-                    self._changed(share)
+        bounding.on_nodes(self)
 
     def add_executor(self, executor: int, node: str = "") -> None:
         """A new one is here, and free."""
@@ -274,6 +271,8 @@ class Scheduler:
         share = self._shares[session]
         del share.have[executor]
         self._rooms.give_back(executor, share)
+        if share.bound is not None:
+            share.bound.give_back(executor)
         if executor in share.leaving:
             del share.leaving[executor]
             self._promises.is_free(executor)
@@ -360,7 +359,8 @@ class Scheduler:
     @property
     def waiting(self) -> bool:
         """Some session could use more executors than it has, or is to have fewer."""
-        return bool(self._hungry or self._over or self._gangs.waiting or self._gangs.gathers)
+        gangs = self._gangs
+        return bool(self._hungry or self._over or gangs.waiting or gangs.gathers or self._tree.excess)
 
     def stays(self, session: int, executor: int) -> bool:
         """Whether the session's minimum or a gang keeps this executor, even without anything to do."""
@@ -379,6 +379,8 @@ class Scheduler:
         self._tick(now)
         if self._over:
             reclaims.cut(self, moves)
+        if self._tree.excess:
+            bounding.cut(self, moves)
         if self._stuck and (self._free or now >= self._retry_at):
             for share in self._stuck:
                 share.passed = False
@@ -389,7 +391,8 @@ class Scheduler:
             self._gangs.step(moves, now)
         if self._free and self._hungry:
             self._hand_out(moves, now)
-        lacking = self._hungry and (not self._free or self._rooms.demanding) and self._is_contended()
+        scarce = not self._free or self._rooms.demanding or self._tree.bounds
+        lacking = self._hungry and scarce and self._is_contended()
         if lacking or (gangs and self._serves):
             if not self._contended:
                 self._contend(now)
@@ -403,7 +406,7 @@ class Scheduler:
 
     def next_turn(self) -> float | None:
         """When a session's turn ends that another waits for; None if nobody waits for time to pass."""
-        group = self._tree.dues.first() if self._contended else None
+        group = self._tree.dues.first() if self._contended and self._hungry else None
         dues = [self._retry_at] if self._stuck else []
         turn = self._gangs.next_turn() if self.waiting else None
         if turn is not None:
@@ -421,7 +424,8 @@ class Scheduler:
         """What it asks for or has is another number now."""
         wanted = max(share.asked - len(share.lent), 0) if share.lent else share.asked
         if share.bounded:
-            wanted = 0 if share.suspended or share.homeless else max(wanted, share.minimum)
+            barred = share.suspended or share.homeless or share.beyond
+            wanted = 0 if barred else max(wanted, share.minimum)
         if (wanted > 0) is not share.active:
             share.active = wanted > 0
             self._active += 1 if share.active else -1
@@ -429,6 +433,8 @@ class Scheduler:
             if share.gang > 1:
                 wanted = self._gangs.note(share, wanted, self._seen)
             wanted = min(wanted, share.limit - len(share.leaving))
+            if share.bound is not None:
+                bounding.note(share, wanted > share.staying)
         share.wanted = wanted
         staying = len(share.have) - len(share.leaving)
         if wanted > staying:
@@ -488,6 +494,9 @@ class Scheduler:
             share = self._next_served()
             if share is None:
                 break
+            if share.bound is not None and not share.bound.allows(share):
+                self._pass_over(share, passed)
+                continue
             executor = self._pick(share)
             if executor is not None:
                 self._give(executor, share, now)
@@ -524,7 +533,9 @@ class Scheduler:
         return executor not in self._gangs.aside and self._fits(executor, self._shares[session])
 
     def _fits(self, executor: int, share: Share) -> bool:
-        """Whether its node has what the session's executors need."""
+        """Whether its node has what the session's executors need, and its tenant may have it."""
+        if share.bound is not None and not share.bound.allows(share, part=self._rooms.part(executor)):
+            return False
         return not self._rooms.demanding or self._rooms.fits(executor, share)
 
     def _next_served(self) -> Share | None:
@@ -533,15 +544,15 @@ class Scheduler:
             share = next(iter(self._hungry.values()))
             return None if share.passed else share
         self._tree.settle()
-        if self._tree.below:
-            return next(iter(self._tree.below))
+        if self._tree.below and (below := self._tree.first_below()) is not None:
+            return below
         if self._promises.kept:
             return self._promises.waiters[next(iter(self._promises.kept))]
         for share in self._promises.waiters.values():
-            if not share.passed:
+            if not share.passed and (share.bound is None or not share.bound.shut):
                 return share
         found = self._tree.neediest()
-        return found or next((share for share in self._hungry.values() if not share.passed), None)
+        return found or next((share for share in bounding.hungry(self) if not share.passed), None)
 
     def _pick(self, share: Share) -> int | None:
         """A free executor: a warm one (it served this session last), a promised one, or any that suits."""
@@ -566,6 +577,8 @@ class Scheduler:
         self._unwarm(executor)
         share.have[executor] = now
         self._rooms.take(executor, share)
+        if share.bound is not None:
+            share.bound.take(executor, share, self._rooms.part(executor))
         self._serves[executor] = share.number
         self._changed(share)
 

@@ -27,7 +27,11 @@ def check(scheduler: Scheduler) -> None:
         assert (session in scheduler._over) == (share.staying > share.most), "more than it may have"
         assert (session in scheduler._hungry) == (share.wanted > share.staying), session
         assert not share.promised or share.expected <= share.wanted
-        demand = 0 if share.suspended or share.homeless else max(share.asked - len(share.lent), share.minimum)
+        demand = (
+            0
+            if share.suspended or share.homeless or share.beyond
+            else max(share.asked - len(share.lent), share.minimum)
+        )
         if share.gang > 1:
             demand = min(-(-demand // share.gang) * share.gang, share.whole)
         assert share.wanted == min(demand, share.limit - len(share.leaving))

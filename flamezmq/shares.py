@@ -14,12 +14,11 @@ from bisect import insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from flamezmq.bounds import Bound
 from flamezmq.fairness import EPSILON, QUANTUM_SECONDS, Group, Party, Ranking, reweigh, update
 
 #: Names all tenants that are not named.
 ALL_OTHERS = "*"
-#: Stands for executors, among the names of resources.
-EXECUTORS = ""
 #: Of a session without one.
 NO_LIMIT = 1 << 62
 #: What entering a service is taken for until the first executor has done it.  What is shorter is known soon;
@@ -41,12 +40,16 @@ class Share(Party):
     gang       so many at a time it gets, and gives back
     unit       what one executor of it counts
     homeless   no node has what it needs
+    counts     what it has is counted against the limits of its tenant, if there are any
+    bound      these limits
+    beyond     its tenant may not have what it needs
     gathers    the node that is reserved for one executor of it, or ""
     asked      executors that it could use now; those in `leaving` are not among them
     wanted     of what it asked for, or its minimum, as many as its limit allows
     active     it wants any
     suspended  it is to have none
-    bounded    it has a limit, a minimum, a request or gangs, or is suspended: it may want other than it asks
+    bounded    it has a limit (or its tenant has), a minimum, a request or gangs, or is suspended: it may want
+               other than it asks
     whole      executors of the gangs that it has, also those of them that have died and are to be replaced
     waits      it could use a further gang
     young      what it has got last may not be taken from it yet
@@ -68,6 +71,9 @@ class Share(Party):
     request: dict[str, float] = field(default_factory=dict)
     unit: float = 1.0
     homeless: bool = False
+    counts: bool = True
+    bound: Bound | None = None
+    beyond: bool = False
     gathers: str = ""
     gang: int = 1
     whole: int = 0
@@ -97,7 +103,7 @@ class Share(Party):
 
     def see_terms(self) -> None:
         """Its terms are others now."""
-        limited = self.limit < NO_LIMIT or self.minimum > 0 or self.gang > 1
+        limited = self.limit < NO_LIMIT or self.minimum > 0 or self.gang > 1 or self.bound is not None
         self.bounded = limited or self.suspended or bool(self.request)
 
     @property
@@ -160,7 +166,7 @@ class Share(Party):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """weight: of a tenant's share.  most: of executors (EXECUTORS) and resources, by name, that it has."""
+    """weight: of a tenant's share.  most: what it may have, by name, as in `Bound`."""
 
     weight: float = 1.0
     most: Mapping[str, float] = field(default_factory=dict)
@@ -219,6 +225,8 @@ class Tree:
     uneven  groups in which something may be due to be moved
     dues    groups in which something is to be moved later
     terms   what is said of tenants, by name; what is said of ALL_OTHERS counts for those that are not named
+    bounds  tenants that have limits, by name, as long as they have sessions
+    excess  of these, those that may have more than they may
     """
 
     def __init__(self) -> None:
@@ -229,6 +237,8 @@ class Tree:
         self.uneven: dict[Group, None] = {}
         self.dues: Ranking[Group] = Ranking()
         self.terms: dict[str, Terms] = {}
+        self.bounds: dict[str, Bound] = {}
+        self.excess: dict[Bound, None] = {}
         self._tenants: dict[str, Tenant] = {}
         self._groups = 0
 
@@ -244,6 +254,20 @@ class Tree:
             if tenant.weight != weight:
                 reweigh(tenant, weight, self.clock)
                 self.uneven[self.root] = None
+
+    def group_of(self, bound: Bound) -> Tenant:
+        """The tenant that has these limits."""
+        return self._tenants[bound.name]
+
+    @staticmethod
+    def tenant_of(share: Share) -> str:
+        return _groups_of(share)[1].name
+
+    def first_below(self) -> Share | None:
+        """The first that lacks some of its minimum, and may have it."""
+        if not self.bounds:
+            return next(iter(self.below), None)
+        return next((share for share in self.below if share.bound is None or not share.bound.full), None)
 
     def join(self, share: Share, name: str, priority: int) -> None:
         """It is a session of this tenant from now on."""
@@ -286,6 +310,10 @@ class Tree:
 
     def rank(self, share: Share) -> None:
         """It has changed: find its new places."""
+        group, tenant = _groups_of(share)
+        if share.bound is not None:
+            share.bound.note(share)
+            tenant.full = share.bound.full
         staying, later = share.staying, share.later
         expected = staying + later
         hungry = share.wanted > expected and not share.passed
@@ -300,7 +328,6 @@ class Tree:
             self.clock,
             max(min(staying, share.minimum), 0) * share.unit if share.minimum else 0.0,
         )
-        group, tenant = _groups_of(share)
         self._see_presence(tenant, group)
         if hungry and expected < share.lowest:
             self.below[share] = None
@@ -387,7 +414,11 @@ class Tree:
             assert abs(group.rate + own - sum(party.rate for party in parties) - theirs) < EPSILON
             assert len(group.needy) == sum(party.hungry for party in parties)
             assert len(group.wealthy) == sum(party.giving for party in parties)
+        for bound in self.bounds.values():
+            bound.check()
+            assert self._tenants[bound.name].full == bound.full
         for share in shares:
+            assert (self.bounds.get(self.tenant_of(share)) if share.counts else None) is share.bound
             assert share.hungry == (share.lacking and not share.passed)
             assert abs(share.units - (share.expected + share.gathering) * share.unit) < EPSILON
             assert share.giving == share.gives

@@ -17,10 +17,14 @@ class Waits:
     cause    "" (it lacks none), "suspended", "limit" (it has as many as it may), "no node fits" (none has
              what an executor of it needs), "no room" (those that have do something else), "coming" (one is
              on its way), "share" (others have what it does not have), "gang" (so many as it gets at a time
-             are not to be had yet), or "gang too large" (there are not so many)
+             are not to be had yet), "gang too large" (there are not so many), "tenant" (it has all that it
+             may), or "beyond tenant" (it may never have so much)
     have     executors that serve it
     wanted   that it could use
     gathered of "gang": those that are reserved for it
+    limits   of "tenant": what is used up, as (name, used, the most), where the name of executors is "";
+             of "beyond tenant" it is what is needed, in the place of what is used
+    terms    whose they are: the tenant's name, or "*"
     missing  of "no node fits": (name, asked for, the most that a node has)
     """
 
@@ -29,6 +33,8 @@ class Waits:
     wanted: int
     missing: tuple[tuple[str, float, float], ...] = ()
     gathered: int = 0
+    limits: tuple[tuple[str, float, float], ...] = ()
+    terms: str = ""
 
 
 def explain(scheduler: Scheduler, session: int) -> Waits:
@@ -39,15 +45,43 @@ def explain(scheduler: Scheduler, session: int) -> Waits:
         return Waits("suspended", have, wanted)
     if share.homeless:
         return Waits("no node fits", have, wanted, tuple(scheduler._rooms.missing(share)))
+    if share.beyond:
+        return _tenant(scheduler, share, wanted)
     if wanted <= share.staying:
         return Waits("", have, wanted)
     if have >= share.limit:
         return Waits("limit", have, wanted)
+    further = share.gang if not share.lacking else 1
+    if (
+        share.bound is not None
+        and not share.bound.allows(share, further)
+        and share is not _gathers(scheduler)
+    ):
+        return _tenant(scheduler, share, wanted)
     if share.gang > 1 and not share.lacking:
         return _gang(scheduler, share, wanted)
     if share.coming or share.promised:
         return Waits("coming", have, wanted)
     return Waits("no room" if share.gathers or share in scheduler._stuck else "share", have, wanted)
+
+
+def _gathers(scheduler: Scheduler) -> Share | None:
+    return scheduler._gangs.gathers
+
+
+def _tenant(scheduler: Scheduler, share: Share, wanted: int) -> Waits:
+    """Its tenant has all that it may, or may never have what it needs."""
+    bound, terms = share.bound, scheduler._tree.terms
+    assert bound is not None
+    needs = bound.needs(share.request, bound.part)
+    further = share.gang if share.beyond or not share.lacking else 1
+    used = {} if share.beyond else bound.used
+    limits = tuple(
+        (name, further * needs[name] if share.beyond else used.get(name, 0.0), bound.most[name])
+        for name in bound.lacks(share, used, further)
+    )
+    cause, named = "beyond tenant" if share.beyond else "tenant", bound.name if bound.name in terms else "*"
+    return Waits(cause, len(share.have), wanted, limits=limits, terms=named)
 
 
 def _gang(scheduler: Scheduler, share: Share, wanted: int) -> Waits:

@@ -35,6 +35,7 @@ class Job:
     limit: int
     minimum: int
     gang: int
+    tenant: str
     opened: float
     served: float
     running: int = 0
@@ -66,6 +67,7 @@ class Farm:
         self._ends: list[tuple[float, int]] = []
         self._check = check
         self._released = False  # since the last decision
+        self.limits: dict[str, int] = {}  # of executors, by tenant
         self.executors = range(10_001, 10_001 + executors)
         for number in self.executors:
             self.scheduler.add_executor(number)
@@ -75,13 +77,23 @@ class Farm:
         if loads:
             terms["enters"] = -1.0
         number, limit, minimum = len(self.jobs) + 1, terms.get("limit", 0), terms.get("minimum", 0)
-        gang = terms.get("gang", 1)
-        job = self.jobs[number] = Job(number, seconds, tasks, limit, minimum, gang, self.now, self.now)
+        gang, tenant = terms.get("gang", 1), terms.get("tenant", "")
+        job = Job(number, seconds, tasks, limit, minimum, gang, tenant, self.now, self.now)
+        self.jobs[number] = job
         job.loads = loads
         self.scheduler.add_session(number, self.now, **terms)
         self._ask(job)
         self._decide()
         return job
+
+    def limit(self, tenant: str, executors: int) -> None:
+        """The tenant may have no more than these; what it has above them stays to the ends of tasks."""
+        self.limits[tenant] = executors
+        self.scheduler.set_tenant(tenant, max_executors=executors)
+        self._decide()
+
+    def serving(self, tenant: str) -> int:
+        return sum(job.running for job in self.jobs.values() if job.tenant == tenant)
 
     def add(self, job: Job, tasks: float) -> None:
         """It has so many more to do."""
@@ -136,6 +148,13 @@ class Farm:
         """Executors of a gang's reservation that serve it meanwhile."""
         return self.scheduler._shares[job.number].lent
 
+    def _is_at_limit(self, job: Job) -> bool:
+        """Whether its tenant has all that it may, or what it may yet is kept for a gang of its own."""
+        most = self.limits.get(job.tenant) or inf
+        gathers = self.scheduler._gangs.gathers
+        kept = gathers.gang if gathers and self.jobs[gathers.number].tenant == job.tenant else 0
+        return self.serving(job.tenant) + kept >= most
+
     def _look(self) -> None:
         """Nothing that is set aside idles where tasks wait that are short against what the gang waits for."""
         gangs = self.scheduler._gangs
@@ -144,7 +163,8 @@ class Farm:
         left = max(gangs.longest - self.now, self.now - gangs.asked)
         for job in self.jobs.values():
             hungry = job.number in self.scheduler._hungry
-            assert not (hungry and job.gang == 1 and job.seconds <= left / 4), f"job {job.number} may borrow"
+            may = hungry and job.tasks and job.gang == 1 and not self._is_at_limit(job)
+            assert not (may and job.seconds <= left / 4), f"job {job.number} may borrow"
 
     def _count(self, executor: int) -> None:
         self._serves[executor].held += self.now - self._since[executor]
@@ -200,6 +220,8 @@ class Farm:
                 self._serves[executor], self._since[executor] = job, self.now
                 job.running += 1
                 assert not job.limit or job.running <= job.limit, f"job {number} has more than its limit"
+                most = self.limits.get(job.tenant) or inf
+                assert self.serving(job.tenant) <= most, f"tenant {job.tenant} has more than its limit"
                 self._go_on(executor, job)
             for executor in moves.reclaim:
                 if executor not in self._serves:
@@ -216,7 +238,9 @@ class Farm:
             assert not (job.running - job.leaving - len(self.lent(job))) % job.gang, (
                 f"job {job.number}: no gang"
             )
-        assert not (self.scheduler.idle and self.scheduler._hungry), "an executor idles, a session waits"
+        if self.scheduler.idle:
+            for number in self.scheduler._hungry:
+                assert self._is_at_limit(self.jobs[number]), f"an executor idles, job {number} waits"
         self._look()
         if self._check:
             self.scheduler.check()

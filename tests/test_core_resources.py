@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from flamezmq import waits
-from flamezmq.reclaims import RETRY_SECONDS
 from flamezmq.resources import in_words, parse
+from flamezmq.retracts import RETRY_SECONDS
 from flamezmq.scheduler import Moves, Scheduler
 from flamezmq.wire import messages as m
 from tests.core_stage import CLIENT, OTHER, Stage

@@ -234,6 +234,10 @@ def _unsuitable(why: m.Why) -> str:
     return f"{why.free} {are} free, but had other programs' modules loaded; fresh ones are on their way."
 
 
+def _tenant(why: m.Why) -> str:
+    return f"Tenant {why.tenant!r}" if why.tenant else "The tenant of all who name none"
+
+
 def _no_node_fits(why: m.Why) -> str:
     return f"No node has what an executor of the session needs{_since(why)}: {why.by or 'there is none'}."
 
@@ -264,6 +268,8 @@ _CAUSES: dict[str, str | Callable[[m.Why], str]] = {
     "no executors": _no_executors,
     "executors die": _executors_die,
     "limit": _limit,
+    "tenant": lambda why: f"{_tenant(why)} uses {why.by}{_since(why)}.",
+    "beyond tenant": "The session needs {why.by}: it waits until that is changed{since}.",
     "all": "All executors serve its session, {why.have} of {why.executors}{since}, and are busy.",
     "share": _share,
     "unsuitable": _unsuitable,

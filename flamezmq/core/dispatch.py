@@ -142,11 +142,12 @@ def enlist(broker: Broker, session: Session, now: float) -> None:
         weight=outer.weight,
         limit=spec.max_executors,
         minimum=spec.min_executors,
-        tenant=outer.tenant,
+        tenant=session.tenant,
         priority=outer.priority,
         request=request,
         enters=session.application.enters if session.application is not None else 0.0,
         gang=spec.gang,
+        counts=not session.actor,
     )
 
 

@@ -8,6 +8,7 @@ Functions over the broker's state; same rules.  Nothing here changes anything.
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -200,6 +201,7 @@ def _cause(broker: Broker, session: Session, why: m.Why, now: float) -> None:
             _rooms(broker, session, why, now)
         if session.spec.gang > 1:
             _gang(broker, session, why)
+        _tenant(broker, session, why)
         _failing(broker, why, now)
 
 
@@ -286,6 +288,29 @@ def _gang(broker: Broker, session: Session, why: m.Why) -> None:
     found = waits.explain(broker.scheduler, session.number)
     if found.cause in ("gang", "gang too large", "limit"):
         why.cause, why.gang, why.gathered = found.cause, session.spec.gang, found.gathered
+
+
+def _tenant(broker: Broker, session: Session, why: m.Why) -> None:
+    """Its tenant may have no more, whatever there is."""
+    found = waits.explain(broker.scheduler, session.number)
+    if found.cause not in ("tenant", "beyond tenant"):
+        return
+    why.cause, why.tenant = found.cause, session.tenant
+    place = found.terms if re.fullmatch(r"[\w-]+", found.terms) else f'"{found.terms}"'
+    said: list[str] = []
+    for name, used, most in found.limits:
+        option = "resources" if name else "max_executors"
+        has, may = (_amount(name, used), _amount(name, most))
+        between = "of its" if found.cause == "tenant" else "and its tenant may have"
+        said.append(f"{has} {between} {may} ({option} of [tenants.{place}])")
+    why.by = " and ".join(said)
+
+
+def _amount(name: str, amount: float) -> str:
+    """Of a resource, or, where it has no name, of executors."""
+    if name:
+        return f"{name}={in_words(amount)}"
+    return f"{amount:.0f} executor{'' if amount == 1 else 's'}"
 
 
 def _together(session: Session) -> str:

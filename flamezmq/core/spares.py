@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flamezmq import bounding
 from flamezmq.core import dispatch, readers
 from flamezmq.core.members import Effects, Executor, Session, Worker
 from flamezmq.wire import messages as m
@@ -91,7 +92,7 @@ def forget(broker: Broker, executor: Executor) -> None:
 
 def balance(broker: Broker, now: float, out: Effects) -> None:
     """Ask for spare executors, and let those go that nobody needs."""
-    lacking = broker.scheduler.waiting and not broker.scheduler.idle
+    lacking = next(bounding.hungry(broker.scheduler), None) is not None and not broker.scheduler.idle
     pauses: dict[str, list[Executor]] = {}  # by their worker's token
     for executor in broker.paused.values():
         pauses.setdefault(executor.token, []).append(executor)

@@ -265,7 +265,8 @@ class Why(msgspec.Struct, array_like=True):
                  could serve it do something else), "now" (an executor is about to get it), "actor is busy",
                  "actor starts", "actor waits" (call `current`, before it, lacks values), "too many actors"
                  (`limit` a node), "gang" (`gathered` of `gang` are reserved), "gang too large" (there are
-                 never so many), "readers" (`streams` wait for their readers: no more may begin)
+                 never so many), "readers" (`streams` wait for their readers: no more may begin), "tenant"
+                 (`tenant` has all that it may, `by` says what), "beyond tenant" (it may never have so much)
     by           who has suspended, cancelled or closed it; how executors die
     cause_since  seconds since that is so, -1: unknown
     have         executors that serve the session
@@ -285,7 +286,7 @@ class Why(msgspec.Struct, array_like=True):
     gathered     of these, those that are reserved for the next gang
     unsent       tasks that wait in clients for room under their tenant's quota, so many at least
     unsent_since seconds since the first of them does; -1: none does
-    tenant       of these: whose quota it is, and
+    tenant       of these: whose quota it is (or of "tenant"), and
     quota        which, "queued_tasks" or "queued_bytes"
     quota_limit, quota_used, quota_ahead  what it is, what is queued, and what may come yet without asking
     reads        what the task that runs waits for is its reader

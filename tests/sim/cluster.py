@@ -15,11 +15,12 @@ from flamezmq.core.meter import Leeway
 from flamezmq.core.quotas import usage
 from flamezmq.errors import DeadlinePassed, TaskTimeout
 from flamezmq.wire import messages as m
+from tests.sim import tenants
 from tests.sim.ends import Router
 from tests.sim.ledger import Ledger
 from tests.sim.nodes import SimExecutor, SimWorker
 from tests.sim.payloads import head
-from tests.sim.plan import Plan, draw, quotas
+from tests.sim.plan import Plan, draw
 from tests.sim.services import application
 from tests.sim.users import COMMON, SimSession, SimUser, expected_value
 from tests.sim.visitors import SimVisitor
@@ -44,7 +45,7 @@ class Cluster:
             known_functions=plan.known_functions,
             max_bytes=plan.max_bytes,
             actors_per_worker=plan.actors_per_worker,
-            tenants=quotas(plan),
+            tenants=tenants.quotas(plan),
         )
         self.router = Router(self.world, limits, plan.latency, plan.backlog_bytes, plan.duplicates)
         self.router.after_turn = self._after_turn
@@ -338,6 +339,7 @@ class Cluster:
         self._check_departures(effects)
         self._check_suspended(effects)
         self._check_quotas()
+        tenants.check(broker)
         if broker.scheduler.idle:
             overdue = [executor for executor in broker.executors.values() if self._overdue(executor)]
             now = self.world.now

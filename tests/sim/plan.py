@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from flamezmq.core.members import Tenant
 from tests.sim.users import KINDS
 
 
@@ -56,6 +55,7 @@ class Plan:
     detached: bool = False  # and that goes on without them
     queued_tasks: int = 0  # what each tenant may have queued
     queued_bytes: int = 0
+    tenant_executors: int = 0  # that may serve each tenant
 
     @property
     def has_quotas(self) -> bool:
@@ -114,9 +114,5 @@ def draw(seed: int) -> Plan:
         queued_tasks=r.choice((0, 0, 1, 3, 20)),
         queued_bytes=r.choice((0, 0, 0, 1, 60, 1000)),
         gangs=r.random() < 0.3,
+        tenant_executors=r.choice((0, 0, 0, 1, 2, 3)),
     )
-
-
-def quotas(plan: Plan) -> dict[str, Tenant]:
-    """Of all tenants."""
-    return {"*": Tenant(plan.queued_tasks, plan.queued_bytes)} if plan.has_quotas else {}

@@ -90,6 +90,7 @@ class SimVisitor:
         return {
             "queued_tasks": random.choice((None, 0, 1, 3, 20)),
             "queued_bytes": random.choice((None, 0, 1, 60, 1000)),
+            "max_executors": random.choice((None, None, 0, 3, 4)),  # no less than a gang
         }
 
     def resume(self, sessions: list[SimSession]) -> None:
