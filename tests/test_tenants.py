@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,30 @@ def test_a_submit_that_waits_goes_on_when_the_quota_is_raised_and_waits_sooner_w
         late.join(LIMIT_SECONDS)
         assert [future.result(LIMIT_SECONDS) for future in futures] == list(range(61))
         client.set_tenant("research", queued_tasks=10)
+
+
+def test_a_limit_on_executors_is_followed_while_tasks_run_and_when_it_is_taken_away(
+    client: flm.Client, tmp_path: Path
+) -> None:
+    with client.session("bounded", tenant="bounded") as session:
+        futures = [session.submit(time.sleep, 0.01) for _ in range(20)]
+        client.set_tenant("bounded", max_executors=1)
+        until(lambda: executors_of(client, "bounded") <= 1, "what is above the limit is given back")
+        futures += [session.submit(time.sleep, 0.01) for _ in range(20)]
+        for future in futures:
+            assert executors_of(client, "bounded") <= 1
+            future.result(LIMIT_SECONDS)
+
+        client.set_tenant("bounded", max_executors=0)
+        gate = Gate(tmp_path)
+        futures = [session.submit(gate, i) for i in range(4)]
+        until(lambda: executors_of(client, "bounded") == 2, "nothing is in its way any more")
+        gate.open()
+        assert [future.result(LIMIT_SECONDS) for future in futures] == [0, 1, 2, 3]
+
+
+def executors_of(client: flm.Client, tenant: str) -> int:
+    return next(one.executors for one in client.tenants() if one.name == tenant)
 
 
 def test_a_first_quota_reaches_an_open_session_and_bytes_count_from_then_on(
