@@ -422,7 +422,7 @@ def test_what_is_not_there_is_exit_code_4(
         (["view"], "Missing argument 'SESSION'. See flmctl view --help."),
         (["view", "x", "--limit", "257"], "257 is not in the range"),
         (["view", "x", "--state", "cancelled"], "'cancelled' is not one of"),
-        (["list", "-a"], "Option '-a' requires an argument. See flmctl list --help."),
+        (["list", "-a"], "Option '-a' requires an argument. See --help."),
         (["cancel", "x"], "'x' is no task"),
         (["top"], "top draws on a terminal"),
         (["top", "-d", "0"], "0.0 is not in the range"),

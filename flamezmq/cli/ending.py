@@ -60,9 +60,11 @@ def run_and_exit(
 def _complaint(error: click.ClickException) -> str:
     """One sentence for somebody who has typed something wrong; and where to look, if it does not say."""
     text = error.format_message()
-    unknown = isinstance(
-        error, click.NoSuchOption | click.BadOptionUsage | click.MissingParameter
-    ) or text.startswith(("No such command", "Got unexpected extra argument"))
+    if type(error) is click.BadOptionUsage:  # click does not tell of which command
+        return f"{sentence(text)} See --help."
+    unknown = isinstance(error, click.NoSuchOption | click.MissingParameter) or text.startswith(
+        ("No such command", "Got unexpected extra argument")
+    )
     context = getattr(error, "ctx", None)
     if not unknown or context is None:
         return text
