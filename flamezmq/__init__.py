@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from flamezmq.running import current
     from flamezmq.shims.context import Context
     from flamezmq.shims.service import service
+    from flamezmq.tenant import Tenant
 
 _HOMES = {
     "Actor": "flamezmq.client.actor",
@@ -73,6 +74,7 @@ _HOMES = {
     "FlameExecutor": "flamezmq.client.flame_executor",
     "ServiceSession": "flamezmq.client.service_session",
     "Session": "flamezmq.client.session",
+    "Tenant": "flamezmq.tenant",
     "Future": "flamezmq.client.future",
     "ALL_COMPLETED": "flamezmq.client.waiting",
     "FIRST_COMPLETED": "flamezmq.client.waiting",
@@ -154,6 +156,7 @@ __all__ = [
     "TaskError",
     "TaskLost",
     "TaskTimeout",
+    "Tenant",
     "TooLarge",
     "Unpicklable",
     "__version__",

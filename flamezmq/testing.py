@@ -15,7 +15,7 @@ can't be pickled, what dies, and what is forgotten fails here as it does outside
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,7 @@ from flamezmq import processes
 
 if TYPE_CHECKING:
     from flamezmq.client.api import Client
+    from flamezmq.tenant import Tenant
 
 __all__ = ["Leaked", "cluster", "fixture", "kill_an_executor"]
 
@@ -53,12 +54,15 @@ class Leaked(AssertionError):
 
 
 @contextmanager
-def cluster(executors: int = 2, *, forward_output: bool = True) -> Iterator[Client]:
+def cluster(
+    executors: int = 2, *, forward_output: bool = True, tenants: Mapping[str, Tenant] | None = None
+) -> Iterator[Client]:
     """A client with a private cluster of real processes, for the length of a `with` block.
 
     Args:
         executors: how many processes run tasks; two are enough to find most races.
         forward_output: print what tasks print.
+        tenants: what each may have, as in `flm.Client`.
 
     Raises:
         StartFailed: the cluster did not come up.
@@ -70,7 +74,7 @@ def cluster(executors: int = 2, *, forward_output: bool = True) -> Iterator[Clie
     """
     from flamezmq.client.api import Client
 
-    client = Client("", executors=executors, forward_output=forward_output)
+    client = Client("", executors=executors, forward_output=forward_output, tenants=tenants)
     try:
         yield client
     except BaseException as error:
@@ -87,6 +91,7 @@ def fixture(
     scope: Scope = "session",
     name: str | None = None,
     forward_output: bool = True,
+    tenants: Mapping[str, Tenant] | None = None,
 ) -> Callable[..., Any]:
     """A pytest fixture that gives a client with a cluster of its own: `cluster = fixture()` in conftest.py.
 
@@ -97,6 +102,7 @@ def fixture(
             tasks, may want "function".
         name: the fixture's name, if not that of the variable.
         forward_output: print what tasks print.
+        tenants: what each may have, as in `flm.Client`.
 
     Raises:
         Leaked: in its teardown: something is left behind.
@@ -108,7 +114,7 @@ def fixture(
 
     @pytest.fixture(scope=scope, name=name)
     def flame_cluster() -> Generator[Client, None, None]:
-        with cluster(executors, forward_output=forward_output) as client:
+        with cluster(executors, forward_output=forward_output, tenants=tenants) as client:
             yield client
 
     return flame_cluster

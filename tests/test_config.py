@@ -222,3 +222,16 @@ def test_no_two_options_share_a_variable_but_the_address() -> None:
 
     assert len(own) == len(set(own))
     assert config.FILE_VARIABLE not in own
+
+
+# --- what the pages show
+
+
+@pytest.mark.parametrize("page", sorted(Path("docs").glob("*.md")), ids=lambda page: page.name)
+def test_each_file_of_settings_that_a_page_shows_is_understood(page: Path, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    for block in blocks:
+        file = tmp_path / "flamezmq.toml"
+        file.write_text(block)
+        assert config.load(str(file))
+    assert blocks or page.name != "sharing.md", "its example is no longer looked at"

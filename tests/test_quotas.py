@@ -167,3 +167,48 @@ def test_a_client_that_is_gone_gives_its_share_back(client: flm.Client, tmp_path
 def test_what_is_submitted_in_vain_says_so() -> None:
     with flm.Client("", executors=1) as client, pytest.raises(ValueError, match="must be 'wait' or 'fail'"):
         client.session(over_quota="block")
+
+
+def test_a_client_says_what_tenants_of_its_own_cluster_may_have_and_no_more_executors_serve_them() -> None:
+    limits = {"labs": flm.Tenant(max_executors=1, weight=3.0)}
+    with (
+        flm.Client("", executors=3, tenants=limits) as client,
+        client.session("one", tenant="labs", min_executors=2) as one,
+        client.session("free") as free,
+    ):
+        pids = {future.result(30) for future in [one.submit(work) for _ in range(20)]}
+        others = {future.result(30) for future in [free.submit(work) for _ in range(60)]}
+
+        assert len(pids) == 1
+        assert len(others | pids) == 3, "what the tenant leaves serves others"
+
+
+def work() -> int:
+    time.sleep(0.02)
+    return os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("tenants", "address", "error", "complaint"),
+    [
+        ({}, "tcp://127.0.0.1:1", ValueError, "`tenants` is for an embedded cluster"),
+        ({"labs": 3}, "", TypeError, "flm.Tenant"),
+        (
+            {"labs": flm.Tenant(weight=0.0)},
+            "",
+            ValueError,
+            "weight of 'labs': 0.0 is not a number",
+        ),
+        (
+            {"labs": flm.Tenant(resources="cpu")},
+            "",
+            ValueError,
+            "resources of 'labs': resources are",
+        ),
+    ],
+)
+def test_what_a_client_says_of_tenants_that_makes_no_sense_is_refused(
+    tenants: Any, address: str, error: type[Exception], complaint: str
+) -> None:
+    with pytest.raises(error, match=complaint):
+        flm.Client(address, tenants=tenants)

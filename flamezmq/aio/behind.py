@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from flamezmq.aio.hub import Hub
@@ -18,6 +18,7 @@ from flamezmq.client.api import Client
 from flamezmq.client.future import Future
 from flamezmq.client.pump import Done, Pump
 from flamezmq.net.line import Line
+from flamezmq.tenant import Tenant
 
 
 class HandedPump(Pump):
@@ -67,13 +68,18 @@ class ClientBehind(Client):
         executors: int | None,
         forward_output: bool,
         connect_timeout: float | None = None,
+        tenants: Mapping[str, Tenant] | None = None,
     ) -> None:
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
         self._unwanted: deque[Future] = deque()
         self._unwanted_are_seen = False
         self._close_lock = threading.RLock()
         super().__init__(
-            address, executors=executors, forward_output=forward_output, connect_timeout=connect_timeout
+            address,
+            executors=executors,
+            forward_output=forward_output,
+            connect_timeout=connect_timeout,
+            tenants=tenants,
         )
 
     def close(self) -> None:

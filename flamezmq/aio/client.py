@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         SharedOptions,
         SharedServiceOptions,
     )
+    from flamezmq.tenant import Tenant
 
 
 class Session(Steering, Joining):
@@ -216,10 +217,12 @@ class Client(ApplicationsOfClient, TenantsOfClient):
             cores.
         forward_output: print here what tasks print there.
         connect_timeout: seconds to wait for a router that does not answer yet, as in `flm.Client`.
+        tenants: what each may have in an embedded cluster, as in `flm.Client`.
 
     Raises:
-        ValueError: `executors` is no integer from 1, or comes together with an address; the
-            address is none.
+        ValueError: `executors` is no integer from 1; it or `tenants` comes together with an
+            address; the address is none; something of a tenant makes no sense.
+        TypeError: `tenants` has something else than names and Tenants.
 
     `async with` opens it, and raises what opening an `flm.Client` raises.  At the end of the block
     its tasks are awaited; they are cancelled when the block is left by an exception, or when that
@@ -233,9 +236,11 @@ class Client(ApplicationsOfClient, TenantsOfClient):
         executors: int | None = None,
         forward_output: bool = True,
         connect_timeout: float | None = None,
+        tenants: Mapping[str, Tenant] | None = None,
     ) -> None:
         terms.check_client(address or None, executors, connect_timeout)
-        self._make = partial(ClientBehind, address, executors, forward_output, connect_timeout)
+        terms.check_tenants(tenants, address or None)
+        self._make = partial(ClientBehind, address, executors, forward_output, connect_timeout, tenants)
         self._behind: ClientBehind | None = None
         self._begun = False
         self._own = Session(self, "client", {})

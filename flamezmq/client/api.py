@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -54,6 +54,7 @@ NEAR_SECONDS, FAR_SECONDS = 1.5, 30.0
 
 if TYPE_CHECKING:
     from flamezmq.client.embedded import Embedded
+    from flamezmq.tenant import Tenant
 
 #: Messages that are not for one session alone.
 _OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done, m.Applications, m.Tenants, m.Wanted, m.Unmet))
@@ -71,14 +72,18 @@ class Client(ApplicationsOfClient, SessionsOfClient, TenantsOfClient):
         forward_output: print here what tasks print there, each line with its executor's name.
         connect_timeout: seconds to wait for a router that does not answer yet, which is said on
             stderr after one; None takes the settings', 15 unless they say otherwise.
+        tenants: of an embedded cluster: by name, what each tenant may have, as in
+            {"labs": flm.Tenant(weight=2.0, max_executors=8)}; "*" stands for those that are not
+            named.  None takes the file of settings.
 
     Raises:
         ConfigError: the file of settings, or a variable, says what nobody understands.
         StartFailed: the embedded cluster did not come up.
         RouterLost: nobody answers at the address.
         Refused: the router does not want us, and says why.
-        ValueError: `executors` is no integer from 1, or comes together with an address; the
-            address is none.
+        ValueError: `executors` is no integer from 1; it or `tenants` comes together with an
+            address; the address is none; something of a tenant makes no sense.
+        TypeError: `tenants` has something else than names and Tenants.
 
     As a context manager it waits for its tasks at the end of the block; when the block is left
     by an exception they are cancelled.  Usable by many threads at a time, not across a fork.
@@ -99,6 +104,7 @@ class Client(ApplicationsOfClient, SessionsOfClient, TenantsOfClient):
         executors: int | None = None,
         forward_output: bool = True,
         connect_timeout: float | None = None,
+        tenants: Mapping[str, Tenant] | None = None,
     ) -> None:
         self._closed = ""  # why nothing more can be done with it
         self._ended = False  # nothing is left to close
@@ -126,10 +132,11 @@ class Client(ApplicationsOfClient, SessionsOfClient, TenantsOfClient):
         told = config.settings("client", {"address": address, "connect_timeout": connect_timeout})
         address = told["address"] or None
         terms.check_client(address, executors, told["connect_timeout"])
+        theirs = terms.check_tenants(tenants, address)
         if address is None:
             from flamezmq.client.embedded import Embedded
 
-            self._cluster = Embedded(executors, config.tenants())
+            self._cluster = Embedded(executors, config.tenants() if theirs is None else theirs)
             self._cluster.spawn()
             try:
                 address = self._cluster.wait(timeout=OPEN_SECONDS)

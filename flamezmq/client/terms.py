@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Any
 
 from flamezmq.address import check
+from flamezmq.config import TENANT
 from flamezmq.optioned import Options
 from flamezmq.optioned import options as make_options
 from flamezmq.resources import parse
 from flamezmq.serialize.blobs import dump_blob
 from flamezmq.serialize.initializer import dump_initializer
+from flamezmq.tenant import Tenant
 from flamezmq.wire import messages as m
 
 #: What "for ever" is on the wire.
@@ -34,6 +36,33 @@ def check_client(address: str | None, executors: int | None, connect_timeout: fl
         raise ValueError(f"`executors` is for an embedded cluster; this client has an address, {address}")
     if type(executors) is not int or executors < 1:
         raise ValueError(f"`executors` is an integer from 1, not {executors!r}; None takes the usable cores")
+
+
+def check_tenants(
+    tenants: Mapping[str, Tenant] | None, address: str | None
+) -> dict[str, dict[str, Any]] | None:
+    """What is said of tenants, as the file of settings says it; raises as `flm.Client` says."""
+    if tenants is None:
+        return None
+    if address is not None:
+        raise ValueError(
+            f"`tenants` is for an embedded cluster, and this client has an address, {address}: there the "
+            "router's settings say it, or client.set_tenant(...)"
+        )
+    found: dict[str, dict[str, Any]] = {}
+    usual = Tenant()
+    for name, tenant in tenants.items():
+        if not isinstance(name, str) or not isinstance(tenant, Tenant):
+            raise TypeError(f"`tenants` has names and flm.Tenant(...), not {name!r}: {tenant!r}")
+        said = {one.name: getattr(tenant, one.name) for one in TENANT}
+        found[name] = {}
+        for one in TENANT:
+            if said[one.name] != getattr(usual, one.name):
+                try:
+                    found[name][one.name] = one.check(said[one.name])
+                except ValueError as error:
+                    raise ValueError(f"`tenants`: {one.name} of {name!r}: {error}") from None
+    return found
 
 
 def options_of_session(options: Options | None, task_timeout: float | None) -> Options | None:
