@@ -227,7 +227,7 @@ def test_no_two_options_share_a_variable_but_the_address() -> None:
 # --- what the pages show
 
 
-@pytest.mark.parametrize("page", sorted(Path("docs").glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
 def test_each_file_of_settings_that_a_page_shows_is_understood(page: Path, tmp_path: Path) -> None:
     blocks = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     for block in blocks:

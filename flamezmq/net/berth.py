@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -80,7 +81,7 @@ class Berth:
     def _io_threads(self) -> list[int]:
         found = []
         for thread in os.listdir("/proc/self/task"):
-            with open(f"/proc/self/task/{thread}/comm") as file:
+            with suppress(OSError), open(f"/proc/self/task/{thread}/comm") as file:  # some other may just end
                 if file.read().startswith(self._io_thread):
                     found.append(int(thread))
         return found
