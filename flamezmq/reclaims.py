@@ -33,6 +33,13 @@ def cut(its: Scheduler, moves: Moves) -> None:
 
 def reclaim(its: Scheduler, moves: Moves, now: float) -> None:
     """Ask for executors back, for those who would be better off with them."""
+    keeping = [bound for bound in its._tree.bounds.values() if bound.reserved is not None]
+    _ask(its, moves, now)
+    if its._free and its._hungry and any(bound.reserved is None for bound in keeping):
+        its._hand_out(moves, now)  # what was kept for one that can't be given room now is others'
+
+
+def _ask(its: Scheduler, moves: Moves, now: float) -> None:
     its._tree.settle()
     _claim(its)
     while (share := its._tree.first_below()) is not None:
