@@ -489,3 +489,49 @@ class ConfigError(FlameError, ValueError):
 
     The text names the file and the line (or the variable), the key, and what was expected.
     """
+
+
+class StoreFull(FlameError):
+    """A node's store has no room for an object.
+
+    Fields: `wanted`, bytes that were asked for; `limit`, bytes that the store may have; `holders`, which
+    sessions hold most of it, in words.  Retryable once something is freed.
+    """
+
+    def __init__(self, wanted: int, limit: int, holders: str) -> None:
+        super().__init__(wanted, limit, holders)
+        self.wanted, self.limit, self.holders = wanted, limit, holders
+
+    def __str__(self) -> str:
+        held = f"; {self.holders}" if self.holders else ""
+        return (
+            f"no room for an object of {self.wanted:,} bytes in the node's store, which may have "
+            f"{self.limit:,}{held}; free objects, close sessions, or raise the store's limit"
+        )
+
+
+class StoreLost(FlameError):
+    """The store of this node has ended, as its worker has; `name` is that of its socket."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"the store of this node (socket {self.name!r}) can't be reached: its worker has ended"
+
+
+class ObjectLost(FlameError):
+    """An object is in no store any more.
+
+    Fields: `id`, of the object; `size`, bytes that it had; `reason`, what became of it, if that is known.
+    """
+
+    def __init__(self, id: str, size: int, reason: str = "") -> None:
+        super().__init__(id, size, reason)
+        self.id, self.size, self.reason = id, size, reason
+
+    def __str__(self) -> str:
+        why = self.reason or "it was freed, or its session was closed"
+        what = f"object {self.id[:12]} of {self.size:,} bytes"
+        return f"{what} is gone: {why}; keep its reference, or make it again"

@@ -37,8 +37,12 @@ from flamezmq.shims.attempts import note_attempts, prepare
 from flamezmq.shims.interrupts import interrupts, unbroken
 from flamezmq.shims.slices import SliceResult
 from flamezmq.shims.streaming import Outlet
+from flamezmq.store import access
+from flamezmq.store.keeping import Keeper, NodeKeeper
+from flamezmq.store.names import name_of
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
+from flamezmq.wire.handles import is_handle, unpack
 
 if TYPE_CHECKING:
     from flamezmq.client.nested import NestedClient
@@ -130,6 +134,8 @@ class Executor:
         self.nested: NestedClient | None = None  # made by a task that asks for it
         self._nesting = threading.Lock()
         self.home = Home()
+        access.own = name_of(config.token)
+        self.keeper = NodeKeeper(access.own, lambda: self.session_id)
         self.instance: Any = None  # of the actor that lives here, if one does
         self.outlet = Outlet(self)
         self.attendant = Attendant(self)
@@ -183,7 +189,7 @@ class Executor:
                     ended = Ended(function, index, attempt, now)
                     self.ended.append(ended)
             try:
-                output = run_task(function, payload)
+                output = run_task(function, payload, self.keeper)
             except BaseException as error:
                 if self.terminated:
                     raise
@@ -363,8 +369,14 @@ class Executor:
             run.since = until
         self.ended = runs[-1:] if keep_open else []
         if slices:
+            stored: list[int] = []
+            if self.keeper.has_kept:  # since the last message, or while this one was made
+                self.keeper.has_kept = False
+                for position, output in enumerate(outputs):
+                    if is_handle(output):
+                        stored += (position, unpack(output).size)
             column, parts, frames = join_payloads(outputs)
-            self.line.enqueue(m.Results(self.session, slices, failed, seconds, parts, column), frames)
+            self.line.enqueue(m.Results(self.session, slices, failed, seconds, parts, column, stored), frames)
 
     def _apply(self, message: Any, frames: list[Any]) -> None:
         kind = type(message)
@@ -452,7 +464,7 @@ class Executor:
         self.line.enqueue(m.Retracted(self.session, slices))
 
 
-def run_task(function: Function, payload: Any) -> Any:
+def run_task(function: Function, payload: Any, keeper: Keeper | None = None) -> Any:
     """Make a call, and its value a payload; all in which a task may be interrupted.
 
     In a slice, what can't be pickled spoils nothing but itself.
@@ -460,11 +472,11 @@ def run_task(function: Function, payload: Any) -> Any:
     args, kwargs = load_call(payload)
     value = function.call(*args, **kwargs)
     try:
-        return dump_value(value)
+        return dump_value(value, "the result", keeper)
     except Unpicklable:
         if type(value) is not SliceResult:
             raise
-    return dump_value(value.isolate())
+    return dump_value(value.isolate(), "the result", keeper)
 
 
 def main(config: ExecutorConfig) -> None:

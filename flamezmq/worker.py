@@ -27,6 +27,7 @@ from flamezmq.core import agent as a
 from flamezmq.errors import FlameError, last_words
 from flamezmq.log import Log, Quiet
 from flamezmq.net.line import Line
+from flamezmq.store.hosting import Hosting, host_towards
 from flamezmq.wire import messages as m
 
 #: A pipe that gave less than this is left alone for a moment, so that a task that prints
@@ -37,6 +38,8 @@ MOMENT_SECONDS = 0.01
 DRAIN_BYTES = 4 << 20
 #: When the worker stops, the zygote gets this much longer than its executors.
 PATIENCE_SECONDS = 0.3
+#: Of the node's memory, the store may have one part in so many.
+STORE_PART = 3
 #: A zygote that does not take requests for so long is as good as dead.
 ZYGOTE_SECONDS = 5.0
 #: Exit codes: the router is gone; executors die as they start.
@@ -120,6 +123,7 @@ class Worker:
     ) -> None:
         self.config, self.log = config, config.log
         self.token = os.urandom(8).hex()
+        self.store = Hosting(self.token, config.memory // STORE_PART, host_towards(config.address))
         self.line = line or Line(config.address, "worker")
         self.why_lost = ""
         self.told = False
@@ -133,7 +137,7 @@ class Worker:
         others = tuple(m.Resource(name, amount) for name, amount in config.others.items())
         register = m.Register(
             config.node, self.token, os.getpid(), config.cores, config.memory, config.executors,
-            len(config.devices), others, config.devices,
+            len(config.devices), others, config.devices, self.store.name,
         )  # fmt: skip
         self.agent = a.Agent(register)
         self._deeds: dict[type, Callable[[Any], None]] = {
@@ -200,7 +204,7 @@ class Worker:
     def _wait(self, until: float | None) -> list[int]:
         """Block until something happens.  The line may be lost; then we only have to end."""
         now = monotonic()
-        fds = [self.wake_fd, *self.orphans]
+        fds = [self.wake_fd, self.store.news_fd, *self.store.fds, *self.orphans]
         if self.agent.zygote_up:
             fds.append(self.end.fileno())
         deadlines = [self.agent.next_deadline(), self.drain_by, self.stop_by, until]
@@ -233,6 +237,11 @@ class Worker:
             self._on_wake(self)
         elif self.agent.zygote_up and fd == self.end.fileno():
             self._on_report()
+        elif fd == self.store.news_fd:
+            for session in self.store.news():
+                self.line.enqueue(m.Stocks(session))
+        elif fd in self.store.fds:
+            self.store.start()
 
     def _on_message(self, message: Any, now: float) -> None:
         if isinstance(message, m.Kill):
@@ -243,6 +252,8 @@ class Worker:
             for held in self.held.values():
                 self._drain(held, now)
             self._do(self.agent.on_flush(message.request, now))
+        elif isinstance(message, m.Unstock):
+            self.store.end_session(message.session)
         elif isinstance(message, m.Exit):
             self.told = True
             self.stop()
@@ -439,6 +450,7 @@ class Worker:
             if self.held[number].pidfd >= 0:
                 self._kill_whole(number)
             self._forget(number)
+        self.store.stop()
         self.line.close(bye=True)
 
     def statistics(self) -> dict[str, int]:

@@ -27,6 +27,7 @@ class Future:
         self._form: int = caller.RAW
         self._value: Any = None
         self._more = None if silent else self
+        self._hold = None
         self.submitted = 0.0
         self.told: list[str] = []
 

@@ -73,14 +73,29 @@ def test_the_first_exception_among_many_ends_the_wait(client: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_piece_that_no_message_takes_fails_its_own_task(client: Any) -> None:
+@pytest.mark.timeout(180)
+def test_a_piece_that_no_message_takes_fails_its_own_task(client: Any, monkeypatch: Any) -> None:
     size = (1 << 30) + 1
+    assert len(client.submit(bytes, size).result(60)) == size, "the store takes it"
+    client.submit(_keep_nothing).result(10)
+    monkeypatch.setattr(client._objects, "find", lambda: "")
+
     future = client.submit(len, "x" * size)
     with pytest.raises(flm.TooLarge, match=r"the call of len .* is too large: 1,073,741,8\d\d bytes"):
         future.result(30)
-    with pytest.raises(flm.TooLarge, match=r"the result of task .* is too large"):
-        client.submit(bytes, size).result(60)
-    assert client.submit(len, bytes(size - 1)).result(60) == size - 1
+    with client.session(max_executors=1) as session:
+        session.submit(_keep_nothing).result(10)
+        with pytest.raises(flm.TooLarge, match=r"the result of task .* is too large"):
+            session.submit(bytes, size).result(60)
+        assert session.submit(len, bytes(size - 1)).result(60) == size - 1
+
+
+def _keep_nothing() -> None:
+    """As where there is no store."""
+    from flamezmq import running
+
+    assert running.executor is not None
+    running.executor.keeper.keep = lambda *_: None  # type: ignore[method-assign]
 
 
 def test_a_large_pickle_travels_as_one_frame_each_way(client: Any) -> None:

@@ -27,9 +27,9 @@ LAYERS = (
     " waits",
     "wire",
     "core",
-    "config log metrics net journal optioned security serialize processes page streams capacity folder"
+    "config log metrics net journal optioned security serialize store processes page streams capacity folder"
     " executor_config home",
-    "store shims provision",
+    "shims provision",
     "client router worker executor attendant binding running acting scripts zygote launcher daemon batch",
     "adapters aio dashboard cli testing",
 )

@@ -32,6 +32,7 @@ from flamezmq.client.applications import ApplicationsOfClient
 from flamezmq.client.errands import Errands
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
+from flamezmq.client.objects import Objects
 from flamezmq.client.pump import Pump
 from flamezmq.client.service_session import ServiceSession
 from flamezmq.client.session import CLOSE_SECONDS, Session, hear_last_words
@@ -57,7 +58,9 @@ if TYPE_CHECKING:
     from flamezmq.tenant import Tenant
 
 #: Messages that are not for one session alone.
-_OF_NO_SESSION = frozenset((m.Huddle, m.Answer, m.Done, m.Applications, m.Tenants, m.Wanted, m.Unmet))
+_OF_NO_SESSION = frozenset(
+    (m.Huddle, m.Answer, m.Done, m.Applications, m.Tenants, m.Stores, m.Wanted, m.Unmet)
+)
 
 
 class Client(ApplicationsOfClient, SessionsOfClient, TenantsOfClient):
@@ -149,6 +152,7 @@ class Client(ApplicationsOfClient, SessionsOfClient, TenantsOfClient):
             self._line.guard(self._cluster.pidfd, self._how_the_cluster_ended)
         self._pump = self._Pump(self._line, self._stage, self._unsent, self._fail)
         self._errands = Errands()
+        self._objects = Objects(self)
         roll.clients.add(self)
         try:
             self._connect()
@@ -235,6 +239,7 @@ class Client(ApplicationsOfClient, SessionsOfClient, TenantsOfClient):
             if not self._closed_in_wait:
                 self._hang_up()
             self._errands.stop(CLOSE_SECONDS)
+            self._objects.holdings.close()
         if self._cluster is not None:
             self._cluster.stop()
         self._ended = True  # not before: one that was interrupted can be called again

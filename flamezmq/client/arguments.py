@@ -20,6 +20,7 @@ from flamezmq.serialize.placeholders import value_at
 from flamezmq.serialize.values import dump_value, load_pieces, load_value
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads
+from flamezmq.wire.handles import pack
 
 if TYPE_CHECKING:
     from flamezmq.client.api import Client
@@ -35,6 +36,11 @@ def reduce_future(pickler: Pickler, future: Future) -> Any:
     if future._session._client is not pickler.owner:
         raise OutOfPlace("it is of another client; pass its result()", future)
     state, form, value = future._state, future._form, future._value
+    if (
+        state is FINISHED and future._hold is not None
+    ):  # as the task has made it, whatever was done to it here
+        pickler.holds.append(future._hold)
+        return load_value, (pack(future._hold.handle),)
     if state is FINISHED and form == VALUE:
         return _itself, (value,)
     if state is FINISHED and form == RAW:
@@ -81,6 +87,8 @@ def depend(future: Future, call: Dependent, function: str) -> bool:
 def value_payload(future: Future) -> Payload | None:
     """The value of a future that has ended, pickled; None if it has none, or none that can be pickled."""
     state, form, value = future._state, future._form, future._value
+    if state is FINISHED and future._hold is not None:
+        return pack(future._hold.handle)
     if state is FINISHED and form == RAW:
         return cast(Payload, own(value))
     if state is FINISHED and form == VALUE:

@@ -22,6 +22,7 @@ from flamezmq.serialize.values import load_value
 if TYPE_CHECKING:
     from flamezmq.client.session import Session
     from flamezmq.client.stream import Inflow
+    from flamezmq.store.keeping import Hold
 
 #: What a future's `_form` may be when its task has failed.
 FAILED = (RAW_ERROR, ERROR, UNMET)
@@ -64,6 +65,8 @@ class Future(cf.Future):  # type: ignore[type-arg]
     #: What its task has published, if it has; what has come of its stream, if it streams.
     _shown: published.Shown | None = None
     _inflow: Inflow | None = None
+    #: What keeps its value in a store, if it lies in one (in its dict, too).
+    _hold: Hold | None = None
     #: What it is called in messages if it has ended without a number: it was never sent (in its dict, too).
     _label = ""
     #: In the place of its index while it has none; "~" and a number if it ran in place (in its dict, too).

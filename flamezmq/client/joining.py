@@ -19,6 +19,7 @@ from flamezmq.client.opening import OPEN_SECONDS
 from flamezmq.client.service_session import ServiceSession
 from flamezmq.client.session import Session
 from flamezmq.core.caller import Calls, Tell
+from flamezmq.core.keeping import size_of
 from flamezmq.errors import ClientClosed, NotFound, Refused, SessionClosed, SessionMismatch
 from flamezmq.wire import joining as j
 from flamezmq.wire import messages as m
@@ -58,7 +59,7 @@ class MemberCalls(Calls):
     def on_results(self, message: m.Results, frames: list[Any], tell: Tell) -> int:
         ended = super().on_results(message, frames, tell)
         if self.confirm:
-            self._count(sum(map(len, message.outputs)) + sum(map(len, frames)))
+            self._count(size_of(message, frames))
         return ended
 
     def on_lost(self, message: m.Lost, tell: Tell) -> None:

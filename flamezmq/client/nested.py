@@ -169,6 +169,8 @@ class NestedClient(Client):
         calls = future._session._calls
         may_wait = super()._take_needs(future, function, call)
         future._label = f"{function.label} (nested)"
+        if may_wait and not call.needs:
+            return True
         if may_wait:
             assert isinstance(calls, NestedCalls)
             if isinstance(calls, OrderedCalls):  # calls behind it must not come before it
@@ -353,7 +355,7 @@ class NestedClient(Client):
                 raise RecursionError(f"more than {MOST_DEPTH} nested tasks wait for each other")
             if future.submitted and monotonic() - future.submitted >= function.options.deadline:
                 raise DeadlinePassed(f"{function.label} (nested)", function.label, function.options.deadline)
-            args, kwargs = load_call(payload)
+            args, kwargs = load_call(payload.payload if type(payload) is Dependent else payload)
             call = self._loaded.get(function.number)
             if call is None:
                 call = self._loaded[function.number] = call_in_place(

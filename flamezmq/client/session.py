@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
+from flamezmq.client.objects import SessionKeeper
 from flamezmq.client.status import Status
 from flamezmq.client.steering import Steering, check_member
 from flamezmq.client.stream import Stream, stop
@@ -67,6 +68,9 @@ class Session(Steering):
         self._outbox = calls.outbox
         self._apply_lock = client._apply_lock
         self._name = client._functions.name
+        self._keeper = SessionKeeper(client._objects, calls.id)
+        self._kept: WeakSet[Future] = WeakSet()  # whose values lie in a store
+        calls.take_over = client._objects.own
         self._drive = client._drive
         self._wait = client._wait
         self._actors: dict[int, ActorSession] = {}  # that end with it
@@ -103,7 +107,7 @@ class Session(Steering):
         future = Future(self)
         try:
             function = self._name(fn)
-            payload = dump_call(args, kwargs, fn, client)
+            payload = dump_call(args, kwargs, fn, client, self._keeper)
         except Unpicklable as error:
             return self._stillborn(future, error, fn)
         if function.options is not None and function.options.deadline:
@@ -307,6 +311,8 @@ class Session(Steering):
         if calls.closed:
             return
         self._cancel_rest()
+        if self._kept:
+            client._objects.take_home(self)
         try:
             client._tell(self._farewell())
             self._drive(lambda: calls.closed, monotonic() + CLOSE_SECONDS + self._leave_seconds)

@@ -45,6 +45,8 @@ def on_closed_by(client: Client, calls: Calls, message: m.ClosedBy) -> None:
     if message.draining:
         client._dirty[calls.alias] = calls
         client._pump.arm()
+    else:
+        _take_home(client, calls)
 
 
 def on_closed(client: Client, calls: Calls) -> None:
@@ -55,9 +57,17 @@ def on_closed(client: Client, calls: Calls) -> None:
         calls.fail_all(calls.broken, client._on_end)
     elif calls.unfinished:  # submitted while somebody closed it; or nobody has: an odd router
         calls.cancel_all(client._on_end, calls.error or f"{calls.named} was closed by the router")
+    _take_home(client, calls)
     if calls.closed:  # not by us
         client._forget(calls.alias)
     calls.closed = True
+
+
+def _take_home(client: Client, calls: Calls) -> None:
+    """What of it lies in a store goes in a moment: have it here."""
+    session = client._sessions.get(calls.alias)
+    if session is not None and session._kept:
+        client._objects.take_home(session)
 
 
 def say_drained(client: Client, calls: Calls) -> None:

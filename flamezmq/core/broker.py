@@ -40,6 +40,7 @@ from flamezmq.core import (
     returns,
     services,
     spares,
+    stores,
     streams,
     telling,
     tenants,
@@ -144,6 +145,7 @@ class Broker:
             **applications.handlers(self),
             **services.handlers(self),
             **joining.handlers(self),
+            **stores.handlers(self),
         }
 
     # --- what the host calls
@@ -322,6 +324,8 @@ class Broker:
         services.close(session, out)
         deadlines.forget(self, session)
         control.on_session_end(session, out)
+        if session.stores:
+            stores.on_end(self, session, out)
         if session.spec.min_executors or session.spec.gang > 1:
             self.scheduler.set(session.number, minimum=0, whole=False)  # what leaves it shall not come back
         self.demand(session)

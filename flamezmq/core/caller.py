@@ -9,15 +9,16 @@ by the next call.  A message that is applied twice changes nothing the second
 time.
 
 Futures are opaque here but for their slots: `_index`, `_state`, `_form`,
-`_value`, and `_more`, which is None unless somebody must be told.  Other threads
-may make `_more` at any time.  No call and no loop stands between the look at it
-and the new state, so the interpreter does not switch threads in between.
+`_value`, `_hold` if its value lies in a store, and `_more`, which is None unless
+somebody must be told.  Other threads may make `_more` at any time.  No call and
+no loop stands between the look at it and the new state, so the interpreter does
+not switch threads in between.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
 from flamezmq.wire.composed import compose
+from flamezmq.wire.handles import MARK, unpack
 
 if TYPE_CHECKING:
     from flamezmq.core.allowance import Allowance
@@ -67,8 +69,12 @@ Need = tuple["Calls", Any]  # a future whose value a task takes, and the calls t
 
 
 def weight(payload: Any) -> int:
-    """Bytes of a payload with all its buffers."""
-    return sum(map(len, payload)) if type(payload) is list else len(payload)
+    """Bytes of a payload with all its buffers, also if it lies in a store."""
+    if type(payload) is list:
+        return sum(map(len, payload))
+    if type(payload) is bytes and payload[:1] == MARK:
+        return unpack(payload).size
+    return len(payload)
 
 
 def certificate_of(died: m.Died) -> Certificate:
@@ -86,15 +92,16 @@ def certificate_of(died: m.Died) -> Certificate:
 
 
 class Dependent:
-    """A call with placeholders in its payload; number i stands for the value of `needs[i]`.
+    """A call that refers to something: placeholder i to the value of `needs[i]`; or to objects.
 
     needs  futures as the pickler leaves them; each a Need before the call goes into an outbox
+    holds  what keeps objects that it refers to in their stores; let go of when the task has ended
     """
 
-    __slots__ = ("needs", "payload")
+    __slots__ = ("holds", "needs", "payload")
 
-    def __init__(self, payload: Any, needs: list[Any]) -> None:
-        self.payload, self.needs = payload, needs
+    def __init__(self, payload: Any, needs: list[Any], holds: Sequence[Any] = ()) -> None:
+        self.payload, self.needs, self.holds = payload, needs, holds
 
     def __len__(self) -> int:
         return weight(self.payload)
@@ -107,7 +114,7 @@ class Dependent:
             if state is not FINISHED or form != RAW:
                 return None
             values.append(own(value))
-        return compose(self.payload, values)
+        return compose(self.payload, values) if values else self.payload
 
 
 def own(payload: Any) -> Any:
@@ -129,6 +136,7 @@ class Staged:
     needs: dict[int, list[Need]] | None
     functions: list[m.NewFunction]
     weighed: int
+    holds: dict[int, Any]
 
 
 class Calls:
@@ -138,6 +146,7 @@ class Calls:
     pending    index -> future: in a message, not ended
     committed  indices below it are in messages
     needs      index -> what the task needs: held until it has ended, for the router may ask for it
+    holds      index -> what keeps the task's arguments in a store, until it has ended
     needed     (alias, index) -> future, of all that is held so, by all calls of this client
     actor      the name of its class, if this is an actor's session
     foreign    others have submitted them: they take no credit of this client's
@@ -150,6 +159,9 @@ class Calls:
     ) -> None:
         self.alias, self.id = alias, id
         self.needs: dict[int, list[Need]] = {}
+        self.holds: dict[int, Any] = {}
+        #: Told of each value that has come and lies in a store, with its future.
+        self.take_over: Callable[[Any, Any], None] | None = None
         self.needed = WeakValueDictionary() if needed is None else needed
         self.outbox: list[Record] = []
         self.pending: dict[int, Any] = {}
@@ -257,6 +269,7 @@ class Calls:
         inputs: list[Any] = []
         needs: list[int] = []
         held: dict[int, list[Need]] = {}
+        holds: dict[int, Any] = {}
         ages: list[float] = []
         patience = born = 0.0  # of functions with deadlines: what is younger by so much is a slice of its own
         timed = big = False
@@ -268,6 +281,8 @@ class Calls:
                 if self._obstacle(payload) is not None:
                     break
                 complete = payload.complete()
+                if payload.holds or complete is not None:
+                    holds[index] = [*payload.holds, *payload.needs]
                 if complete is None:
                     held[index] = payload.needs
                     for calls, need in payload.needs:
@@ -312,7 +327,8 @@ class Calls:
         body = codec.encode(submit)
         total = len(body) + sum(map(len, frames))
         made, needed = [body, *frames], held or None
-        return Staged(link.sent + 1, made, total, size, count, records[0], index, needed, functions, weighed)
+        number = link.sent + 1
+        return Staged(number, made, total, size, count, records[0], index, needed, functions, weighed, holds)
 
     def _weigh(self, index: int, size: int) -> int:
         if not self.heavy:
@@ -333,6 +349,8 @@ class Calls:
                 self.shipped[new.number] = None
             if staged.needs is not None:
                 self._hold(staged.needs)
+            if staged.holds:
+                self.holds.update(staged.holds)
             if self.allowance is not None:
                 self.allowance.on_sent(staged.after, staged.weighed)
             self.committed = staged.after
@@ -358,6 +376,8 @@ class Calls:
             if frames or message.parts
             else message.outputs
         )
+        if message.stored and self.take_over is not None:
+            self._take_over(message, outputs, self.take_over)
         pending = self.pending
         get = pending.get
         failed = set(message.failed) if message.failed else None
@@ -400,9 +420,25 @@ class Calls:
             self.faults += 1  # last: who looks at it finds them
         return ended
 
+    def _take_over(
+        self, message: m.Results, outputs: list[Any], take_over: Callable[[Any, Any], None]
+    ) -> None:
+        """The values at these positions lie in a store, from now on for as long as their futures live."""
+        stored = set(message.stored[::2])
+        position = 0
+        for part in message.slices:
+            for index in range(part.first, part.first + part.count) if part.attempt else ():
+                future = self.pending.get(index)
+                at = position + index - part.first
+                if at in stored and at < len(outputs) and future is not None and future._hold is None:
+                    take_over(future, outputs[at])
+            position += part.count
+
     def _remove(self, indices: Iterable[int]) -> None:
         if self.needs:  # first: what is pending still is removed again, after an interrupt
             deque(map(self.needs.pop, indices, repeat(None)), 0)
+        if self.holds:
+            deque(map(self.holds.pop, indices, repeat(None)), 0)
         deque(map(self.pending.pop, indices, repeat(None)), 0)
         if self.heavy:
             self.heavy_bytes -= sum(map(self.heavy.pop, indices, repeat(0)))

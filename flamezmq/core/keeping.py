@@ -135,9 +135,9 @@ def size_of(message: Any, frames: list[Any]) -> int:
     """Bytes that keeping it takes, about."""
     size = ENTRY_BYTES + sum(map(len, frames))
     if isinstance(message, m.Results):
-        return size + sum(map(len, message.outputs))
+        return size + sum(map(len, message.outputs)) + sum(message.stored[1::2])
     if isinstance(message, m.RoutedResults):
-        return size + len(message.outputs)
+        return size + len(message.outputs) + sum(message.stored[1::2])
     if isinstance(message, m.Cancelled):
         return size + 8 * len(message.indices) + len(message.reason)
     return size

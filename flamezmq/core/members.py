@@ -94,6 +94,7 @@ class Session:
     failed: int = 0
     cancelled: int = 0
     seconds: float = -1.0  # average run time over all functions; -1.0 while unknown
+    stores: dict[int, None] = field(default_factory=dict)  # workers that have objects of it
     closed: bool = False
     root: Session | None = None  # the outermost whose tasks' tasks these are: its client hears the prints
     counted: bool = False  # it matters how many of its tasks an executor was given (core/wear.py)
@@ -239,6 +240,7 @@ class Worker:
     leaving    its executors are to end, and it gets no new ones
     resources  what else it has, by names of its cluster's own
     devices    names of its GPUs, as far as they are known
+    store      the name of its store
     last_death, died_at  how an executor of it died last that was not to end, and when
     stillborn, failing_since  so many have died in a row before they were here, and since when they do
     """
@@ -264,6 +266,7 @@ class Worker:
     failing_since: float = 0.0
     resources: tuple[m.Resource, ...] = ()
     devices: tuple[str, ...] = ()
+    store: str = ""
 
 
 @dataclass(slots=True)

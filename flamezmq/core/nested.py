@@ -17,7 +17,18 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
-from flamezmq.core.caller import CANCELLED, DONE, ERROR, FINISHED, UNMET, Calls, Record, Staged, Tell
+from flamezmq.core.caller import (
+    CANCELLED,
+    DONE,
+    ERROR,
+    FINISHED,
+    UNMET,
+    Calls,
+    Dependent,
+    Record,
+    Staged,
+    Tell,
+)
 from flamezmq.core.link import Link
 from flamezmq.wire import messages as m
 from flamezmq.wire.composed import compose
@@ -89,7 +100,10 @@ class NestedCalls(Calls):
             self.failed += 1
             self.faults += 1
         elif future._state not in DONE:
-            self.outbox.append((future, function, compose(call.payload, values)))
+            payload: Any = compose(call.payload, values)
+            if call.holds or any(need._hold is not None for _, need in call.needs):
+                payload = Dependent(payload, [], [*call.holds, *call.needs])
+            self.outbox.append((future, function, payload))
         self.aside.pop(future, None)
         for _, need in call.needs:
             self.waiting.pop(need, None)  # it has ended: what else needs it waits for others

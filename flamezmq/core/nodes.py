@@ -29,7 +29,7 @@ def on_register(
     broker.workers[peer] = Worker(
         peer, message.node, message.token, message.executors, message.pid,
         message.cores, message.memory, message.gpus, now,
-        resources=message.resources, devices=message.devices,
+        resources=message.resources, devices=message.devices, store=message.store,
     )  # fmt: skip
     has = {one.name: one.amount for one in message.resources}
     has |= {"cpu": message.cores, "mem": float(message.memory), "gpu": float(message.gpus)}

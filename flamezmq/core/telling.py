@@ -189,11 +189,13 @@ def _by_member(message: m.RoutedResults, frames: list[Any]) -> list[tuple[Any, l
         why = "an executor has sent results that nobody can read"
         return [(m.Cancelled(message.session, found, [], why), []) for _, found in _grouped(whole)]
     errors = set(message.failed)
+    sizes = dict(zip(message.stored[::2], message.stored[1::2], strict=False))
     taken: list[tuple[Any, list[Any]]] = []
     for number in numbers:
         slices: list[m.Slice] = []
         seconds: list[float] = []
         failed: list[int] = []
+        stored: list[int] = []
         payloads: list[Any] = []
         position = 0
         for part, took in zip(message.slices, message.seconds, strict=True):
@@ -201,9 +203,11 @@ def _by_member(message: m.RoutedResults, frames: list[Any]) -> list[tuple[Any, l
             position += part.count
             if part.attempt and part.first // STRIDE == number:
                 failed += [len(payloads) + at - here.start for at in here if at in errors]
+                for at in sizes.keys() & set(here):
+                    stored += (len(payloads) + at - here.start, sizes[at])
                 payloads += outputs[here.start : here.stop]
                 slices.append(part)
                 seconds.append(took)
         texts, parts, beside = join_payloads(payloads)
-        taken.append((m.Results(message.session, slices, failed, seconds, parts, texts), beside))
+        taken.append((m.Results(message.session, slices, failed, seconds, parts, texts, stored), beside))
     return taken

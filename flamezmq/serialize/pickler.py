@@ -30,6 +30,8 @@ import cloudpickle.cloudpickle as _cloud
 
 from flamezmq.core.caller import Dependent
 from flamezmq.errors import StrayFuture, TooLarge, Unpicklable
+from flamezmq.store.keeping import Keeper, Kept
+from flamezmq.wire.handles import KEPT_BYTES
 
 #: One frame or buffer, as pyzmq sends and receives it (`Frame.buffer` is a memoryview).
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -62,13 +64,14 @@ class OutOfPlace(Exception):
 class Sink:
     """Where a pickler writes: parts of the pickle, and the buffers beside it."""
 
-    __slots__ = ("buffers", "fresh", "parts", "write")
+    __slots__ = ("borrows", "buffers", "fresh", "parts", "write")
 
     def __init__(self) -> None:
         self.parts: list[Buffer] = []
         self.write = self.parts.append  # large bytes arrive as the object itself, not as a copy
         self.buffers: list[Buffer] = []
         self.fresh: list[object] = []  # arrays copied by us already; need no second copy
+        self.borrows = False  # buffers are copied later: by who keeps them, or by `settle`
 
     def take(self, buffer: pickle.PickleBuffer) -> bool:
         """Take a buffer out of band; True means "leave it in the pickle"."""
@@ -78,8 +81,12 @@ class Sink:
             return True  # not contiguous: the pickler says so itself
         if raw.nbytes < OUT_OF_BAND_BYTES:
             return True
-        self.buffers.append(self._own(raw))
+        self.buffers.append(raw if self.borrows else self._own(raw))
         return False
+
+    def settle(self) -> None:
+        """Make borrowed buffers our own."""
+        self.buffers = [self._own(raw) for raw in self.buffers if isinstance(raw, memoryview)]
 
     def _own(self, raw: memoryview) -> Buffer:
         source = raw.obj
@@ -130,6 +137,7 @@ class Pickler(_cloud.Pickler):  # type: ignore[misc]
 
     owner  the client whose call this is: its futures may be arguments; None: there may be none
     needs  those that were met and have no value yet, in the order of their placeholders
+    holds  what keeps objects that were met in their stores
     """
 
     dump = pickle.Pickler.dump  # cloudpickle's only rewords RecursionError
@@ -143,6 +151,7 @@ class Pickler(_cloud.Pickler):  # type: ignore[misc]
         self.sink = sink
         self.owner: Any = None
         self.needs: list[Any] = []
+        self.holds: list[Any] = []
 
     @property
     def dispatch_table(self) -> Any:
@@ -188,24 +197,47 @@ def dump(value: object) -> Payload:
     return cast(Payload, dump_for(None, value))
 
 
-def dump_for(owner: Any, value: object) -> Payload | Dependent:
-    """The same for a client's call: a Dependent if the value of a future that it holds is yet to come."""
+def dump_for(owner: Any, value: object, keeper: Keeper | None = None) -> Payload | Dependent | Kept:
+    """The same for a client's call: a Dependent if the value of a future that it holds is yet to come.
+
+    keeper: may take what is large, in place of whoever gets the payload
+    """
     try:
         pickler = _spare.pop()  # so no other thread, and no reducer that calls us, has it
     except IndexError:
         pickler = Pickler(Sink())
     pickler.owner = owner
-    pickler.dump(value)  # if this raises, the pickler is dropped
     sink = pickler.sink
+    sink.borrows = keeper is not None
+    pickler.dump(value)  # if this raises, the pickler is dropped
     pickled = sink.pickled()
-    payload: Payload = [pickled, *sink.buffers] if sink.buffers else pickled
-    needs = pickler.needs
+    needs, holds = pickler.needs, pickler.holds
+    payload: Payload | Kept
+    if keeper is not None and (sink.buffers or len(pickled) >= KEPT_BYTES):
+        payload = _kept(keeper, pickled, sink)
+        if type(payload) is Kept and payload.hold is not None:
+            holds.append(payload.hold)
+            payload = payload.payload
+    else:
+        payload = [pickled, *sink.buffers] if sink.buffers else pickled
     if needs:
         pickler.needs = []
+    if holds:
+        pickler.holds = []
     if len(pickled) <= OUT_OF_BAND_BYTES:  # after large ones it would keep a large memo table
         pickler.reuse()
         _spare.append(pickler)
-    return Dependent(payload, needs) if needs else payload
+    return Dependent(payload, needs, holds) if needs or holds else payload
+
+
+def _kept(keeper: Keeper, pickled: bytes, sink: Sink) -> Payload | Kept:
+    size = len(pickled) + sum(memoryview(buffer).nbytes for buffer in sink.buffers)
+    if size >= KEPT_BYTES:
+        kept = keeper.keep([pickled, *sink.buffers], size)
+        if kept is not None:
+            return kept
+    sink.settle()
+    return [pickled, *sink.buffers] if sink.buffers else pickled
 
 
 def dump_in_band(value: object, most: int = 0) -> bytes:

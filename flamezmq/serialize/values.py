@@ -32,8 +32,11 @@ from flamezmq.optioned import Configured
 from flamezmq.serialize.culprit import refusal, unpicklable
 from flamezmq.serialize.pickler import OUT_OF_BAND_BYTES, PROTOCOL, Buffer, Payload, dump, dump_for
 from flamezmq.serialize.placeholders import load_with
+from flamezmq.store import access
+from flamezmq.store.keeping import Keeper, Kept
 from flamezmq.wire.codec import COLUMN_BYTES, MAX_FRAME_BYTES
 from flamezmq.wire.composed import decompose, is_composed
+from flamezmq.wire.handles import is_handle, unpack
 
 __all__ = [
     "Buffer",
@@ -67,19 +70,25 @@ def dump_call(
 ) -> Payload: ...
 @overload
 def dump_call(
-    args: tuple[Any, ...], kwargs: dict[str, Any], fn: Callable[..., Any] | None, owner: object
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    fn: Callable[..., Any] | None,
+    owner: object,
+    keeper: Keeper | None = None,
 ) -> Payload | Dependent: ...
 def dump_call(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     fn: Callable[..., Any] | None = None,
     owner: Any = None,
+    keeper: Keeper | None = None,
 ) -> Payload | Dependent:
-    """Pickle a call's arguments; a Dependent if they hold a future of `owner` that has no value yet.
+    """Pickle a call's arguments; a Dependent if they hold a future of `owner` without a value, or an object.
 
     Args:
         fn: only serves to name the arguments in an error.
         owner: the client whose futures may be arguments; None: there may be none.
+        keeper: takes them into a store if they are large; None: they travel whatever they are.
 
     Raises:
         Unpicklable: names the argument, and where in it the culprit sits.
@@ -87,7 +96,8 @@ def dump_call(
     if not kwargs:
         if _are_atoms(map(type, args)):
             atoms = _dumps(args, PROTOCOL)
-            return atoms if len(atoms) <= COLUMN_BYTES else _framed(atoms, _the_call(fn))
+            if len(atoms) <= COLUMN_BYTES:
+                return atoms
         call: Any = _with_bytes_apart(args)  # a tuple alone means: no keywords
     elif _are_atoms(map(type, args)) and _are_atoms(map(type, kwargs.values())):
         return _framed(_dumps([args, kwargs], PROTOCOL), _the_call(fn))
@@ -95,7 +105,7 @@ def dump_call(
         named = dict(zip(kwargs, _with_bytes_apart(tuple(kwargs.values())), strict=True))
         call = [_with_bytes_apart(args), named]
     try:
-        payload = dump_for(owner, call)
+        payload = dump_for(owner, call, keeper)
     except Exception as error:
         raise _refused_call(args, kwargs, fn, error, owner) from error
     if type(payload) is bytes and len(payload) <= COLUMN_BYTES:
@@ -117,10 +127,10 @@ def load_call(payload: Received) -> tuple[tuple[Any, ...], dict[str, Any]]:
         try:
             call = _loads(payload) if type(payload) is bytes else _load(payload)
         except pickle.UnpicklingError:
-            if not is_composed(payload):
+            if not (is_composed(payload) or is_handle(payload)):
                 raise
         if call is None:
-            call = _load_composed(payload)
+            call = load_value(payload) if is_handle(payload) else _load_composed(payload)
     except ModuleNotFoundError as error:
         raise missing_module(error) from error
     if type(call) is tuple:
@@ -134,23 +144,38 @@ def _load_composed(payload: Received) -> Any:
     return load_with([load_value(value) for value in values], lambda: load_value(call))
 
 
-def dump_value(value: Any, what: str = "the result") -> Payload:
-    """Pickle one value; `what` names it in an error."""
+def dump_value(value: Any, what: str = "the result", keeper: Keeper | None = None) -> Payload:
+    """Pickle one value; `what` names it in an error.
+
+    keeper: takes it into a store if it is large, and the payload is its handle then
+    """
     if type(value) in _ATOMS:
         atom = _dumps(value, PROTOCOL)
-        return atom if len(atom) <= COLUMN_BYTES else _framed(atom, what)
+        if len(atom) <= COLUMN_BYTES:
+            return atom
     if type(value) is bytes:
         value = _apart(value)
     try:
-        payload = dump(value)
+        payload = dump_for(None, value, keeper)
     except Exception as error:
         raise unpicklable(what, value, error) from error
-    return _framed(payload, what)
+    if type(payload) is Kept:
+        return payload.payload
+    return _framed(cast(Payload, payload), what)
 
 
 def load_value(payload: Received) -> Any:
-    """The value; raises what unpickling raises (ModuleNotFoundError if its module is not here)."""
-    return _loads(payload) if type(payload) is bytes else _load(payload)
+    """The value; raises what unpickling raises (ModuleNotFoundError if its module is not here).
+
+    Raises:
+        ObjectLost: it lay in a store, and is not there any more.
+    """
+    try:
+        return _loads(payload) if type(payload) is bytes else _load(payload)
+    except pickle.UnpicklingError:
+        if not is_handle(payload):
+            raise
+    return _load(access.fetch(unpack(payload)))
 
 
 def dump_slice(items: list[Any], what: str = "the slice") -> Payload:

@@ -14,6 +14,7 @@ class Register(msgspec.Struct, tag=80, array_like=True):
     memory  bytes
     resources  what else it has, by names of its cluster's own
     devices    names of its GPUs, as in CUDA_VISIBLE_DEVICES; empty: they are not known
+    store      the name of its store; "": it has none
     """
 
     node: str
@@ -25,6 +26,7 @@ class Register(msgspec.Struct, tag=80, array_like=True):
     gpus: int = 0
     resources: tuple[Resource, ...] = ()
     devices: tuple[str, ...] = ()
+    store: str = ""
 
 
 class Died(msgspec.Struct, tag=81, array_like=True):

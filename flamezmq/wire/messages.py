@@ -53,6 +53,10 @@ from flamezmq.wire.joining import ToMembers as ToMembers
 from flamezmq.wire.needs import Supply as Supply
 from flamezmq.wire.needs import Unmet as Unmet
 from flamezmq.wire.needs import Wanted as Wanted
+from flamezmq.wire.objects import AskStores as AskStores
+from flamezmq.wire.objects import Stocks as Stocks
+from flamezmq.wire.objects import Stores as Stores
+from flamezmq.wire.objects import Unstock as Unstock
 from flamezmq.wire.ranges import Count as Count
 from flamezmq.wire.ranges import Index as Index
 from flamezmq.wire.ranges import Limit as Limit
@@ -234,6 +238,8 @@ class Results(msgspec.Struct, tag=21, array_like=True):
     failed   positions in `outputs` that hold a pickled error instead of a value
     seconds  run time of each slice, all of its tasks together; finite, from 0
     outputs  pickled values and errors
+    stored   flat pairs (position in `outputs`, bytes) of those that hold a handle (`handles`): the value lies
+             in a store, and is so large
     """
 
     session: int
@@ -242,6 +248,7 @@ class Results(msgspec.Struct, tag=21, array_like=True):
     seconds: list[Seconds]
     parts: list[int]
     outputs: list[bytes]
+    stored: list[int] = []
 
 
 class RoutedResults(msgspec.Struct, tag=21, array_like=True):
@@ -253,6 +260,7 @@ class RoutedResults(msgspec.Struct, tag=21, array_like=True):
     seconds: list[Seconds]
     parts: list[int]
     outputs: msgspec.Raw
+    stored: list[int] = []
 
 
 class Cancelled(msgspec.Struct, tag=22, array_like=True):
@@ -480,7 +488,7 @@ class Broken(msgspec.Struct, tag=64, array_like=True):
 
 FromClient = (
     Open | Submit | Cancel | Close | Query | Supply | Ask | CloseSession | CancelTask | ChangeSession | Pull
-) | (AboutTenants | AboutApplications | AboutMembers)
+) | (AboutTenants | AboutApplications | AboutMembers | AskStores)
 ToClient = (
     Opened
     | Results
@@ -496,6 +504,7 @@ ToClient = (
     | Taken
     | Huddle
     | Answer
+    | Stores
     | Done
     | ClosedBy
     | Broken
@@ -508,6 +517,6 @@ FromExecutor = (
     Ready | RoutedResults | RoutedPart | Begun | Retracted | Retry | Interrupted | Waiting | Broken
 ) | AboutServices
 ToExecutor = Bind | Grant | Retract | Drop | Interrupt | Pull | Exit | Huddle | Unbind
-FromWorker = Register | Died | Printed | Flushed | Leave
-ToWorker = Kill | Flush | Target | Exit
+FromWorker = Register | Died | Printed | Flushed | Leave | Stocks
+ToWorker = Kill | Flush | Target | Exit | Unstock
 Message = Any

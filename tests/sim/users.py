@@ -44,6 +44,7 @@ class Future:
         self._form = caller.RAW
         self._value: Any = None
         self._more = self  # somebody wants to be told
+        self._hold = None
         self.name, self.payload, self.needs = name, payload, needs
         self.cancel_asked = self.interrupt_asked = False
         self.submitted = self.ended = 0.0

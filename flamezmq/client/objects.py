@@ -1,0 +1,109 @@
+"""What a client has to do with stores: its own large arguments, and the results that lie in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from flamezmq.client import inquiry
+from flamezmq.client.future import Future
+from flamezmq.core.caller import RAW
+from flamezmq.errors import FlameError, StoreFull, StoreLost
+from flamezmq.store import access
+from flamezmq.store.keeping import Hold, Holdings, Kept
+from flamezmq.store.names import ids
+from flamezmq.wire import messages as m
+from flamezmq.wire.handles import Handle, pack, unpack
+
+#: A node without a store: so often the router is asked whether there is one now.
+ASK_SECONDS = 1.0
+
+if TYPE_CHECKING:
+    from flamezmq.client.api import Client
+    from flamezmq.client.session import Session
+
+
+class Objects:
+    """One per client.
+
+    store  the name of the store of this node; "": as far as is known there is none
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.holdings = Holdings(client._errands.add)
+        self.store = ""
+        self._asked_at = -inf
+
+    def find(self) -> str:
+        """The store of this node, or "".  Asks the router, and again now and then while there is none."""
+        now = monotonic()
+        if self.store or not self._client._may_wait() or now - self._asked_at < ASK_SECONDS:
+            return self.store
+        self._asked_at = now
+        with suppress(FlameError):  # the router is gone: whoever wanted this hears of that
+            names = inquiry.exchange(self._client, m.AskStores).names
+            self.store = next(filter(access.is_here, names), "")
+        return self.store
+
+    def own(self, future: Future, payload: Any) -> None:
+        """The value of this future, which has come, lies in a store: for as long as the future lives.
+
+        In a session of several clients others may fetch it, too: then, until the session ends.
+        """
+        session = future._session
+        handle = unpack(payload)
+        future._hold = Hold(handle, _keep) if session._shared else self.holdings.hold(handle)
+        session._kept.add(future)
+
+    def take_home(self, session: Session) -> None:
+        """The session ends, and its objects with it: map those that are the values of futures."""
+        by_home: dict[str, dict[Future, Hold]] = {}
+        for future in list(session._kept):
+            hold, future._hold = future._hold, None
+            if hold is not None and future._form == RAW:
+                by_home.setdefault(hold.handle.home, {})[future] = hold
+        session._kept.clear()
+        for home, holds in by_home.items():
+            with suppress(FlameError):  # who looks at one that is gone is told
+                pieces = self._pieces(home, [hold.handle for hold in holds.values()])
+                for future, found in zip(holds, pieces, strict=True):
+                    if found is not None and future._form == RAW:
+                        future._value = found
+
+    @staticmethod
+    def _pieces(home: str, handles: list[Handle]) -> list[list[memoryview] | None]:
+        if access.is_here(home):
+            return access.of(home).open(handles, private=True)
+        return [access.fetch(handle) for handle in handles]
+
+
+def _keep(_: Handle) -> None:
+    """It goes with its session."""
+
+
+class SessionKeeper:
+    """Puts the large arguments of a session's tasks into the store of this node."""
+
+    def __init__(self, objects: Objects, session: str) -> None:
+        self._objects, self._session = objects, session
+
+    def keep(self, pieces: Sequence[Any], size: int) -> Kept | None:
+        """As of `Keeper`; what the store has no room for travels."""
+        objects = self._objects
+        objects.holdings.drop()
+        store = objects.find()
+        if not store:
+            return None
+        name = ids.next()
+        try:
+            handle = access.of(store).put(name, self._session, pieces)
+        except StoreLost:
+            objects.store = ""  # another one may come
+            return None
+        except StoreFull:
+            return None
+        return Kept(pack(handle), objects.holdings.hold(handle))

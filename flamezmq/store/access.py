@@ -1,0 +1,225 @@
+"""A process's access to the store of its node: putting and opening objects.
+
+Used by clients and executors alike, from any thread: a thread that asks has a
+connection for itself, and idle ones are kept for the next.  A question waits for
+its answer for as long as the store lives; one that is interrupted takes its
+connection with it, and the store takes back what that had leased.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from flamezmq.errors import ObjectLost, StoreFull, StoreLost
+from flamezmq.store import mapping, outside
+from flamezmq.store import messages as s
+from flamezmq.store.layout import cut, cut_packed, extent, fill
+from flamezmq.store.names import address
+from flamezmq.wire.handles import Handle
+
+#: Mappings of segments that a connection has filled are kept for its next puts, up to so many bytes.
+KEPT_BYTES = 512 << 20
+
+
+class Connection:
+    """One socket to the store, and the segments that it may fill again without mapping them anew.
+
+    at  the ZeroMQ address of the store, or ""
+    """
+
+    def __init__(self, name: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.socket.connect(address(name))
+            self.at = s.decode_answer(self.socket.recv(s.PACKET_BYTES)).at
+        except BaseException:
+            self.socket.close()
+            raise
+        self._kept: OrderedDict[int, memoryview] = OrderedDict()
+        self._kept_bytes = 0
+
+    def tell(self, message: s.Question) -> None:
+        """Say what has no answer."""
+        self.socket.send(s.encode(message))
+
+    def ask(self, question: s.Question) -> tuple[Any, list[int]]:
+        """The answer, and the descriptors that came with it; they are the caller's to close."""
+        self.socket.send(s.encode(question))
+        packet, fds, _flags, _ = socket.recv_fds(self.socket, s.PACKET_BYTES, s.MOST_FDS)
+        if not packet:
+            raise ConnectionResetError
+        return s.decode_answer(packet), fds
+
+    def fill(self, pieces: Sequence[Any], size: int) -> int:
+        """Copy the pieces into a segment of at least `size` bytes; its number, to be put or returned.
+
+        Raises:
+            StoreFull: there is no room for it.
+        """
+        answer, fds = self.ask(s.Lease(size))
+        if isinstance(answer, s.Full):
+            raise StoreFull(answer.wanted, answer.limit, answer.holders)
+        fill(self._target(answer, fds), pieces)
+        return int(answer.segment)
+
+    def _target(self, leased: s.Leased, fds: list[int]) -> memoryview:
+        try:
+            if leased.known:
+                self._kept.move_to_end(leased.segment)
+                return self._kept[leased.segment]
+            target = mapping.writable(fds[0], leased.size)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._kept[leased.segment] = target
+        self._kept_bytes += leased.size
+        while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
+            number, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= len(oldest)
+            self.tell(s.Forget(number))
+        return target
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Access:
+    """What a process does with the store of this name.
+
+    Every method raises StoreLost when the store, or its worker, has ended.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._idle: list[Connection] = []
+        self._pid = os.getpid()
+
+    def put(self, name: bytes, session: str, pieces: Sequence[Any]) -> Handle:
+        """Keep a copy of the pieces as object `name`; returns its handle.
+
+        Raises:
+            StoreFull: there is no room, and none can be made.
+        """
+        sizes = tuple(memoryview(piece).nbytes for piece in pieces)
+        with self._connection() as connection:
+            if sum(sizes) < s.INLINE_BYTES:
+                connection.tell(s.PutSmall(name, session, list(sizes), b"".join(pieces)))
+            else:
+                segment = connection.fill(pieces, extent(sizes))
+                connection.tell(s.Put(name, session, segment, list(sizes)))
+            return Handle(name, self.name, sizes, connection.at)
+
+    def open(self, handles: Sequence[Handle], private: bool = False) -> list[list[memoryview] | None]:
+        """The pieces of these objects, as views without a copy; None for one that can't be had.
+
+        What is on another node is fetched.
+
+        private: they are writable, for this process alone; a page is copied when it is first written to
+        """
+        opened: list[list[memoryview] | None] = []
+        with self._connection() as connection:
+            while len(opened) < len(handles):
+                some = handles[len(opened) : len(opened) + s.MOST_FDS]
+                at = ["" if one.home == self.name else one.at for one in some]
+                question = s.Open([one.id for one in some], at, [one.sizes for one in some])
+                answer, fds = connection.ask(question)
+                opened += _views(answer.found, fds, private)
+        return opened
+
+    def drop(self, names: Iterable[bytes]) -> None:
+        """Nobody needs these any more."""
+        with self._connection() as connection:
+            connection.tell(s.Drop(list(names)))
+
+    def close(self) -> None:
+        """Hang up."""
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        """One that no other thread uses; what interrupts its use ends it, for an answer may be on its way."""
+        if self._pid != os.getpid():  # those of the process that this was forked from are not ours
+            self._pid, self._idle = os.getpid(), []
+        try:
+            connection = self._idle.pop() if self._idle else Connection(self.name)
+        except OSError as error:
+            raise StoreLost(self.name) from error
+        try:
+            yield connection
+        except StoreFull:
+            self._idle.append(connection)
+            raise
+        except OSError as error:
+            connection.close()
+            raise StoreLost(self.name) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+
+
+#: By the name of the store, of those that this process has reached.
+_reached: dict[str, Access] = {}
+#: The name of the store of this process's node, if it is an executor.
+own = ""
+
+
+def of(name: str) -> Access:
+    """This process's access to the store of this name, which must be on this node."""
+    found = _reached.get(name)
+    if found is None:
+        found = _reached.setdefault(name, Access(name))
+    return found
+
+
+def is_here(name: str) -> bool:
+    """Whether the store of this name is on this node: who can connect to it is."""
+    try:
+        with of(name)._connection():
+            return True
+    except StoreLost:
+        return False
+
+
+def fetch(handle: Handle, private: bool = True) -> list[memoryview]:
+    """The pieces of an object, mapped into this process.
+
+    Raises:
+        ObjectLost: it is not there any more.
+        StoreLost: nor is its store.
+    """
+    try:
+        pieces = of(handle.home).open([handle], private)[0]
+    except StoreLost:
+        if not handle.at or own == handle.home:
+            raise
+        if not own:
+            return outside.fetch(handle)
+        pieces = of(own).open([handle], private)[0]
+    if pieces is None:
+        raise ObjectLost(handle.id.hex(), handle.size)
+    return pieces
+
+
+def _views(found: Iterable[s.Found], fds: list[int], private: bool) -> Iterator[list[memoryview] | None]:
+    """Map what came; all descriptors are closed whatever happens."""
+    view = mapping.private if private else mapping.shared
+    left = iter(fds)
+    try:
+        for one in found:
+            if not one.sizes:
+                yield None
+            elif one.size:
+                yield cut(view(next(left), one.size), one.sizes)
+            else:
+                pieces = cut_packed(one.data, one.sizes)
+                yield [memoryview(bytearray(piece) if private else piece) for piece in pieces]
+    finally:
+        for fd in fds:
+            os.close(fd)

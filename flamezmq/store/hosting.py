@@ -1,0 +1,104 @@
+"""The store of a worker: its socket from the start, its thread from the first visitor on."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+from contextlib import suppress
+
+from flamezmq.store.names import name_of
+from flamezmq.store.pool import Pool
+from flamezmq.store.server import Doors, Server, listen
+
+#: How long the thread may take to end.
+STOP_SECONDS = 2.0
+
+
+class Hosting:
+    """What the worker's main thread has of the store.
+
+    name     of the store; "": this system lets us have none
+    fds      readable when somebody wants in, and the thread is not there yet; then call `start`
+    news_fd  readable when sessions have their first object here; then call `news`
+    """
+
+    def __init__(self, token: str, limit: int, host: str = "") -> None:
+        self._limit = limit
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+        self._news: deque[str] = deque()
+        self.name = name_of(token)
+        self.fds: list[int] = []
+        self.news_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            self._doors = _open_doors(self.name, host)
+        except OSError:
+            self.name = ""  # no such sockets here: objects travel, then
+        else:
+            self.fds = [door.fileno() for door in (self._doors.inner, self._doors.outer) if door is not None]
+
+    def start(self) -> None:
+        """Somebody is there: from now on the thread accepts."""
+        self.fds = []
+        self._server = Server(self._doors, Pool(self._limit, self._limit // 4), self._on_session)
+        self._thread = threading.Thread(target=self._server.serve, name="flm-store", daemon=True)
+        self._thread.start()
+
+    def news(self) -> list[str]:
+        """The sessions of which the first object has come since the last call."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.news_fd)
+        found = []
+        while self._news:
+            found.append(self._news.popleft())
+        return found
+
+    def end_session(self, session: str) -> None:
+        """Its objects go."""
+        if self._server is not None:
+            self._server.end_session(session)
+
+    def stop(self) -> None:
+        """End the thread; views of objects that other processes have stay as they are."""
+        if self._thread is not None and self._server is not None:
+            self._server.stop()
+            self._thread.join(STOP_SECONDS)
+        elif self.name:
+            self._doors.inner.close()
+            if self._doors.outer is not None:
+                self._doors.outer.close()
+
+    def _on_session(self, session: str) -> None:
+        self._news.append(session)
+        os.eventfd_write(self.news_fd, 1)
+
+
+def _open_doors(name: str, host: str) -> Doors:
+    """Listen on this node; and, with a host, for other nodes, at a port that the system chooses."""
+    inner = listen(name)
+    if not host:
+        return Doors(inner)
+    try:
+        outer = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError:
+        inner.close()
+        raise
+    shown = f"[{host}]" if ":" in host else host
+    return Doors(inner, f"tcp://{shown}:{outer.getsockname()[1]}", outer)
+
+
+def host_towards(router: str) -> str:
+    """The address of this machine on the way to the router, as other nodes see it; "" if all are on one."""
+    if not router.startswith("tcp://"):
+        return ""
+    host, _, port = router[6:].rpartition(":")
+    host = host.strip("[]")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(address)  # of datagrams: nothing is sent
+            return str(probe.getsockname()[0])
+    except (OSError, ValueError):
+        return ""

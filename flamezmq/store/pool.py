@@ -1,0 +1,151 @@
+"""The segments of a node: those that hold an object, those that are leased, those that are free.
+
+A segment is handed out again only if nobody uses it (`segments.is_unused`).  One
+whose object is gone, but not its readers, *lingers*: it counts into the limit,
+and is looked at again when room is needed.
+
+What the file system does comes in through `files`, so that tests can stand in
+for it; no clock, no thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from flamezmq.store import segments
+
+
+class Files(NamedTuple):
+    """The calls that a pool makes; by default those of `segments`."""
+
+    create: Callable[[int], int] = segments.create
+    is_unused: Callable[[int], bool] = segments.is_unused
+    empty: Callable[[int], None] = segments.empty
+    close: Callable[[int], None] = os.close
+
+
+class Segment:
+    """number: never used twice.  size: bytes, all of them allocated."""
+
+    __slots__ = ("fd", "number", "size")
+
+    def __init__(self, number: int, fd: int, size: int) -> None:
+        self.number, self.fd, self.size = number, fd, size
+
+    def __repr__(self) -> str:
+        return f"Segment({self.number}, {self.size:,} bytes)"
+
+
+class Pool:
+    """All segments of a node.
+
+    limit    bytes that all of them may have together
+    reserve  bytes of free ones that are kept when nobody needs room
+    total    bytes that they have
+    """
+
+    def __init__(self, limit: int, reserve: int, files: Files | None = None) -> None:
+        self.limit, self.reserve = limit, reserve
+        self.files = files or Files()
+        self.total = self.free_bytes = 0
+        self._last = 0
+        self._free: dict[int, list[Segment]] = {}  # size -> the ones used last at the end
+        self._lingering: dict[int, Segment] = {}
+
+    def take(self, size: int) -> Segment | None:
+        """A segment for `size` bytes, a free one if there is one that fits; None: there is no room.
+
+        What is free in other sizes goes first, then what lingers is looked at.
+        """
+        size = segments.round_up(size)
+        if size > self.limit:
+            return None
+        found = self._take_free(size)
+        if found is None and self.total + size > self.limit:
+            self.sweep()
+            found = self._take_free(size)
+            if found is None:
+                self.shrink(self.limit - size)
+        if found is not None:
+            return found
+        if self.total + size > self.limit:
+            return None
+        return self._create(size)
+
+    def give(self, segment: Segment) -> None:
+        """Its object is gone, or it was leased and not filled."""
+        if self.files.is_unused(segment.fd):
+            self._set_free(segment)
+        else:
+            self._lingering[segment.number] = segment
+
+    def sweep(self) -> None:
+        """Look whether what lingered is used by nobody any more."""
+        for number, segment in list(self._lingering.items()):
+            if self.files.is_unused(segment.fd):
+                del self._lingering[number]
+                self._set_free(segment)
+
+    def shrink(self, total: int) -> None:
+        """Give free segments back to the system, large ones first, until all have at most `total` bytes."""
+        for size in sorted(self._free, reverse=True):
+            kept = self._free[size]
+            while kept and self.total > total:
+                self._discard(kept.pop(0))
+                self.free_bytes -= size
+            if not kept:
+                del self._free[size]
+
+    @property
+    def lingers(self) -> int:
+        """How many segments wait for their last reader."""
+        return len(self._lingering)
+
+    def close(self) -> None:
+        """Give all back that holds no object."""
+        self.shrink(-1)
+        for segment in self._lingering.values():
+            self.let_go(segment)
+        self._lingering.clear()
+
+    def let_go(self, segment: Segment) -> None:
+        """This one is no longer ours: its memory goes with its last reader."""
+        self.total -= segment.size
+        self.files.close(segment.fd)
+
+    def _take_free(self, size: int) -> Segment | None:
+        kept = self._free.get(size)
+        if not kept:
+            return None
+        segment = kept.pop()
+        if not kept:
+            del self._free[size]
+        self.free_bytes -= size
+        return segment
+
+    def _set_free(self, segment: Segment) -> None:
+        self._free.setdefault(segment.size, []).append(segment)
+        self.free_bytes += segment.size
+        if self.free_bytes > self.reserve:
+            self.shrink(self.total - (self.free_bytes - self.reserve))
+
+    def _create(self, size: int) -> Segment | None:
+        try:
+            fd = self.files.create(size)
+        except OSError:  # the system has less than the limit says
+            self.sweep()
+            self.shrink(-1)
+            try:
+                fd = self.files.create(size)
+            except OSError:
+                return None
+        self._last += 1
+        self.total += size
+        return Segment(self._last, fd, size)
+
+    def _discard(self, segment: Segment) -> None:
+        """A free one; a writer may still have it mapped."""
+        self.total -= segment.size
+        self.files.empty(segment.fd)

@@ -1,0 +1,483 @@
+"""The store of a node: who connects gets segments to fill, and objects to read.
+
+A thread of the worker, started by the first process that connects, so that a
+cluster without objects pays nothing for it.  Its socket has an abstract name: no
+file to leave behind; and whoever can connect to it and map what comes is on this
+node, which no host name proves.  Only processes of the same user may.
+
+What a process holds here ends with its connection, however it died: segments
+that it had leased are free again.  The objects that it made live on.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from math import inf
+from time import monotonic
+from typing import Any, NamedTuple
+
+import msgspec
+import zmq
+
+from flamezmq.store import messages as s
+from flamezmq.store import segments
+from flamezmq.store.courier import Courier
+from flamezmq.store.layout import cut_packed, extent, fill
+from flamezmq.store.names import address
+from flamezmq.store.pool import Pool, Segment
+
+_CREDENTIALS = struct.Struct("3i")
+#: Packets taken from one connection before the others have their turn.
+TURN_PACKETS = 32
+#: How often to look at segments whose object is gone, but not its readers, and at sessions that have ended.
+LOOK_SECONDS = 0.5
+#: Objects of a session that has ended stay for so long, if nobody needs their room: who hears of its end
+#: may still take home what is a result.
+FAREWELL_SECONDS = 2.0
+#: A copy of an object of another node stays for so long after its last use, if nobody needs its room.
+COPY_SECONDS = 30.0
+
+
+class _Gone(Exception):
+    """This peer has hung up, or has said what makes no sense."""
+
+
+def listen(name: str) -> socket.socket:
+    """The socket of a store of this name, before its thread is needed."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(address(name))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class Object:
+    """One that is here: in a segment, or, if it is small, as `data`."""
+
+    __slots__ = ("data", "segment", "session", "sizes")
+
+    def __init__(self, session: str, sizes: list[int], segment: Segment | None, data: bytes) -> None:
+        self.session, self.sizes, self.segment, self.data = session, sizes, segment, data
+
+
+class Peer:
+    """A connection.  leased: what it may fill; known: segments that it was passed the descriptor of."""
+
+    __slots__ = ("known", "leased", "socket")
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.leased: dict[int, Segment] = {}
+        self.known: set[int] = set()
+
+
+class Waiting:
+    """A question about objects of which some are not here, or not yet.
+
+    fresh  it may be that their Put has only not been read
+    gone   those that can't be had
+    """
+
+    __slots__ = ("fresh", "gone", "peer", "question")
+
+    def __init__(self, peer: Peer, question: s.Open) -> None:
+        self.peer, self.question = peer, question
+        self.fresh = True
+        self.gone: set[bytes] = set()
+
+
+class Doors(NamedTuple):
+    """How a store is reached: listening sockets.  at: the ZeroMQ address of `outer`, or ""."""
+
+    inner: socket.socket
+    at: str = ""
+    outer: socket.socket | None = None
+
+
+class Server:
+    """All that the thread does; `serve` is its loop.
+
+    on_session   called with the id of a session of which there was no object yet
+    small_bytes  what small objects have together; it counts into the limit
+    copies       of objects whose home is elsewhere: when each was used last, oldest first
+    """
+
+    def __init__(
+        self, doors: Doors, pool: Pool, on_session: Callable[[str], object] = lambda session: None
+    ) -> None:
+        self.doors, self.listener = doors, doors.inner
+        self.pool, self._on_session = pool, on_session
+        self.copies: OrderedDict[bytes, float] = OrderedDict()
+        self._courier: Courier | None = None
+        self._coming: dict[bytes, tuple[Segment, list[int]]] = {}
+        self.objects: dict[bytes, Object] = {}
+        self.by_session: dict[str, set[bytes]] = {}
+        self._ended: dict[str, float] = {}  # session -> when, oldest first
+        self._known_sessions: set[str] = set()  # that have had objects here, and have not ended
+        self.small_bytes = 0
+        self._peers: dict[int, Peer] = {}
+        self._orders: deque[tuple[Callable[..., None], Any]] = deque()
+        self._waiting: list[Waiting] = []
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopping = self._more = False
+        self._watched: set[int] = set()
+        self._deeds: dict[type, Callable[[Peer, Any], None]] = {
+            s.Lease: self._on_lease,
+            s.Return: self._on_return,
+            s.Forget: self._on_forget,
+            s.Put: self._on_put,
+            s.PutSmall: self._on_put_small,
+            s.Open: self._on_open,
+            s.Drop: self._on_drop,
+        }
+
+    # --- other threads
+
+    def end_session(self, session: str) -> None:
+        """All objects of this session go."""
+        self._order(self._end_session, session)
+
+    def drop(self, ids: Iterable[bytes]) -> None:
+        """These objects go, as far as they are here."""
+        self._order(self._drop, list(ids))
+
+    def stop(self) -> None:
+        """End the loop; its thread has given everything back when it ends."""
+        self._stopping = True
+        self._rouse()
+
+    def _order(self, deed: Callable[..., None], what: Any) -> None:
+        self._orders.append((deed, what))
+        self._rouse()
+
+    def _rouse(self) -> None:
+        with suppress(OSError):  # it has ended
+            os.eventfd_write(self._wake, 1)
+
+    # --- the loop
+
+    def serve(self) -> None:
+        """Until `stop`."""
+        self._poll = select.epoll()
+        self.listener.setblocking(False)
+        for fd in (self.listener.fileno(), self._wake):
+            self._poll.register(fd, select.EPOLLIN)
+        if self.doors.outer is not None:
+            self._open_courier().serve(self.doors.at, self.doors.outer.detach())
+            self._watch_courier()
+        try:
+            while not self._stopping:
+                ready = self._poll.poll(self._patience())
+                for fd, _ in ready:
+                    self._on_ready(fd)
+                if self._courier is not None:
+                    self._more = self._courier.turn()
+                if self._waiting:
+                    self._look_again(bool(ready))
+                self._tidy(monotonic())
+        finally:
+            self._end()
+
+    def _patience(self) -> float | None:
+        """How long to wait for the next packet."""
+        if self._more or any(waiting.fresh for waiting in self._waiting):
+            return 0
+        return LOOK_SECONDS if self._ended or self._waiting or self.copies or self.pool.lingers else None
+
+    def _tidy(self, now: float) -> None:
+        """Drop what has had its time."""
+        if self._ended:
+            self._drop_ended(now - FAREWELL_SECONDS)
+        while self.copies and next(iter(self.copies.values())) < now - COPY_SECONDS:
+            self._drop([next(iter(self.copies))])
+        if self.pool.lingers:
+            self.pool.sweep()
+
+    def _on_ready(self, fd: int) -> None:
+        peer = self._peers.get(fd)
+        if peer is not None:
+            self._on_packets(peer)
+        elif fd == self._wake:
+            os.eventfd_read(fd)
+            while self._orders:
+                deed, what = self._orders.popleft()
+                deed(what)
+        elif fd == self.listener.fileno():
+            self._accept()
+
+    def _open_courier(self) -> Courier:
+        if self._courier is None:
+            self._context = zmq.Context()
+            self._courier = Courier(self._context, self, self._on_fetched)
+        return self._courier
+
+    def _watch_courier(self) -> None:
+        """Its sockets' descriptors tell of changes only: what is there already is taken in at once."""
+        for fd in self._courier.fds() if self._courier is not None else ():
+            if fd not in self._watched:
+                self._watched.add(fd)
+                self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
+        self._more = True
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self.listener.accept()
+        except OSError:
+            return  # it has gone again, or there is no descriptor left for it: it sees that
+        packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        if _CREDENTIALS.unpack(packed)[1] not in (os.getuid(), 0):
+            connection.close()
+            return
+        connection.setblocking(False)
+        peer = self._peers[connection.fileno()] = Peer(connection)
+        self._answer(peer, s.Hello(self.doors.at))
+        self._poll.register(connection.fileno(), select.EPOLLIN)
+
+    def _on_packets(self, peer: Peer) -> None:
+        for _ in range(TURN_PACKETS):
+            try:
+                packet = peer.socket.recv(s.PACKET_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            try:
+                if not packet:
+                    raise _Gone
+                question = s.decode_question(packet)
+                self._deeds[type(question)](peer, question)
+            except (_Gone, msgspec.DecodeError, OSError):
+                self._part(peer)
+                return
+
+    def _part(self, peer: Peer) -> None:
+        """It has gone, or says what makes no sense; what it had leased is free."""
+        self._poll.unregister(peer.socket.fileno())
+        del self._peers[peer.socket.fileno()]
+        peer.socket.close()
+        for segment in peer.leased.values():
+            self.pool.give(segment)
+
+    def _end(self) -> None:
+        for peer in list(self._peers.values()):
+            self._part(peer)
+        self._drop(list(self.objects))
+        for segment, _ in self._coming.values():
+            self.pool.give(segment)
+        if self._courier is not None:
+            self._courier.close()
+            self._context.term()
+        self.pool.close()
+        self._poll.close()
+        self.listener.close()
+        os.close(self._wake)
+
+    # --- what peers say
+
+    def _on_lease(self, peer: Peer, question: s.Lease) -> None:
+        segment = self._take(question.size)
+        if segment is None:
+            self._answer(peer, s.Full(question.size, self.pool.limit, self._holders()))
+            return
+        peer.leased[segment.number] = segment
+        known = segment.number in peer.known
+        peer.known.add(segment.number)
+        answer = s.Leased(segment.number, segment.size, known)
+        self._answer(peer, answer, [] if known else [segment.fd])
+
+    def _on_return(self, peer: Peer, question: s.Return) -> None:
+        self.pool.give(self._leased(peer, question.segment))
+
+    @staticmethod
+    def _on_forget(peer: Peer, question: s.Forget) -> None:
+        peer.known.discard(question.segment)
+
+    def _on_put(self, peer: Peer, question: s.Put) -> None:
+        segment = self._leased(peer, question.segment)
+        if question.id in self.objects or extent(question.sizes) > segment.size:
+            self.pool.give(segment)
+            raise _Gone
+        self._keep(question.id, Object(question.session, question.sizes, segment, b""))
+
+    def _on_put_small(self, _peer: Peer, question: s.PutSmall) -> None:
+        if question.id in self.objects or sum(question.sizes) != len(question.data):
+            raise _Gone
+        self._keep(question.id, Object(question.session, question.sizes, None, question.data))
+
+    def _on_open(self, peer: Peer, question: s.Open) -> None:
+        if not len(question.ids) == len(question.at) == len(question.sizes):
+            raise _Gone
+        if all(name in self.objects for name in question.ids[: s.MOST_FDS]):
+            self._open(peer, question)
+        else:
+            self._waiting.append(Waiting(peer, question))
+
+    def _look_again(self, busy: bool) -> None:
+        """Answer who has asked for what was missing, if it is here now; fetch what is elsewhere.
+
+        Who names an object may have heard of it sooner than its Put, which was sent before, was read here:
+        nothing is given up, or fetched, while there is something to read.
+        """
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if one.peer.socket.fileno() < 0:
+                continue  # it has gone
+            one.fresh = one.fresh and busy
+            if not one.fresh:
+                self._fetch(one)
+            if self._lacks(one):
+                self._waiting.append(one)
+                continue
+            try:
+                self._open(one.peer, one.question)
+            except OSError:
+                self._part(one.peer)
+
+    def _lacks(self, one: Waiting) -> bool:
+        names = one.question.ids[: s.MOST_FDS]
+        return not all(name in self.objects or name in one.gone for name in names)
+
+    def _fetch(self, one: Waiting) -> None:
+        """Have what it lacks brought here, as far as it is anywhere."""
+        for name, at, sizes in zip(one.question.ids, one.question.at, one.question.sizes, strict=True):
+            if name in self.objects or name in one.gone or name in self._coming:
+                continue
+            segment = self._take(extent(sizes)) if at and at != self.doors.at else None
+            if segment is None:
+                one.gone.add(name)
+                continue
+            self._coming[name] = segment, list(sizes)
+            self._open_courier().fetch(name, at, segment.fd, extent(sizes))
+            self._watch_courier()
+
+    def _on_fetched(self, name: bytes, why_not: str) -> None:
+        segment, sizes = self._coming.pop(name)
+        if why_not:
+            self.pool.give(segment)
+            for waiting in self._waiting:
+                if name in waiting.question.ids:
+                    waiting.gone.add(name)
+        else:
+            self.objects[name] = Object("", sizes, segment, b"")
+            self.by_session.setdefault("", set()).add(name)
+            self.copies[name] = monotonic()
+
+    def read(self, name: bytes, offset: int, length: int) -> bytes | None:
+        """For other stores: bytes of an object as it lies in a segment; None: it is not here."""
+        one = self.objects.get(name)
+        if one is None or offset < 0 or length < 1:
+            return None
+        if one.segment is None:
+            lying = bytearray(extent(one.sizes))
+            fill(memoryview(lying), cut_packed(one.data, one.sizes))
+            return bytes(lying[offset : offset + length])
+        return os.pread(one.segment.fd, length, offset)
+
+    def _take(self, size: int) -> Segment | None:
+        """A segment, if need be in the room of what nobody will miss."""
+        segment = self.pool.take(size)
+        if segment is None and self._ended:
+            self._drop_ended(inf)
+            segment = self.pool.take(size)
+        while segment is None and self.copies:
+            self._drop([next(iter(self.copies))])
+            segment = self.pool.take(size)
+        return segment
+
+    def _open(self, peer: Peer, question: s.Open) -> None:
+        found: list[s.Found] = []
+        fds: list[int] = []
+        room = s.PACKET_BYTES // 2
+        try:
+            for name in question.ids[: s.MOST_FDS]:
+                one = self.objects.get(name)
+                if name in self.copies:
+                    self.copies[name] = monotonic()
+                    self.copies.move_to_end(name)
+                if one is None:
+                    found.append(s.Found([]))
+                elif one.segment is None:
+                    room -= len(one.data)
+                    if room < 0 and found:
+                        break
+                    found.append(s.Found(one.sizes, 0, one.data))
+                else:
+                    fds.append(segments.open_reader(one.segment.fd))
+                    found.append(s.Found(one.sizes, one.segment.size))
+            self._answer(peer, s.Opened(found), fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _on_drop(self, _peer: Peer, question: s.Drop) -> None:
+        self._drop(question.ids)
+
+    def _leased(self, peer: Peer, number: int) -> Segment:
+        segment = peer.leased.pop(number, None)
+        if segment is None:
+            raise _Gone
+        return segment
+
+    @staticmethod
+    def _answer(peer: Peer, answer: s.Answer, fds: list[int] | None = None) -> None:
+        """It asks one thing at a time, so there is always room in its socket."""
+        socket.send_fds(peer.socket, [s.encode(answer)], fds or [])
+
+    # --- objects
+
+    def _keep(self, name: bytes, one: Object) -> None:
+        self.objects[name] = one
+        if one.session not in self.by_session:
+            self.by_session[one.session] = set()
+            if one.session not in self._known_sessions:
+                self._known_sessions.add(one.session)
+                self._on_session(one.session)
+        self.by_session[one.session].add(name)
+        if one.segment is None:
+            self.small_bytes += len(one.data)
+
+    def _drop(self, names: Iterable[bytes]) -> None:
+        for name in names:
+            one = self.objects.pop(name, None)
+            self.copies.pop(name, None)
+            if one is None:
+                continue
+            others = self.by_session[one.session]
+            others.discard(name)
+            if not others:
+                del self.by_session[one.session]
+            if one.segment is None:
+                self.small_bytes -= len(one.data)
+            else:
+                self.pool.give(one.segment)
+
+    def _end_session(self, session: str) -> None:
+        self._known_sessions.discard(session)
+        self._ended[session] = monotonic()
+
+    def _drop_ended(self, before: float) -> None:
+        """Drop the objects of those sessions that had ended by then."""
+        while self._ended:
+            session, at = next(iter(self._ended.items()))
+            if at > before:
+                return
+            del self._ended[session]
+            self._drop(list(self.by_session.get(session, ())))
+
+    def _holders(self) -> str:
+        """Which sessions hold most, for people."""
+        sizes = {
+            session: sum(one.segment.size for name in names if (one := self.objects[name]).segment)
+            for session, names in self.by_session.items()
+        }
+        most = sorted(sizes.items(), key=lambda item: -item[1])[:3]
+        return ", ".join(f"session {session} has {size:,} bytes" for session, size in most)

@@ -1,0 +1,278 @@
+"""The store of a node, alone: real segments, real processes that put, read and are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from uuid import uuid4
+
+import pytest
+
+from flamezmq.errors import ObjectLost, StoreFull, StoreLost
+from flamezmq.store import messages as s
+from flamezmq.store import outside
+from flamezmq.store.access import Access, Connection
+from flamezmq.store.hosting import _open_doors
+from flamezmq.store.names import ids
+from flamezmq.store.pool import Pool
+from flamezmq.store.server import Server
+from flamezmq.wire.handles import Handle
+
+pytestmark = pytest.mark.processes
+
+MIB = 1 << 20
+LIMIT = 64 * MIB
+
+
+class Store:
+    """A server in a thread of the test, and the test's access to it."""
+
+    def __init__(self, host: str = "") -> None:
+        self.name = f"test-{uuid4().hex}"
+        self.pool = Pool(LIMIT, LIMIT)
+        self.server = Server(_open_doors(self.name, host), self.pool)
+        self.thread = threading.Thread(target=self.server.serve, name="flm-store")
+        self.thread.start()
+        self.access = Access(self.name)
+
+    def put(self, *pieces: bytes, session: str = "s") -> Handle:
+        return self.access.put(ids.next(), session, pieces)
+
+    def read(self, handle: Handle) -> list[bytes] | None:
+        pieces = self.access.open([handle])[0]
+        return None if pieces is None else [bytes(piece) for piece in pieces]
+
+    def has_dropped(self, handle: Handle) -> bool:
+        return handle.id not in self.server.objects
+
+    def close(self) -> None:
+        self.access.close()
+        self.server.stop()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    store = Store()
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.005)
+
+
+@contextmanager
+def child(work: Callable[[], object]) -> Iterator[int]:
+    """A process that does `work`, says so, and stays until it is killed."""
+    ready, done = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            kept = work()
+            os.write(done, b".")
+            signal.pause()
+            del kept
+        finally:
+            os._exit(1)
+    os.close(done)
+    try:
+        assert os.read(ready, 1) == b"."
+        yield pid
+    finally:
+        os.close(ready)
+        kill(pid)
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+@pytest.mark.parametrize("sizes", [(0,), (5,), (5, 0, 70), (65536,), (100, 65536, 1, 0, MIB), (MIB + 1, 63)])
+def test_what_was_put_is_read_again_in_its_pieces(store: Store, sizes: tuple[int, ...]) -> None:
+    pieces = [os.urandom(size) for size in sizes]
+    assert store.read(store.put(*pieces)) == pieces
+
+
+def test_a_view_outlives_its_object_and_nobody_writes_over_it(store: Store) -> None:
+    handle = store.put(b"a" * MIB)
+    (view,) = store.access.open([handle])[0] or []
+    store.access.drop([handle.id])
+    until(partial(store.has_dropped, handle))
+    others = [store.put(bytes([k]) * MIB) for k in range(60)]
+    assert bytes(view) == b"a" * MIB
+    assert all(store.read(other) == [bytes([k]) * MIB] for k, other in enumerate(others))
+
+
+def test_memory_is_used_again_once_nobody_has_a_view_of_it(store: Store) -> None:
+    for k in range(200):  # more than three times the limit
+        handle = store.put(bytes([k]) * MIB)
+        assert store.read(handle) == [bytes([k]) * MIB]
+        store.access.drop([handle.id])
+    assert store.pool.total <= LIMIT
+
+
+def test_a_private_view_is_written_to_and_nobody_else_sees_it(store: Store) -> None:
+    handle = store.put(b"a" * MIB)
+    (mine,) = store.access.open([handle], private=True)[0] or []
+    mine[:5] = b"12345"
+    assert store.read(handle) == [b"a" * MIB]
+    store.access.drop([handle.id])
+    until(partial(store.has_dropped, handle))
+    for k in range(60):
+        store.put(bytes([k]) * MIB)
+    assert bytes(mine[:6]) == b"12345a"
+    assert bytes(mine[6:]) == b"a" * (MIB - 6)
+
+
+def test_a_shared_view_is_read_only(store: Store) -> None:
+    for size in (10, MIB):
+        (view,) = store.access.open([store.put(b"a" * size)])[0] or []
+        with pytest.raises(TypeError):
+            view[0] = 1
+
+
+def test_a_forked_child_keeps_what_its_parent_had_mapped(store: Store) -> None:
+    handle = store.put(b"a" * MIB)
+    view = (store.access.open([handle])[0] or [])[0]
+    with child(lambda: None) as pid:
+        del view
+        store.access.drop([handle.id])
+        until(lambda: store.pool.lingers == 1)
+        kill(pid)
+        until(lambda: store.pool.lingers == 0)
+
+
+def test_what_a_killed_reader_had_mapped_is_used_again(store: Store) -> None:
+    handle = store.put(b"a" * MIB)
+
+    def read() -> object:
+        return Access(store.name).open([handle])
+
+    with child(read) as pid:
+        store.access.drop([handle.id])
+        until(lambda: store.pool.lingers == 1)
+        kill(pid)
+        until(lambda: store.pool.lingers == 0)
+
+
+def test_what_a_killed_writer_had_leased_is_free_again(store: Store) -> None:
+    half = LIMIT // 2 + MIB
+
+    def lease() -> object:
+        leaser = Connection(store.name)
+        leaser.fill([b"a" * MIB], half)
+        return leaser
+
+    def fits() -> bool:
+        try:
+            return bool(store.put(b"b" * half))
+        except StoreFull:
+            return False
+
+    with child(lease):
+        assert not fits()
+    until(fits)
+
+
+def test_a_full_store_says_who_holds_it(store: Store) -> None:
+    kept = [store.put(b"a" * (20 * MIB), session="greedy") for _ in range(3)]
+    with pytest.raises(StoreFull) as caught:
+        store.put(b"a" * (20 * MIB))
+    assert "session greedy has" in str(caught.value)
+    assert all(store.read(handle) for handle in kept)
+
+
+def test_the_objects_of_a_session_go_with_it_when_their_room_is_needed(store: Store) -> None:
+    for _ in range(3):
+        store.put(b"a" * (20 * MIB), session="over")
+    other = store.put(b"b", session="open")
+    store.server.end_session("over")
+    until(lambda: bool(store.server._ended))
+    store.put(b"a" * (60 * MIB), session="open")
+    assert store.read(other) == [b"b"]
+
+
+def test_an_object_is_found_by_who_hears_of_it_before_its_put_is_read(store: Store) -> None:
+    writers = [Access(store.name) for _ in range(4)]
+    try:
+        for k in range(200):
+            handle = writers[k % 4].put(ids.next(), "s", [b"x" * 70000])
+            assert store.access.open([handle])[0] is not None
+    finally:
+        for writer in writers:
+            writer.close()
+
+
+def test_nonsense_ends_its_connection_and_no_other(store: Store) -> None:
+    handle = store.put(b"a" * MIB)
+    with store.access._connection() as connection:
+        for nonsense in (b"\xff\xff", b"\x93\xa5lease", b"\x92\xa6return\xcd\x27\x0f"):
+            other = Access(store.name)
+            with pytest.raises(StoreLost), other._connection() as its:
+                its.socket.send(nonsense)
+                its.ask(s.Lease(10))
+        assert connection.socket.fileno() >= 0
+    assert store.read(handle) == [b"a" * MIB]
+
+
+def test_a_store_that_has_ended_is_an_error_that_says_so(store: Store) -> None:
+    store.server.stop()
+    store.thread.join(10)
+    with pytest.raises(StoreLost, match="worker has ended"):
+        store.put(b"a")
+        store.put(b"a")
+
+
+def test_an_object_of_another_node_is_fetched_once_and_kept_as_a_copy(store: Store) -> None:
+    with another(store) as far:
+        for sizes in ((5, 0, 7), (3 * MIB + 17, 100), (70000,)):
+            pieces = [os.urandom(size) for size in sizes]
+            handle = far.put(*pieces)
+            assert store.read(handle) == pieces
+            far.access.drop([handle.id])
+            until(partial(far.has_dropped, handle))
+            assert store.read(handle) == pieces  # of the copy
+
+
+def test_what_another_node_has_no_more_is_not_waited_for(store: Store) -> None:
+    with another(store) as far:
+        handle = far.put(b"a" * MIB)
+        far.access.drop([handle.id])
+        assert store.read(handle) is None
+
+
+def test_a_process_on_no_node_reads_by_chunks(store: Store) -> None:
+    with another(store) as far:
+        pieces = [os.urandom(3 * MIB + 17), b"", b"abc"]
+        handle = far.put(*pieces)
+        assert [bytes(piece) for piece in outside.fetch(handle)] == pieces
+        far.access.drop([handle.id])
+        until(partial(far.has_dropped, handle))
+        with pytest.raises(ObjectLost):
+            outside.fetch(handle)
+    outside._shared_context().term()
+
+
+@contextmanager
+def another(store: Store) -> Iterator[Store]:
+    far = Store("127.0.0.1")
+    try:
+        yield far
+    finally:
+        far.close()
