@@ -522,16 +522,27 @@ class StoreLost(FlameError):
 
 
 class ObjectLost(FlameError):
-    """An object is in no store any more.
+    """An object is in no store any more: a large value, or an argument, that others were to read there.
 
-    Fields: `id`, of the object; `size`, bytes that it had; `reason`, what became of it, if that is known.
+    Fields: `id`, of the object; `size`, bytes that it had; `reason`, what became of it, if that is known;
+    `node`, the one that kept it, if that can't be reached any more, else ""; `task_id`, of the task that
+    was to get it as an argument and therefore did not run, or "" where something else wanted it.
     """
 
-    def __init__(self, id: str, size: int, reason: str = "") -> None:
-        super().__init__(id, size, reason)
-        self.id, self.size, self.reason = id, size, reason
+    def __init__(self, id: str, size: int, reason: str = "", node: str = "", task_id: str = "") -> None:
+        super().__init__(id, size, reason, node, task_id)
+        self.id, self.size, self.reason, self.node, self.task_id = id, size, reason, node, task_id
+
+    def of_task(self, task_id: str) -> ObjectLost:
+        """The same, as the reason why this task did not run."""
+        return ObjectLost(self.id, self.size, self.reason, self.node, task_id)
 
     def __str__(self) -> str:
-        why = self.reason or "it was freed, or its session was closed"
         what = f"object {self.id[:12]} of {self.size:,} bytes"
+        if self.task_id:
+            what = f"task {self.task_id} did not run: {what}, which it was to get,"
+        if self.node:
+            why = f"node {self.node}, which kept it, is lost" + (f" ({self.reason})" if self.reason else "")
+            return f"{what} is gone: {why}; make it again, or keep a copy of what can't be made again"
+        why = self.reason or "it was freed, or its session was closed"
         return f"{what} is gone: {why}; keep its reference, or make it again"

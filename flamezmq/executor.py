@@ -31,7 +31,7 @@ from flamezmq.net.line import Line
 from flamezmq.serialize.failures import dump_error
 from flamezmq.serialize.functions import load_function
 from flamezmq.serialize.initializer import Assigned
-from flamezmq.serialize.values import dump_value, load_call
+from flamezmq.serialize.values import Unfed, dump_value, load_call
 from flamezmq.shims.alarm import alarm
 from flamezmq.shims.attempts import note_attempts, prepare
 from flamezmq.shims.interrupts import interrupts, unbroken
@@ -193,7 +193,9 @@ class Executor:
             except BaseException as error:
                 if self.terminated:
                     raise
-                if self._send_back(function, index, attempt, error):
+                if type(error) is Unfed:  # it has not begun: its options have nothing to say
+                    error = error.lost.of_task(self.task_id())
+                elif self._send_back(function, index, attempt, error):
                     if self.session != session:
                         return  # as below
                     finished, ended, half = finished + 1, None, len(tasks) // 2 or -1

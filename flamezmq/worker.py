@@ -123,7 +123,8 @@ class Worker:
     ) -> None:
         self.config, self.log = config, config.log
         self.token = os.urandom(8).hex()
-        self.store = Hosting(self.token, config.memory // STORE_PART, host_towards(config.address))
+        host = host_towards(config.address)
+        self.store = Hosting(self.token, config.memory // STORE_PART, host, config.node)
         self.line = line or Line(config.address, "worker")
         self.why_lost = ""
         self.told = False

@@ -35,7 +35,7 @@ class Store:
     def __init__(self, host: str = "") -> None:
         self.name = f"test-{uuid4().hex}"
         self.pool = Pool(LIMIT, LIMIT)
-        self.server = Server(_open_doors(self.name, host), self.pool)
+        self.server = Server(_open_doors(self.name, host, "far" if host else "near"), self.pool)
         self.thread = threading.Thread(target=self.server.serve, name="flm-store")
         self.thread.start()
         self.access = Access(self.name)
@@ -255,6 +255,19 @@ def test_what_another_node_has_no_more_is_not_waited_for(store: Store) -> None:
         handle = far.put(b"a" * MIB)
         far.access.drop([handle.id])
         assert store.read(handle) is None
+
+
+def test_an_object_of_a_node_that_has_ended_is_lost_and_that_is_not_waited_for_long(store: Store) -> None:
+    with another(store) as far:
+        handle = far.put(b"a" * MIB)
+    whys: dict[bytes, s.Found] = {}
+    assert store.access.open([handle], whys=whys) == [None]
+    assert whys[handle.id].lost
+    assert "nobody listens" in whys[handle.id].why
+    with pytest.raises(ObjectLost, match="nobody listens") as caught:
+        outside.fetch(handle)
+    assert caught.value.node == "far"
+    outside._shared_context().term()
 
 
 def test_a_process_on_no_node_reads_by_chunks(store: Store) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from flamezmq.client import published
 from flamezmq.core.caller import CANCELLED, ERROR, FINISHED, PENDING, RAW, RAW_ERROR, RUNNING, UNMET, VALUE
-from flamezmq.errors import DependencyFailed, Unpicklable
+from flamezmq.errors import DependencyFailed, ObjectLost, Unpicklable
 from flamezmq.serialize.failures import load_error
 from flamezmq.serialize.values import load_value
 
@@ -267,6 +267,8 @@ class Future(cf.Future):  # type: ignore[type-arg]
             return "did not run either"
         if error is None:
             return "has a value that can't be pickled again"
+        if self._form == RAW and isinstance(error, ObjectLost):
+            return f"has lost its value: {_shortened(error)}"
         return f"failed with {type(error).__name__}: {_shortened(error)}"
 
     def _ensure_more(self) -> More:

@@ -36,7 +36,7 @@ from flamezmq.running import Current, in_place
 from flamezmq.serialize.failures import dump_error
 from flamezmq.serialize.functions import load_function
 from flamezmq.serialize.pickler import add_reducer
-from flamezmq.serialize.values import dump_value, load_call
+from flamezmq.serialize.values import Unfed, dump_value, load_call
 from flamezmq.shims.attempts import in_place as call_in_place
 from flamezmq.shims.interrupts import interrupts, unbroken
 from flamezmq.wire import messages as m
@@ -363,6 +363,8 @@ class NestedClient(Client):
                 )
                 self._loaded_bytes += len(function.blob)
             output = dump_value(call(*args, **kwargs))
+        except Unfed as error:
+            form, output = RAW_ERROR, dump_error(error.lost.of_task(name))
         except BaseException as error:
             form, output = RAW_ERROR, dump_error(error)
             if interrupts.has_hit():

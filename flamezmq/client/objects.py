@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import inf
 from time import monotonic
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flamezmq.client import inquiry
 from flamezmq.client.future import Future
 from flamezmq.core.caller import RAW
-from flamezmq.errors import FlameError, StoreFull, StoreLost
+from flamezmq.errors import FlameError, ObjectLost, StoreFull, StoreLost
 from flamezmq.store import access
 from flamezmq.store.keeping import Hold, Holdings, Kept
 from flamezmq.store.names import ids
@@ -69,16 +69,24 @@ class Objects:
         session._kept.clear()
         for home, holds in by_home.items():
             with suppress(FlameError):  # who looks at one that is gone is told
-                pieces = self._pieces(home, [hold.handle for hold in holds.values()])
-                for future, found in zip(holds, pieces, strict=True):
+                handles = [hold.handle for hold in holds.values()]
+                for future, found in zip(holds, self._pieces(home, handles), strict=True):
                     if found is not None and future._form == RAW:
                         future._value = found
 
     @staticmethod
-    def _pieces(home: str, handles: list[Handle]) -> list[list[memoryview] | None]:
+    def _pieces(home: str, handles: list[Handle]) -> Iterator[list[memoryview] | None]:
+        """Of each; ends by ObjectLost when their node is lost, so that it is waited for once."""
         if access.is_here(home):
-            return access.of(home).open(handles, private=True)
-        return [access.fetch(handle) for handle in handles]
+            yield from access.of(home).open(handles, private=True)
+            return
+        for handle in handles:
+            try:
+                yield access.fetch(handle)
+            except ObjectLost as error:
+                if error.node:
+                    raise
+                yield None
 
 
 def _keep(_: Handle) -> None:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast, overload
 
 from flamezmq.core.caller import Dependent
-from flamezmq.errors import MissingModule, TooLarge, Unpicklable
+from flamezmq.errors import MissingModule, ObjectLost, TooLarge, Unpicklable
 from flamezmq.optioned import Configured
 from flamezmq.serialize.culprit import refusal, unpicklable
 from flamezmq.serialize.pickler import OUT_OF_BAND_BYTES, PROTOCOL, Buffer, Payload, dump, dump_for
@@ -42,6 +42,7 @@ __all__ = [
     "Buffer",
     "Payload",
     "Received",
+    "Unfed",
     "dump_call",
     "dump_slice",
     "dump_value",
@@ -51,6 +52,18 @@ __all__ = [
     "missing_module",
     "too_large",
 ]
+
+
+class Unfed(Exception):
+    """A call was not made, for an object among its arguments is gone: `lost` says which.
+
+    Never seen by users: they get the ObjectLost.  Raised in its place it would look like the task's own.
+    """
+
+    def __init__(self, lost: ObjectLost) -> None:
+        super().__init__(lost)
+        self.lost = lost
+
 
 #: A payload as a transport hands it over.
 Received: TypeAlias = Buffer | Sequence[Buffer]
@@ -121,6 +134,7 @@ def load_call(payload: Received) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
     Raises:
         MissingModule: an argument's class is of a module that can't be imported here.
+        Unfed: an object among the arguments is gone.
     """
     call: Any = None
     try:
@@ -133,6 +147,8 @@ def load_call(payload: Received) -> tuple[tuple[Any, ...], dict[str, Any]]:
             call = load_value(payload) if is_handle(payload) else _load_composed(payload)
     except ModuleNotFoundError as error:
         raise missing_module(error) from error
+    except ObjectLost as error:
+        raise Unfed(error) from error
     if type(call) is tuple:
         return call, {}
     return cast("tuple[tuple[Any, ...], dict[str, Any]]", tuple(call))

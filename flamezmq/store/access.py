@@ -29,14 +29,16 @@ KEPT_BYTES = 512 << 20
 class Connection:
     """One socket to the store, and the segments that it may fill again without mapping them anew.
 
-    at  the ZeroMQ address of the store, or ""
+    at    the ZeroMQ address of the store, or ""
+    node  the name of its node
     """
 
     def __init__(self, name: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self.socket.connect(address(name))
-            self.at = s.decode_answer(self.socket.recv(s.PACKET_BYTES)).at
+            hello = s.decode_answer(self.socket.recv(s.PACKET_BYTES))
+            self.at, self.node = hello.at, hello.node
         except BaseException:
             self.socket.close()
             raise
@@ -112,14 +114,17 @@ class Access:
             else:
                 segment = connection.fill(pieces, extent(sizes))
                 connection.tell(s.Put(name, session, segment, list(sizes)))
-            return Handle(name, self.name, sizes, connection.at)
+            return Handle(name, self.name, sizes, connection.at, connection.node)
 
-    def open(self, handles: Sequence[Handle], private: bool = False) -> list[list[memoryview] | None]:
+    def open(
+        self, handles: Sequence[Handle], private: bool = False, whys: dict[bytes, s.Found] | None = None
+    ) -> list[list[memoryview] | None]:
         """The pieces of these objects, as views without a copy; None for one that can't be had.
 
         What is on another node is fetched.
 
         private: they are writable, for this process alone; a page is copied when it is first written to
+        whys: gets, by the id of what can't be had, what the store says of it
         """
         opened: list[list[memoryview] | None] = []
         with self._connection() as connection:
@@ -128,6 +133,9 @@ class Access:
                 at = ["" if one.home == self.name else one.at for one in some]
                 question = s.Open([one.id for one in some], at, [one.sizes for one in some])
                 answer, fds = connection.ask(question)
+                if whys is not None:
+                    asked = zip(some, answer.found, strict=False)
+                    whys.update((handle.id, found) for handle, found in asked if not found.sizes)
                 opened += _views(answer.found, fds, private)
         return opened
 
@@ -164,6 +172,8 @@ class Access:
         self._idle.append(connection)
 
 
+#: Why a node of this machine is lost.
+WORKER_ENDED = "its worker has ended"
 #: By the name of the store, of those that this process has reached.
 _reached: dict[str, Access] = {}
 #: The name of the store of this process's node, if it is an executor.
@@ -191,20 +201,29 @@ def fetch(handle: Handle, private: bool = True) -> list[memoryview]:
     """The pieces of an object, mapped into this process.
 
     Raises:
-        ObjectLost: it is not there any more.
-        StoreLost: nor is its store.
+        ObjectLost: it is not there any more, or its store has ended.
     """
+    whys: dict[bytes, s.Found] = {}
     try:
-        pieces = of(handle.home).open([handle], private)[0]
-    except StoreLost:
+        pieces = of(handle.home).open([handle], private, whys)[0]
+    except StoreLost as error:
         if not handle.at or own == handle.home:
-            raise
+            raise ObjectLost(handle.id.hex(), handle.size, WORKER_ENDED, handle.node or "?") from error
         if not own:
             return outside.fetch(handle)
-        pieces = of(own).open([handle], private)[0]
+        pieces = _from_own(handle, private, whys)
     if pieces is None:
-        raise ObjectLost(handle.id.hex(), handle.size)
+        said = whys.get(handle.id) or s.Found([])
+        raise ObjectLost(handle.id.hex(), handle.size, said.why, (handle.node or "?") if said.lost else "")
     return pieces
+
+
+def _from_own(handle: Handle, private: bool, whys: dict[bytes, s.Found]) -> list[memoryview] | None:
+    """Have it brought by the store of this node."""
+    try:
+        return of(own).open([handle], private, whys)[0]
+    except StoreLost as error:  # the one that is lost is ours
+        raise ObjectLost(handle.id.hex(), handle.size, f"no way to it: {error}") from error
 
 
 def _views(found: Iterable[s.Found], fds: list[int], private: bool) -> Iterator[list[memoryview] | None]:

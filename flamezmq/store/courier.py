@@ -17,12 +17,15 @@ from typing import Any, Protocol
 import zmq
 
 from flamezmq.errors import ProtocolError
+from flamezmq.store.knocking import Knock
 from flamezmq.wire import transfer as t
 
 #: Chunks of one object that are asked for at a time.
 WINDOW = 8
 #: A store that says nothing for so long, while something is wanted of it, is given up.
 SILENCE_SECONDS = 10.0
+#: After so long it is asked whether anybody listens there at all.
+KNOCK_SECONDS = 0.5
 #: Messages taken in, in one turn.
 TURN_MESSAGES = 32
 #: How often a chunk that came in pieces is asked for again.
@@ -57,15 +60,17 @@ class Fetch:
 class Courier:
     """The sockets to other stores.
 
-    on_end  called with the name of an object, and why it did not come ("": it is here)
+    on_end  called with the name of an object, why it did not come ("": it is here), and whether that
+            is because its node can't be reached
     """
 
     def __init__(
-        self, context: zmq.Context[Any], source: Source, on_end: Callable[[bytes, str], None]
+        self, context: zmq.Context[Any], source: Source, on_end: Callable[[bytes, str, bool], None]
     ) -> None:
         self._context, self._source, self._on_end = context, source, on_end
         self._counter: zmq.Socket[bytes] | None = None
         self._lines: dict[str, zmq.Socket[bytes]] = {}
+        self._knocks: dict[str, Knock] = {}
         self.fetches: dict[bytes, Fetch] = {}
 
     def serve(self, address: str, listener_fd: int) -> None:
@@ -99,6 +104,9 @@ class Courier:
         for socket in self._sockets():
             socket.close(0)
         self._lines.clear()
+        for knock in self._knocks.values():
+            knock.close()
+        self._knocks.clear()
         self._counter = None
         self.fetches.clear()
 
@@ -179,9 +187,22 @@ class Courier:
     def _look(self) -> None:
         now = monotonic()
         for fetch in list(self.fetches.values()):
-            if now - fetch.heard > SILENCE_SECONDS:
-                self._end(fetch, f"its node, at {fetch.address}, does not answer")
+            silent = now - fetch.heard
+            if silent > SILENCE_SECONDS:
+                self._end(fetch, f"its store, at {fetch.address}, does not answer", lost=True)
+            elif silent > KNOCK_SECONDS and self._is_refused(fetch.address):
+                self._end(fetch, f"nobody listens at {fetch.address} any more", lost=True)
 
-    def _end(self, fetch: Fetch, why_not: str) -> None:
+    def _is_refused(self, address: str) -> bool:
+        """Whether nobody listens there; learned by a connection of its own, for ZeroMQ tries for ever."""
+        knock = self._knocks.get(address)
+        if knock is None:
+            knock = self._knocks[address] = Knock(address)
+        refused = knock.refused()
+        if refused is not None:
+            del self._knocks[address]
+        return bool(refused)
+
+    def _end(self, fetch: Fetch, why_not: str, lost: bool = False) -> None:
         del self.fetches[fetch.name]
-        self._on_end(fetch.name, why_not)
+        self._on_end(fetch.name, why_not, lost)

@@ -24,7 +24,7 @@ class Hosting:
     news_fd  readable when sessions have their first object here; then call `news`
     """
 
-    def __init__(self, token: str, limit: int, host: str = "") -> None:
+    def __init__(self, token: str, limit: int, host: str = "", node: str = "") -> None:
         self._limit = limit
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
@@ -33,7 +33,7 @@ class Hosting:
         self.fds: list[int] = []
         self.news_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
-            self._doors = _open_doors(self.name, host)
+            self._doors = _open_doors(self.name, host, node)
         except OSError:
             self.name = ""  # no such sockets here: objects travel, then
         else:
@@ -75,18 +75,18 @@ class Hosting:
         os.eventfd_write(self.news_fd, 1)
 
 
-def _open_doors(name: str, host: str) -> Doors:
+def _open_doors(name: str, host: str, node: str = "") -> Doors:
     """Listen on this node; and, with a host, for other nodes, at a port that the system chooses."""
     inner = listen(name)
     if not host:
-        return Doors(inner)
+        return Doors(inner, node=node)
     try:
         outer = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError:
         inner.close()
         raise
     shown = f"[{host}]" if ":" in host else host
-    return Doors(inner, f"tcp://{shown}:{outer.getsockname()[1]}", outer)
+    return Doors(inner, f"tcp://{shown}:{outer.getsockname()[1]}", outer, node)
 
 
 def host_towards(router: str) -> str:

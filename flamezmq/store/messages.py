@@ -77,9 +77,10 @@ class Drop(msgspec.Struct, tag="drop", array_like=True):
 
 
 class Hello(msgspec.Struct, tag="hello", array_like=True, gc=False):
-    """What the store says first.  at: its ZeroMQ address, or ""."""
+    """What the store says first.  at: its ZeroMQ address, or "".  node: the name of its node."""
 
     at: str
+    node: str = ""
 
 
 class Leased(msgspec.Struct, tag="leased", array_like=True, gc=False):
@@ -103,11 +104,15 @@ class Found(msgspec.Struct, array_like=True):
 
     sizes  of its pieces; empty: it is not here
     size   of its segment, whose descriptor is the next of the packet's; 0: its bytes are `data`
+    why    it is not here, if more is known than that
+    lost   its node can't be reached
     """
 
     sizes: list[int]
     size: int = 0
     data: bytes = b""
+    why: str = ""
+    lost: bool = False
 
 
 class Opened(msgspec.Struct, tag="opened", array_like=True):

@@ -9,7 +9,8 @@ from typing import Any
 import zmq
 
 from flamezmq.errors import ObjectLost, ProtocolError
-from flamezmq.store.courier import MOST_REPEATS, SILENCE_SECONDS, WINDOW
+from flamezmq.store.courier import KNOCK_SECONDS, MOST_REPEATS, SILENCE_SECONDS, WINDOW
+from flamezmq.store.knocking import Knock
 from flamezmq.store.layout import cut, extent
 from flamezmq.wire import transfer as t
 from flamezmq.wire.handles import Handle
@@ -30,16 +31,18 @@ def fetch(handle: Handle) -> list[memoryview]:
     size = extent(handle.sizes)
     memory = memoryview(bytearray(size))
     socket = _shared_context().socket(zmq.DEALER)
+    knock = Knock(handle.at)
     try:
         socket.linger = 0
         socket.connect(handle.at)
-        _fill(socket, handle, memory)
+        _fill(socket, knock, handle, memory)
     finally:
         socket.close(0)
+        knock.close()
     return cut(memory, handle.sizes)
 
 
-def _fill(socket: zmq.Socket[bytes], handle: Handle, memory: memoryview) -> None:
+def _fill(socket: zmq.Socket[bytes], knock: Knock, handle: Handle, memory: memoryview) -> None:
     size, asked = len(memory), 0
     missing: dict[int, int] = {}
     silent = 0.0
@@ -54,8 +57,12 @@ def _fill(socket: zmq.Socket[bytes], handle: Handle, memory: memoryview) -> None
             asked += t.CHUNK_BYTES
         if not socket.poll(WAIT_MILLISECONDS):
             silent += WAIT_MILLISECONDS / 1000
+            if silent >= KNOCK_SECONDS and knock.refused():
+                why = f"nobody listens at {handle.at} any more"
+                raise ObjectLost(handle.id.hex(), handle.size, why, handle.node)
             if silent >= SILENCE_SECONDS:
-                raise ObjectLost(handle.id.hex(), handle.size, f"its node, at {handle.at}, does not answer")
+                why = f"its store, at {handle.at}, does not answer"
+                raise ObjectLost(handle.id.hex(), handle.size, why, handle.node)
             continue
         silent = 0.0
         frames = socket.recv_multipart()

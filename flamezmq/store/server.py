@@ -84,7 +84,7 @@ class Waiting:
     """A question about objects of which some are not here, or not yet.
 
     fresh  it may be that their Put has only not been read
-    gone   those that can't be had
+    gone   those that can't be had, and what to say of them
     """
 
     __slots__ = ("fresh", "gone", "peer", "question")
@@ -92,15 +92,19 @@ class Waiting:
     def __init__(self, peer: Peer, question: s.Open) -> None:
         self.peer, self.question = peer, question
         self.fresh = True
-        self.gone: set[bytes] = set()
+        self.gone: dict[bytes, s.Found] = {}
 
 
 class Doors(NamedTuple):
-    """How a store is reached: listening sockets.  at: the ZeroMQ address of `outer`, or ""."""
+    """How a store is reached: listening sockets.
+
+    at: the ZeroMQ address of `outer`, or "".  node: the name of its node.
+    """
 
     inner: socket.socket
     at: str = ""
     outer: socket.socket | None = None
+    node: str = ""
 
 
 class Server:
@@ -239,7 +243,7 @@ class Server:
             return
         connection.setblocking(False)
         peer = self._peers[connection.fileno()] = Peer(connection)
-        self._answer(peer, s.Hello(self.doors.at))
+        self._answer(peer, s.Hello(self.doors.at, self.doors.node))
         self._poll.register(connection.fileno(), select.EPOLLIN)
 
     def _on_packets(self, peer: Peer) -> None:
@@ -338,7 +342,7 @@ class Server:
                 self._waiting.append(one)
                 continue
             try:
-                self._open(one.peer, one.question)
+                self._open(one.peer, one.question, one.gone)
             except OSError:
                 self._part(one.peer)
 
@@ -353,19 +357,19 @@ class Server:
                 continue
             segment = self._take(extent(sizes)) if at and at != self.doors.at else None
             if segment is None:
-                one.gone.add(name)
+                one.gone[name] = s.Found([])
                 continue
             self._coming[name] = segment, list(sizes)
             self._open_courier().fetch(name, at, segment.fd, extent(sizes))
             self._watch_courier()
 
-    def _on_fetched(self, name: bytes, why_not: str) -> None:
+    def _on_fetched(self, name: bytes, why_not: str, lost: bool) -> None:
         segment, sizes = self._coming.pop(name)
         if why_not:
             self.pool.give(segment)
             for waiting in self._waiting:
                 if name in waiting.question.ids:
-                    waiting.gone.add(name)
+                    waiting.gone[name] = s.Found([], why=why_not, lost=lost)
         else:
             self.objects[name] = Object("", sizes, segment, b"")
             self.by_session.setdefault("", set()).add(name)
@@ -393,7 +397,7 @@ class Server:
             segment = self.pool.take(size)
         return segment
 
-    def _open(self, peer: Peer, question: s.Open) -> None:
+    def _open(self, peer: Peer, question: s.Open, gone: dict[bytes, s.Found] | None = None) -> None:
         found: list[s.Found] = []
         fds: list[int] = []
         room = s.PACKET_BYTES // 2
@@ -404,7 +408,7 @@ class Server:
                     self.copies[name] = monotonic()
                     self.copies.move_to_end(name)
                 if one is None:
-                    found.append(s.Found([]))
+                    found.append((gone or {}).get(name) or s.Found([]))
                 elif one.segment is None:
                     room -= len(one.data)
                     if room < 0 and found:

@@ -3,7 +3,7 @@
 The first piece of a payload is a pickle, which begins with b"\\x80"; a handle
 begins with `MARK` instead, and stands alone.  Behind the mark there is a msgpack
 array (id of the object, name of the store that keeps it, sizes of its pieces,
-where that store is reached from other nodes).
+where that store is reached from other nodes, the name of its node).
 Routers pass it on as they do any payload.
 """
 
@@ -25,12 +25,14 @@ class Handle(NamedTuple):
     """id: of the object.  home: the store that keeps it.  sizes: of its pieces, in bytes.
 
     at: the ZeroMQ address of that store; "": it has none, for all are on its node.
+    node: the name of its node, for people.
     """
 
     id: bytes
     home: str
     sizes: tuple[int, ...]
     at: str = ""
+    node: str = ""
 
     @property
     def size(self) -> int:
@@ -39,7 +41,7 @@ class Handle(NamedTuple):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(tuple[bytes, str, tuple[int, ...], str]).decode
+_decode = msgspec.msgpack.Decoder(tuple[bytes, str, tuple[int, ...], str, str]).decode
 
 
 def pack(handle: Handle) -> bytes:
