@@ -38,6 +38,7 @@ _WHAT = {
     "address": f"an address ({address.FORMS})",
     "place": f"an address ({address.FORMS})",
     "text": "a text that is not empty",
+    "folder": "a folder, from the root on (/var/tmp)",
     "integer": "an integer",
     "number": "a number",
     "switch": "true or false",
@@ -52,8 +53,8 @@ class Option:
     """One thing that can be set.
 
     name     as in the file; the flag and the variable follow from it
-    kind     address, place (an address to listen at), text, integer, number, switch, resources (of a node),
-             most (of resources), size or choice
+    kind     address, place (an address to listen at), text, folder, integer, number, switch, resources (of a
+             node), most (of resources), size or choice
     default  None where it depends on the machine
     help     a sentence
     shown    the default in words, where it is None or unreadable
@@ -126,6 +127,8 @@ class Option:
             right = value in self.choices
         elif right and self.kind == "text":
             right = bool(value)
+        elif right and self.kind == "folder":
+            right = os.path.isabs(value)
         if not right:
             raise ValueError(f"{value!r} is not {self.expected}")
         return float(value) if self.kind == "number" else value
@@ -163,6 +166,24 @@ _LOG = (
         "info",
         "The least important lines that are written.",
         choices=("debug", "info", "warning", "error"),
+    ),
+)
+
+_STORE = (
+    Option(
+        "store_limit",
+        "size",
+        None,
+        "Memory that objects may have on this node; what finds no room travels with its task.",
+        shown="a third of the node's memory, as its cgroup allows it",
+        least=1 << 20,
+    ),
+    Option(
+        "store_folder",
+        "folder",
+        None,
+        "A folder of a tmpfs that is to hold them, which may be smaller.",
+        shown="memory that no file system limits",
     ),
 )
 
@@ -232,6 +253,7 @@ TABLES: dict[str, tuple[Option, ...]] = {
             "When told to stop: how long running tasks may take to end.",
             least=0,
         ),
+        *_STORE,
         *_LOG,
     ),
     "client": (
@@ -403,11 +425,22 @@ def settings(table: str, given: Mapping[str, Any] | None = None, file: str | Non
     Raises:
         ConfigError: the file or the environment says what nobody understands.
     """
+    return _found(table, TABLES[table], given or {}, file)
+
+
+def store() -> dict[str, Any]:
+    """What the worker's table says of its store, for that of a private cluster; raises as `settings`."""
+    return _found("worker", _STORE, {}, None)
+
+
+def _found(
+    table: str, options: Iterable[Option], given: Mapping[str, Any], file: str | None
+) -> dict[str, Any]:
     path = find(file)
     from_file = load(path).get(table, {}) if path is not None else {}
     found: dict[str, Any] = {}
-    for one in TABLES[table]:
-        value = (given or {}).get(one.name)
+    for one in options:
+        value = given.get(one.name)
         if value is None:
             value = _from_environment(table, one)
         if value is None:

@@ -28,6 +28,7 @@ import msgspec
 from flamezmq import processes
 from flamezmq.core.backoff import YOUNG_SECONDS, Backoff
 from flamezmq.folder import PrivateFolder, sweep
+from flamezmq.store.terms import Terms
 
 #: The descriptors that `Embedded` hands over, in this order.
 OWNER_FD, LOCK_FD, CONTROL_FD, STATUS_FD = range(processes.FIRST_FD, processes.FIRST_FD + 4)
@@ -42,11 +43,15 @@ ASKED = "its owner asked for it"
 
 
 class LauncherConfig(msgspec.Struct, frozen=True):
-    """folder: the cluster's, made and locked by the owner.  executors: 0 for one per usable core."""
+    """folder: the cluster's, made and locked by the owner.  executors: 0 for one per usable core.
+
+    store: what the worker's store may use.
+    """
 
     folder: str
     executors: int
     tenants: dict[str, dict[str, Any]] = {}
+    store: Terms = Terms()
 
     @property
     def address(self) -> str:
@@ -112,6 +117,7 @@ class Launcher:
             has.memory,
             self.tell,
             devices=has.devices,
+            store=self.config.store,
         )
         self.worker = processes.fork_child("flm-worker", [STATUS_FD], lambda: worker.main(config))
         self.worker_due = None

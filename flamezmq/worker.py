@@ -28,6 +28,7 @@ from flamezmq.errors import FlameError, last_words
 from flamezmq.log import Log, Quiet
 from flamezmq.net.line import Line
 from flamezmq.store.hosting import Hosting, host_towards
+from flamezmq.store.terms import Terms
 from flamezmq.wire import messages as m
 
 #: A pipe that gave less than this is left alone for a moment, so that a task that prints
@@ -38,8 +39,6 @@ MOMENT_SECONDS = 0.01
 DRAIN_BYTES = 4 << 20
 #: When the worker stops, the zygote gets this much longer than its executors.
 PATIENCE_SECONDS = 0.3
-#: Of the node's memory, the store may have one part in so many.
-STORE_PART = 3
 #: A zygote that does not take requests for so long is as good as dead.
 ZYGOTE_SECONDS = 5.0
 #: Exit codes: the router is gone; executors die as they start.
@@ -52,6 +51,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     tell: called with facts that the launcher wants to know ({"zygote": pid}).
     log: where the node's events go.
     devices: the names of its GPUs.  others: what else it has.
+    store: what its store may use.
     """
 
     address: str
@@ -63,6 +63,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     log: Log = Quiet()
     devices: tuple[str, ...] = ()
     others: Mapping[str, float] = {}
+    store: Terms = Terms()
 
 
 class Pipe:
@@ -123,8 +124,8 @@ class Worker:
     ) -> None:
         self.config, self.log = config, config.log
         self.token = os.urandom(8).hex()
-        host = host_towards(config.address)
-        self.store = Hosting(self.token, config.memory // STORE_PART, host, config.node)
+        limit, host = config.store.limit_of(config.memory), host_towards(config.address)
+        self.store = Hosting(self.token, config.store, limit, host, config.node)
         self.line = line or Line(config.address, "worker")
         self.why_lost = ""
         self.told = False

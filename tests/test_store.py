@@ -32,9 +32,9 @@ LIMIT = 64 * MIB
 class Store:
     """A server in a thread of the test, and the test's access to it."""
 
-    def __init__(self, host: str = "") -> None:
+    def __init__(self, host: str = "", pool: Pool | None = None) -> None:
         self.name = f"test-{uuid4().hex}"
-        self.pool = Pool(LIMIT, LIMIT)
+        self.pool = pool or Pool(LIMIT, LIMIT)
         self.server = Server(_open_doors(self.name, host, "far" if host else "near"), self.pool)
         self.thread = threading.Thread(target=self.server.serve, name="flm-store")
         self.thread.start()
@@ -289,3 +289,12 @@ def another(store: Store) -> Iterator[Store]:
         yield far
     finally:
         far.close()
+
+
+def test_small_objects_count_into_the_limit(store: Store) -> None:
+    small = [store.put(b"a" * 60_000) for _ in range(20)]
+    with pytest.raises(StoreFull):
+        store.put(b"b" * (LIMIT - MIB))
+    store.access.drop([handle.id for handle in small])
+    until(lambda: not store.server.small_bytes)
+    assert store.put(b"b" * (LIMIT - MIB))

@@ -12,6 +12,7 @@ from flamezmq.store.pool import Files, Pool, Segment
 from flamezmq.store.segments import PAGE_BYTES, round_up
 
 LIMIT, SYSTEM = 64 * PAGE_BYTES, 80 * PAGE_BYTES
+MOST = 12
 SIZES = st.integers(1, 24 * PAGE_BYTES)
 
 
@@ -48,7 +49,7 @@ class Segments(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.memory = Memory()
-        self.pool = Pool(LIMIT, 16 * PAGE_BYTES, self.memory.files())
+        self.pool = Pool(LIMIT, 16 * PAGE_BYTES, self.memory.files(), MOST)
         self.used: dict[int, Segment] = {}
 
     @rule(target=segments, size=SIZES)
@@ -58,9 +59,9 @@ class Segments(RuleBasedStateMachine):
             idle = [fd for fd in self.memory.sizes if fd not in self.memory.read]
             busy = sum(s.size for s in self.used.values())
             read = sum(self.memory.sizes[fd] for fd in self.memory.read if fd not in self._fds())
-            assert busy + read + round_up(size) > min(LIMIT, self.memory.room), (
-                f"room, but none found: {idle}"
-            )
+            full = busy + read + self.pool.beside + round_up(size) > min(LIMIT, self.memory.room)
+            many = self.pool.count >= MOST and self.pool.count == len(self.used) + self.pool.lingers
+            assert full or many, f"room, but none found: {idle}"
             return None
         assert segment.size >= size
         assert segment.fd not in self._fds(), "a segment that is in use was handed out"
@@ -87,6 +88,10 @@ class Segments(RuleBasedStateMachine):
     def change_memory(self, pages: int) -> None:
         self.memory.room = pages * PAGE_BYTES
 
+    @rule(pages=st.integers(0, 16))
+    def use_of_the_limit_elsewhere(self, pages: int) -> None:
+        self.pool.set_beside(pages * PAGE_BYTES)
+
     @rule()
     def sweep(self) -> None:
         self.pool.sweep()
@@ -94,6 +99,7 @@ class Segments(RuleBasedStateMachine):
     @invariant()
     def counts_what_there_is(self) -> None:
         assert self.pool.total == sum(self.memory.sizes.values()) <= LIMIT
+        assert self.pool.count == len(self.memory.sizes) <= MOST
         free = self.pool.total - sum(s.size for s in self.used.values())
         assert 0 <= self.pool.free_bytes <= free
 

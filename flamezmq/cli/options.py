@@ -21,6 +21,8 @@ _METAVARS = {
     "text": "NAME",
     "integer": "N",
     "number": "SECONDS",
+    "size": "SIZE",
+    "folder": "FOLDER",
     "resources": "NAME=AMOUNT,...",
 }
 

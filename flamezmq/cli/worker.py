@@ -9,11 +9,13 @@ import click
 from flamezmq import log
 from flamezmq.cli import options
 from flamezmq.cli.ending import run_and_exit
+from flamezmq.errors import ConfigError
 
 EXAMPLES = """\
   flmworker                               one executor per usable core, for a router of this machine
   flmworker --router tcp://HOST:7601      for one of another machine
-  flmworker --executors 4 --node big-one  with a number and a name of its own"""
+  flmworker --executors 4 --node big-one  with a number and a name of its own
+  flmworker --store-limit 4g              with so much memory for objects"""
 
 
 @click.command(
@@ -31,7 +33,10 @@ def command(file: str | None, **given: Any) -> int:
     from flamezmq.daemon.notify import Notifier
 
     found = options.settings("worker", file, given)
-    return worker.run(found, log.open_log(found["log_format"], found["log_level"]), Notifier())
+    try:
+        return worker.run(found, log.open_log(found["log_format"], found["log_level"]), Notifier())
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def main() -> NoReturn:

@@ -44,6 +44,7 @@ from flamezmq.errors import ClientClosed
 from flamezmq.net.line import Line
 from flamezmq.serialize.functions import FunctionTable
 from flamezmq.serialize.pickler import add_reducer
+from flamezmq.store.terms import terms_of
 from flamezmq.wire import messages as m
 
 #: How long opening may take.
@@ -139,7 +140,8 @@ class Client(ApplicationsOfClient, SessionsOfClient, TenantsOfClient):
         if address is None:
             from flamezmq.client.embedded import Embedded
 
-            self._cluster = Embedded(executors, config.tenants() if theirs is None else theirs)
+            theirs = config.tenants() if theirs is None else theirs
+            self._cluster = Embedded(executors, theirs, vars(terms_of(config.store())))
             self._cluster.spawn()
             try:
                 address = self._cluster.wait(timeout=OPEN_SECONDS)

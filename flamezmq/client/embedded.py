@@ -42,14 +42,18 @@ class Embedded:
 
     executors: how many; None for one per usable core.
     tenants: what each may have, by name, as the file of settings says.
+    store: what its store may use, the fields of a `store.terms.Terms`.
 
     One thread at a time may call `spawn`, `wait` and `stop`.
     """
 
     def __init__(
-        self, executors: int | None = None, tenants: dict[str, dict[str, Any]] | None = None
+        self,
+        executors: int | None = None,
+        tenants: dict[str, dict[str, Any]] | None = None,
+        store: dict[str, Any] | None = None,
     ) -> None:
-        self.executors, self.tenants = executors or 0, tenants or {}
+        self.executors, self.tenants, self.store = executors or 0, tenants or {}, store or {}
         self.address = ""
         self.pid = 0
         self.pidfd = -1  # readable when the launcher is dead; -1 before `spawn` and after `stop`
@@ -86,7 +90,14 @@ class Embedded:
             fds.append(owner)
             self.pid = processes.spawn(
                 "flamezmq.launcher:boot",
-                _json({"folder": folder.path, "executors": self.executors, "tenants": self.tenants}),
+                _json(
+                    {
+                        "folder": folder.path,
+                        "executors": self.executors,
+                        "tenants": self.tenants,
+                        "store": self.store,
+                    }
+                ),
                 [owner, folder.lock, control, status],
                 self._log,
                 {**os.environ, processes.MARK: folder.path},

@@ -22,6 +22,7 @@ from flamezmq.errors import FlameError
 from flamezmq.log import Log
 from flamezmq.net.line import Line
 from flamezmq.resources import parse_offer
+from flamezmq.store.terms import terms_of
 from flamezmq.worker import HOPELESS, Worker, WorkerConfig, spawn_zygote
 
 #: A router that has not answered after so long is waited for, which is said.
@@ -56,6 +57,7 @@ class Service:
             log=log,
             devices=has.devices,
             others=has.others,
+            store=terms_of(settings),
         )
 
     def _claim_name(self) -> str:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
 
+from flamezmq.store import segments
 from flamezmq.store.names import name_of
-from flamezmq.store.pool import Pool
+from flamezmq.store.pool import Files, Pool
 from flamezmq.store.server import Doors, Server, listen
+from flamezmq.store.terms import Terms
 
+#: The most segments, where the system would allow more.
+MOST_SEGMENTS = 1 << 20
 #: How long the thread may take to end.
 STOP_SECONDS = 2.0
 
@@ -24,8 +30,8 @@ class Hosting:
     news_fd  readable when sessions have their first object here; then call `news`
     """
 
-    def __init__(self, token: str, limit: int, host: str = "", node: str = "") -> None:
-        self._limit = limit
+    def __init__(self, token: str, terms: Terms, limit: int, host: str = "", node: str = "") -> None:
+        self._terms, self._limit = terms, limit
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
         self._news: deque[str] = deque()
@@ -42,7 +48,9 @@ class Hosting:
     def start(self) -> None:
         """Somebody is there: from now on the thread accepts."""
         self.fds = []
-        self._server = Server(self._doors, Pool(self._limit, self._limit // 4), self._on_session)
+        files = Files(create=partial(segments.create, folder=self._terms.folder))
+        pool = Pool(self._limit, self._limit // 4, files, _most_segments())
+        self._server = Server(self._doors, pool, self._on_session)
         self._thread = threading.Thread(target=self._server.serve, name="flm-store", daemon=True)
         self._thread.start()
 
@@ -87,6 +95,14 @@ def _open_doors(name: str, host: str, node: str = "") -> Doors:
         raise
     shown = f"[{host}]" if ":" in host else host
     return Doors(inner, f"tcp://{shown}:{outer.getsockname()[1]}", outer, node)
+
+
+def _most_segments() -> int:
+    """How many open files the store may have: a quarter of those that are left is for all else."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return MOST_SEGMENTS
+    return min(MOST_SEGMENTS, max(1, (soft - len(os.listdir("/proc/self/fd"))) * 3 // 4))
 
 
 def host_towards(router: str) -> str:

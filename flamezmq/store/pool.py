@@ -41,15 +41,18 @@ class Segment:
 class Pool:
     """All segments of a node.
 
-    limit    bytes that all of them may have together
+    limit    bytes that all of them may have together, with what is `beside`
     reserve  bytes of free ones that are kept when nobody needs room
+    most     how many there may be: each is an open file of this process
+    beside   bytes of the same limit that somebody else uses (`set_beside`)
     total    bytes that they have
+    count    how many there are
     """
 
-    def __init__(self, limit: int, reserve: int, files: Files | None = None) -> None:
-        self.limit, self.reserve = limit, reserve
+    def __init__(self, limit: int, reserve: int, files: Files | None = None, most: int = 1 << 30) -> None:
+        self.limit, self.reserve, self.most = limit, reserve, most
         self.files = files or Files()
-        self.total = self.free_bytes = 0
+        self.total = self.free_bytes = self.beside = self.count = 0
         self._last = 0
         self._free: dict[int, list[Segment]] = {}  # size -> the ones used last at the end
         self._lingering: dict[int, Segment] = {}
@@ -63,16 +66,30 @@ class Pool:
         if size > self.limit:
             return None
         found = self._take_free(size)
-        if found is None and self.total + size > self.limit:
+        if found is None and not self._fits(size):
             self.sweep()
             found = self._take_free(size)
             if found is None:
-                self.shrink(self.limit - size)
+                self.shrink(self.limit - self.beside - size, self.most - 1)
         if found is not None:
             return found
-        if self.total + size > self.limit:
+        if not self._fits(size):
             return None
         return self._create(size)
+
+    def set_beside(self, size: int) -> None:
+        """So many bytes of the limit are used by somebody else; free segments make room for them."""
+        self.beside = size
+        if self.total + size > self.limit:
+            self.shrink(self.limit - size)
+
+    def lacks(self, size: int) -> int:
+        """Bytes that others must give up for a segment of `size`; at least 1 if there are too many segments.
+
+        0: the limits allow it; if it could not be had all the same, the system has less than they say.
+        """
+        missing = self.total + self.beside + segments.round_up(size) - self.limit
+        return max(missing, int(self.count >= self.most))
 
     def give(self, segment: Segment) -> None:
         """Its object is gone, or it was leased and not filled."""
@@ -88,11 +105,14 @@ class Pool:
                 del self._lingering[number]
                 self._set_free(segment)
 
-    def shrink(self, total: int) -> None:
-        """Give free segments back to the system, large ones first, until all have at most `total` bytes."""
+    def shrink(self, total: int, count: int = 1 << 30) -> None:
+        """Give free segments back to the system, large ones first.
+
+        Until there are at most `count`, and they have at most `total` bytes.
+        """
         for size in sorted(self._free, reverse=True):
             kept = self._free[size]
-            while kept and self.total > total:
+            while kept and (self.total > total or self.count > count):
                 self._discard(kept.pop(0))
                 self.free_bytes -= size
             if not kept:
@@ -113,7 +133,11 @@ class Pool:
     def let_go(self, segment: Segment) -> None:
         """This one is no longer ours: its memory goes with its last reader."""
         self.total -= segment.size
+        self.count -= 1
         self.files.close(segment.fd)
+
+    def _fits(self, size: int) -> bool:
+        return self.total + self.beside + size <= self.limit and self.count < self.most
 
     def _take_free(self, size: int) -> Segment | None:
         kept = self._free.get(size)
@@ -142,10 +166,12 @@ class Pool:
             except OSError:
                 return None
         self._last += 1
+        self.count += 1
         self.total += size
         return Segment(self._last, fd, size)
 
     def _discard(self, segment: Segment) -> None:
         """A free one; a writer may still have it mapped."""
         self.total -= segment.size
+        self.count -= 1
         self.files.empty(segment.fd)

@@ -447,7 +447,7 @@ class Server:
                 self._on_session(one.session)
         self.by_session[one.session].add(name)
         if one.segment is None:
-            self.small_bytes += len(one.data)
+            self._count_small(len(one.data))
 
     def _drop(self, names: Iterable[bytes]) -> None:
         for name in names:
@@ -460,9 +460,13 @@ class Server:
             if not others:
                 del self.by_session[one.session]
             if one.segment is None:
-                self.small_bytes -= len(one.data)
+                self._count_small(-len(one.data))
             else:
                 self.pool.give(one.segment)
+
+    def _count_small(self, more: int) -> None:
+        self.small_bytes += more
+        self.pool.set_beside(self.small_bytes)
 
     def _end_session(self, session: str) -> None:
         self._known_sessions.discard(session)
