@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         MissingModule,
         NoTask,
         NotFound,
+        ObjectLost,
         ProtocolError,
         QuotaExceeded,
         Refused,
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
         SessionMismatch,
         ShimMissing,
         StartFailed,
+        StoreFull,
+        StoreLost,
         StrayClient,
         StrayFuture,
         TaskCancelled,
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from flamezmq.running import current
     from flamezmq.shims.context import Context
     from flamezmq.shims.service import service
+    from flamezmq.store.refs import ObjectRef, private
     from flamezmq.tenant import Tenant
 
 _HOMES = {
@@ -84,6 +88,8 @@ _HOMES = {
     "progress": "flamezmq.client.progress",
     "wait": "flamezmq.client.waiting",
     "options": "flamezmq.optioned",
+    "ObjectRef": "flamezmq.store.refs",
+    "private": "flamezmq.store.refs",
     "ActorDied": "flamezmq.errors",
     "BadPayload": "flamezmq.errors",
     "Certificate": "flamezmq.errors",
@@ -95,6 +101,7 @@ _HOMES = {
     "MissingModule": "flamezmq.errors",
     "NoTask": "flamezmq.errors",
     "NotFound": "flamezmq.errors",
+    "ObjectLost": "flamezmq.errors",
     "ProtocolError": "flamezmq.errors",
     "QuotaExceeded": "flamezmq.errors",
     "Refused": "flamezmq.errors",
@@ -105,6 +112,8 @@ _HOMES = {
     "SessionMismatch": "flamezmq.errors",
     "ShimMissing": "flamezmq.errors",
     "StartFailed": "flamezmq.errors",
+    "StoreFull": "flamezmq.errors",
+    "StoreLost": "flamezmq.errors",
     "StrayClient": "flamezmq.errors",
     "StrayFuture": "flamezmq.errors",
     "TaskCancelled": "flamezmq.errors",
@@ -138,6 +147,8 @@ __all__ = [
     "MissingModule",
     "NoTask",
     "NotFound",
+    "ObjectLost",
+    "ObjectRef",
     "ProtocolError",
     "QuotaExceeded",
     "Refused",
@@ -150,6 +161,8 @@ __all__ = [
     "SessionMismatch",
     "ShimMissing",
     "StartFailed",
+    "StoreFull",
+    "StoreLost",
     "StrayClient",
     "StrayFuture",
     "TaskCancelled",
@@ -164,6 +177,7 @@ __all__ = [
     "as_completed",
     "current",
     "options",
+    "private",
     "progress",
     "scripts",
     "service",

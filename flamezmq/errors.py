@@ -534,7 +534,7 @@ class ObjectLost(FlameError):
         self.id, self.size, self.reason, self.node, self.task_id = id, size, reason, node, task_id
 
     def of_task(self, task_id: str) -> ObjectLost:
-        """The same, as the reason why this task did not run."""
+        """The same, as the reason why the task of this `task_id` did not run."""
         return ObjectLost(self.id, self.size, self.reason, self.node, task_id)
 
     def __str__(self) -> str:

@@ -14,6 +14,7 @@ from flamezmq.aio.behind import ClientBehind
 from flamezmq.aio.hub import Answer, answer_of
 from flamezmq.aio.joining import Joining, part
 from flamezmq.aio.mapping import Mapped, WatchedSlices
+from flamezmq.aio.references import References
 from flamezmq.aio.steering import Steering
 from flamezmq.aio.stream import Stream
 from flamezmq.aio.tenants import TenantsOfClient
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from flamezmq.tenant import Tenant
 
 
-class Session(Steering, Joining):
+class Session(Steering, Joining, References):
     """Tasks that belong together; made by `Client.session`, opened by `async with` or `open`.
 
     At the end of the block its tasks are awaited; they are cancelled when the block is left by an
@@ -166,6 +167,9 @@ class Session(Steering, Joining):
     ) -> None:
         await self._end(_leave_session, cancel=kind is not None)
 
+    def _objects(self) -> sync.Session:
+        return self._opened()
+
     def _opened(self) -> sync.Session:
         if self._session is None:
             raise ClientClosed(
@@ -207,7 +211,7 @@ class ServiceSession(Session):
         return Stream(self._behind, session.stream(*args, replay=replay, **kwargs))
 
 
-class Client(ApplicationsOfClient, TenantsOfClient):
+class Client(ApplicationsOfClient, References, TenantsOfClient):
     """A connection to a router for event loops; without an address, to a private cluster.
 
     Args:
@@ -365,6 +369,10 @@ class Client(ApplicationsOfClient, TenantsOfClient):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose(cancel=kind is not None)
+
+    def _objects(self) -> sync.Session:
+        self._opened()
+        return self._own._opened()
 
     def _opened(self) -> ClientBehind:
         if self._behind is None:

@@ -34,6 +34,7 @@ from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.objects import Objects
 from flamezmq.client.pump import Pump
+from flamezmq.client.references import ReferencesOfClient
 from flamezmq.client.service_session import ServiceSession
 from flamezmq.client.session import CLOSE_SECONDS, Session, hear_last_words
 from flamezmq.client.sessions import SessionsOfClient
@@ -64,7 +65,7 @@ _OF_NO_SESSION = frozenset(
 )
 
 
-class Client(ApplicationsOfClient, SessionsOfClient, TenantsOfClient):
+class Client(ApplicationsOfClient, ReferencesOfClient, SessionsOfClient, TenantsOfClient):
     """A connection to a router, and the way to submit tasks to it.
 
     Args:
@@ -303,6 +304,10 @@ class Client(ApplicationsOfClient, SessionsOfClient, TenantsOfClient):
         with self._submit_lock:
             self._last_alias += 1
             return self._last_alias
+
+    def _session_of_objects(self, id: str) -> str:
+        """The session with whose end the objects of the session of this id go."""
+        return id
 
     def _new_calls(self, alias: int, id: str, ordered: bool = False) -> Calls:
         return Calls(alias, id, self._needed)

@@ -135,6 +135,9 @@ class NestedClient(Client):
     def _new_calls(self, alias: int, id: str, ordered: bool = False) -> Calls:
         return OrderedCalls(alias, id) if ordered else NestedCalls(alias, id)
 
+    def _session_of_objects(self, id: str) -> str:
+        return self._executor.session_id  # a reference may be what the task returns
+
     def _environment(self) -> m.Environment:
         return self._executor.home.environment or super()._environment()
 

@@ -16,10 +16,12 @@ from flamezmq.store import access
 from flamezmq.store.keeping import Hold, Holdings, Kept
 from flamezmq.store.names import ids
 from flamezmq.wire import messages as m
-from flamezmq.wire.handles import Handle, pack, unpack
+from flamezmq.wire.handles import KEPT_BYTES, Handle, pack, unpack
 
 #: A node without a store: so often the router is asked whether there is one now.
 ASK_SECONDS = 1.0
+#: The worker of an embedded cluster is there in so long, and looked for so often.
+START_SECONDS, START_LOOK_SECONDS = 5.0, 0.01
 
 if TYPE_CHECKING:
     from flamezmq.client.api import Client
@@ -35,19 +37,37 @@ class Objects:
     def __init__(self, client: Client) -> None:
         self._client = client
         self.holdings = Holdings(client._errands.add)
-        self.store = ""
+        self.store = access.own
         self._asked_at = -inf
+        self._has_waited = False
 
-    def find(self) -> str:
-        """The store of this node, or "".  Asks the router, and again now and then while there is none."""
-        now = monotonic()
-        if self.store or not self._client._may_wait() or now - self._asked_at < ASK_SECONDS:
+    def find(self, wait: bool = False) -> str:
+        """The store of this node, or "".  Asks the router, and again now and then while there is none.
+
+        wait: for its answer, also where a `submit` may not; and for the worker of a cluster of our own
+        """
+        if self.store or not (wait or self._client._may_wait()):
             return self.store
-        self._asked_at = now
         with suppress(FlameError):  # the router is gone: whoever wanted this hears of that
-            names = inquiry.exchange(self._client, m.AskStores).names
-            self.store = next(filter(access.is_here, names), "")
+            if wait and not self._has_waited and self._client._cluster is not None:
+                self._wait_for_one()
+            elif monotonic() - self._asked_at >= ASK_SECONDS:
+                self._ask()
         return self.store
+
+    def _wait_for_one(self) -> None:
+        """The first thing that many a program does is to put what its tasks will need."""
+        deadline = monotonic() + START_SECONDS
+        self._ask()
+        while not self.store and monotonic() < deadline:
+            self._client._drive(lambda: False, monotonic() + START_LOOK_SECONDS)
+            self._ask()
+        self._has_waited = True
+
+    def _ask(self) -> None:
+        self._asked_at = monotonic()
+        names = inquiry.exchange(self._client, m.AskStores).names
+        self.store = next(filter(access.is_here, names), "")
 
     def own(self, future: Future, payload: Any) -> None:
         """The value of this future, which has come, lies in a store: for as long as the future lives.
@@ -94,24 +114,43 @@ def _keep(_: Handle) -> None:
 
 
 class SessionKeeper:
-    """Puts the large arguments of a session's tasks into the store of this node."""
+    """Puts the large arguments of a session's tasks into the store of this node.
+
+    session  by its id, with whose end they go
+    """
+
+    least = KEPT_BYTES
 
     def __init__(self, objects: Objects, session: str) -> None:
-        self._objects, self._session = objects, session
+        self._objects, self.session = objects, session
 
     def keep(self, pieces: Sequence[Any], size: int) -> Kept | None:
         """As of `Keeper`; what the store has no room for travels."""
-        objects = self._objects
-        objects.holdings.drop()
-        store = objects.find()
-        if not store:
-            return None
-        name = ids.next()
         try:
-            handle = access.of(store).put(name, self._session, pieces)
-        except StoreLost:
-            objects.store = ""  # another one may come
-            return None
+            handle = self.put(ids.next(), pieces, self._objects.find())
         except StoreFull:
             return None
-        return Kept(pack(handle), objects.holdings.hold(handle))
+        return None if handle is None else Kept(pack(handle), self.hold(handle))
+
+    def put(self, name: bytes, pieces: Sequence[Any], store: str) -> Handle | None:
+        """Copy the pieces into this store, as this object; None: there is none in reach.
+
+        Raises:
+            StoreFull: it has no room.
+        """
+        self._objects.holdings.drop()
+        if not store:
+            return None
+        try:
+            return access.of(store).put(name, self.session, pieces)
+        except StoreLost:
+            self._objects.store = ""  # another one may come
+            return None
+
+    def find(self) -> str:
+        """The store of this node, or ""; waits for it to be named."""
+        return self._objects.find(wait=True)
+
+    def hold(self, handle: Handle) -> Hold:
+        """Own it from now on."""
+        return self._objects.holdings.hold(handle)

@@ -16,6 +16,7 @@ from weakref import WeakSet
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.objects import SessionKeeper
+from flamezmq.client.references import References
 from flamezmq.client.status import Status
 from flamezmq.client.steering import Steering, check_member
 from flamezmq.client.stream import Stream, stop
@@ -48,7 +49,7 @@ CLOSE_SECONDS = 1.5
 LAST_WORDS_SECONDS = 0.3
 
 
-class Session(Steering):
+class Session(Steering, References):
     """Tasks that belong together, with their own share of the executors; made by `Client.session`.
 
     As a context manager it waits for its tasks at the end of the block, and cancels them when
@@ -68,7 +69,7 @@ class Session(Steering):
         self._outbox = calls.outbox
         self._apply_lock = client._apply_lock
         self._name = client._functions.name
-        self._keeper = SessionKeeper(client._objects, calls.id)
+        self._keeper = SessionKeeper(client._objects, client._session_of_objects(calls.id))
         self._kept: WeakSet[Future] = WeakSet()  # whose values lie in a store
         calls.take_over = client._objects.own
         self._drive = client._drive
@@ -363,6 +364,11 @@ class Session(Steering):
         """Nobody shall be waited for who does not read on."""
         for future in list(self._streams or ()):
             stop(future)
+
+    def _check_usable(self) -> None:
+        calls = self._calls
+        if self._client._closed or calls.closed or calls.draining or self._client._line.lost is not None:
+            self._refuse()
 
     def _refuse(self) -> None:
         self._client._check_open()

@@ -30,8 +30,8 @@ import cloudpickle.cloudpickle as _cloud
 
 from flamezmq.core.caller import Dependent
 from flamezmq.errors import StrayFuture, TooLarge, Unpicklable
+from flamezmq.store import mapping
 from flamezmq.store.keeping import Keeper, Kept
-from flamezmq.wire.handles import KEPT_BYTES
 
 #: One frame or buffer, as pyzmq sends and receives it (`Frame.buffer` is a memoryview).
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -213,17 +213,15 @@ def dump_for(owner: Any, value: object, keeper: Keeper | None = None) -> Payload
     pickled = sink.pickled()
     needs, holds = pickler.needs, pickler.holds
     payload: Payload | Kept
-    if keeper is not None and (sink.buffers or len(pickled) >= KEPT_BYTES):
+    if keeper is not None and (sink.buffers or len(pickled) >= keeper.least):
         payload = _kept(keeper, pickled, sink)
         if type(payload) is Kept and payload.hold is not None:
             holds.append(payload.hold)
             payload = payload.payload
     else:
         payload = [pickled, *sink.buffers] if sink.buffers else pickled
-    if needs:
-        pickler.needs = []
-    if holds:
-        pickler.holds = []
+    if needs or holds:
+        pickler.needs, pickler.holds = [], []
     if len(pickled) <= OUT_OF_BAND_BYTES:  # after large ones it would keep a large memo table
         pickler.reuse()
         _spare.append(pickler)
@@ -232,7 +230,7 @@ def dump_for(owner: Any, value: object, keeper: Keeper | None = None) -> Payload
 
 def _kept(keeper: Keeper, pickled: bytes, sink: Sink) -> Payload | Kept:
     size = len(pickled) + sum(memoryview(buffer).nbytes for buffer in sink.buffers)
-    if size >= KEPT_BYTES:
+    if size >= keeper.least:
         kept = keeper.keep([pickled, *sink.buffers], size)
         if kept is not None:
             return kept
@@ -331,8 +329,15 @@ def _rebuild_cached_property(function: Callable[[Any], Any], name: str | None) -
 
 def _reduce_array(pickler: Pickler, array: Any) -> Any:
     """Make a large strided array contiguous here, once; numpy would copy it into the pickle."""
-    if array.flags.forc or array.nbytes < OUT_OF_BAND_BYTES or array.dtype.hasobject:
+    if array.nbytes < OUT_OF_BAND_BYTES or array.dtype.hasobject:
         return NotImplemented
+    flags = array.flags
+    if flags.forc:
+        if flags.writeable or not pickler.sink.borrows:
+            return NotImplemented
+        # A view of the store that goes on to the store: whoever reads it there shall have it writable.
+        memory = mapping.memory_at(array.ctypes.data, array.nbytes)
+        return type(array)(array.shape, array.dtype, memory, 0, array.strides).__reduce_ex__(PROTOCOL)
     if isinstance(pickler.sink, BoundedSink) and array.nbytes > pickler.sink.most:
         raise PastLimit(array.nbytes, pickler.sink.most)  # before it is copied
     array = array.copy(order="C")

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast, overload
 
 from flamezmq.core.caller import Dependent
-from flamezmq.errors import MissingModule, ObjectLost, TooLarge, Unpicklable
+from flamezmq.errors import FlameError, MissingModule, ObjectLost, TooLarge, Unpicklable
 from flamezmq.optioned import Configured
 from flamezmq.serialize.culprit import refusal, unpicklable
 from flamezmq.serialize.pickler import OUT_OF_BAND_BYTES, PROTOCOL, Buffer, Payload, dump, dump_for
@@ -44,6 +44,7 @@ __all__ = [
     "Received",
     "Unfed",
     "dump_call",
+    "dump_object",
     "dump_slice",
     "dump_value",
     "load_call",
@@ -178,6 +179,24 @@ def dump_value(value: Any, what: str = "the result", keeper: Keeper | None = Non
     if type(payload) is Kept:
         return payload.payload
     return _framed(cast(Payload, payload), what)
+
+
+def dump_object(value: Any, keeper: Keeper) -> list[bytes]:
+    """Pickle a value for a keeper that takes it whatever its size; its pieces, if that has no place for it.
+
+    Raises:
+        StoreFull: the keeper has no room.
+        Unpicklable: names what can't be pickled.
+    """
+    try:
+        payload = dump_for(None, _apart(value), keeper)
+    except FlameError:  # of who keeps it, not of the pickler
+        raise
+    except Exception as error:
+        raise unpicklable("the object", value, error) from error
+    if type(payload) is Kept:
+        return []
+    return list(map(bytes, payload if type(payload) is list else [cast(Buffer, payload)]))
 
 
 def load_value(payload: Received) -> Any:

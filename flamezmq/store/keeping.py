@@ -14,11 +14,13 @@ from typing import Any, Protocol
 from flamezmq.errors import StoreFull, StoreLost
 from flamezmq.store import access
 from flamezmq.store.names import ids
-from flamezmq.wire.handles import Handle, pack
+from flamezmq.wire.handles import KEPT_BYTES, Handle, pack
 
 
 class Keeper(Protocol):
-    """Somebody who takes payloads."""
+    """Somebody who takes payloads of `least` bytes and more."""
+
+    least: int
 
     def keep(self, pieces: Sequence[Any], size: int) -> Kept | None:
         """Copy the pieces to where others find them; None: they are to travel."""
@@ -49,8 +51,16 @@ class Hold:
     def __init__(self, handle: Handle, let_go: Callable[[Handle], object]) -> None:
         self.handle, self._let_go = handle, let_go
 
+    def keep(self) -> None:
+        """Its end tells nobody: the object goes with its session."""
+        self._let_go = _nobody
+
     def __del__(self) -> None:
         self._let_go(self.handle)
+
+
+def _nobody(_: Handle) -> None:
+    pass
 
 
 class NodeKeeper:
@@ -58,6 +68,8 @@ class NodeKeeper:
 
     has_kept  something was put since this was last set to False
     """
+
+    least = KEPT_BYTES
 
     def __init__(self, store: str, session: Callable[[], str]) -> None:
         self._store, self._session = store, session

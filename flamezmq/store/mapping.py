@@ -40,6 +40,11 @@ def writable(fd: int, size: int) -> memoryview:
     return _map(fd, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | mmap.MAP_POPULATE)
 
 
+def memory_at(address: int, size: int) -> memoryview:
+    """Memory of somebody else's, as long as that is there; said to be writable, whatever its owner says."""
+    return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+
+
 def _map(fd: int, size: int, access: int, kind: int) -> memoryview:
     address = _mmap(None, size, access, kind, fd, 0)
     if address == _FAILED:

@@ -17,6 +17,11 @@ def address(store: str) -> str:
     return f"\0flamezmq-{store}"
 
 
+def shown(id: str) -> str:
+    """An object's id for people: of 32 digits the 4 that tell its makers apart, and its number as theirs."""
+    return f"{id[:4]}-{int(id[16:], 16)}"
+
+
 class Ids:
     """Ids of objects: 8 bytes drawn by this process, and a count."""
 
