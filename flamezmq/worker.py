@@ -139,7 +139,7 @@ class Worker:
         others = tuple(m.Resource(name, amount) for name, amount in config.others.items())
         register = m.Register(
             config.node, self.token, os.getpid(), config.cores, config.memory, config.executors,
-            len(config.devices), others, config.devices, self.store.name,
+            len(config.devices), others, config.devices, self.store.name, self.store.at, self.store.limit,
         )  # fmt: skip
         self.agent = a.Agent(register)
         self._deeds: dict[type, Callable[[Any], None]] = {
@@ -240,8 +240,8 @@ class Worker:
         elif self.agent.zygote_up and fd == self.end.fileno():
             self._on_report()
         elif fd == self.store.news_fd:
-            for session in self.store.news():
-                self.line.enqueue(m.Stocks(session))
+            for news in self.store.news():
+                self.line.enqueue(news)
         elif fd in self.store.fds:
             self.store.start()
 

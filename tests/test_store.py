@@ -22,6 +22,7 @@ from flamezmq.store.names import ids
 from flamezmq.store.pool import Pool
 from flamezmq.store.server import Server
 from flamezmq.wire.handles import Handle
+from flamezmq.wire.objects import COPY, Stocked, Stocks
 
 pytestmark = pytest.mark.processes
 
@@ -35,7 +36,9 @@ class Store:
     def __init__(self, host: str = "", pool: Pool | None = None) -> None:
         self.name = f"test-{uuid4().hex}"
         self.pool = pool or Pool(LIMIT, LIMIT)
-        self.server = Server(_open_doors(self.name, host, "far" if host else "near"), self.pool)
+        self.told: list[Stocks | Stocked] = []  # what its router would hear
+        doors = _open_doors(self.name, host, "far" if host else "near")
+        self.server = Server(doors, self.pool, self.told.append)
         self.thread = threading.Thread(target=self.server.serve, name="flm-store")
         self.thread.start()
         self.access = Access(self.name)
@@ -46,6 +49,19 @@ class Store:
     def read(self, handle: Handle) -> list[bytes] | None:
         pieces = self.access.open([handle])[0]
         return None if pieces is None else [bytes(piece) for piece in pieces]
+
+    def known(self) -> dict[bytes, tuple[str, int, int]]:
+        """What a router knows that has heard all of it: id -> session, size, marks."""
+        known: dict[bytes, tuple[str, int, int]] = {}
+        for report in list(self.told):
+            if isinstance(report, Stocked):
+                for id, owner, *has in zip(
+                    report.ids, report.owners, report.sizes, report.marks, strict=True
+                ):
+                    known[id] = (report.sessions[owner] if owner >= 0 else "", *has)
+                for id in report.gone:
+                    del known[id]
+        return known
 
     def has_dropped(self, handle: Handle) -> bool:
         return handle.id not in self.server.objects
@@ -280,6 +296,28 @@ def test_a_process_on_no_node_reads_by_chunks(store: Store) -> None:
         with pytest.raises(ObjectLost):
             outside.fetch(handle)
     outside._shared_context().term()
+
+
+def test_a_store_tells_in_batches_what_it_has(store: Store) -> None:
+    handles = [store.put(b"x" * size, session="s") for size in (5, MIB, *[70_000] * 20)]
+    until(lambda: len(store.known()) == len(handles))
+    assert store.known() == {handle.id: ("s", handle.size, 0) for handle in handles}
+    reports = [message for message in store.told if isinstance(message, Stocked)]
+    assert store.told[0] == Stocks("s")
+    assert reports[-1].used >= MIB + 20 * 70_000
+    store.access.drop([handle.id for handle in handles])
+    until(lambda: store.known() == {})
+    until(lambda: isinstance(store.told[-1], Stocked) and store.told[-1].used == 0)
+
+
+def test_a_copy_is_told_as_one(store: Store) -> None:
+    with another(store) as far:
+        handle = far.put(b"a" * MIB)
+        assert store.read(handle) is not None
+        until(lambda: handle.id in store.known())
+        assert store.known()[handle.id] == ("", MIB, COPY)
+        until(lambda: handle.id in far.known())
+        assert far.known()[handle.id] == ("s", MIB, 0)
 
 
 @contextmanager

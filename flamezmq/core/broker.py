@@ -47,6 +47,7 @@ from flamezmq.core import (
     wear,
 )
 from flamezmq.core.commons import Common
+from flamezmq.core.directory import Directory
 from flamezmq.core.huddle import Huddle
 from flamezmq.core.members import RECENT_SLICES, Client, Effects, Executor, Limits, Session, Worker
 from flamezmq.core.readers import Readers
@@ -72,6 +73,7 @@ class Broker:
         self.records = Records()
         self.registry = applications.Registry()
         self.commons: dict[int, Common] = {}  # by the client that stands for all members
+        self.directory = Directory()
         self.accounts = quotas.Accounts(self.limits.tenants)
         for name, terms in self.limits.tenants.items():
             self.scheduler.set_tenant(name, terms.weight, terms.max_executors, terms.amounts)

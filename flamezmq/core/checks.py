@@ -16,6 +16,7 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
     broker.scheduler.check()
     broker.records.check()
     devices.check(broker)
+    broker.directory.check()
     known = {id(index) for index in vars(broker).values()}
     assert all(id(index) in known for index in broker.duties), "what is due was put into another dict or list"
     for session in broker.sessions.values():

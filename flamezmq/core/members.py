@@ -240,7 +240,7 @@ class Worker:
     leaving    its executors are to end, and it gets no new ones
     resources  what else it has, by names of its cluster's own
     devices    names of its GPUs, as far as they are known
-    store      the name of its store
+    store, store_at, store_limit  its store's name, ZeroMQ address, and bytes of memory that it may have
     last_death, died_at  how an executor of it died last that was not to end, and when
     stillborn, failing_since  so many have died in a row before they were here, and since when they do
     """
@@ -267,6 +267,8 @@ class Worker:
     resources: tuple[m.Resource, ...] = ()
     devices: tuple[str, ...] = ()
     store: str = ""
+    store_at: str = ""
+    store_limit: int = 0
 
 
 @dataclass(slots=True)

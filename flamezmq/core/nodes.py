@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flamezmq import waits
-from flamezmq.core import actors, deaths, departures, dispatch, events, printed, readers, spares
+from flamezmq.core import actors, deaths, departures, dispatch, events, printed, readers, spares, stores
 from flamezmq.core.members import Effects, Executor, Worker
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
@@ -30,6 +30,7 @@ def on_register(
         peer, message.node, message.token, message.executors, message.pid,
         message.cores, message.memory, message.gpus, now,
         resources=message.resources, devices=message.devices, store=message.store,
+        store_at=message.store_at, store_limit=message.store_limit,
     )  # fmt: skip
     has = {one.name: one.amount for one in message.resources}
     has |= {"cpu": message.cores, "mem": float(message.memory), "gpu": float(message.gpus)}
@@ -113,6 +114,7 @@ def on_lost(broker: Broker, worker: Worker, now: float, out: Effects) -> None:
     broker.alone_since = now  # as far as it was the last one
     broker.spare.pop(worker.peer, None)
     broker.events.append(("node-left" if worker.leaving else "node-lost", {"node": worker.node}))
+    stores.on_lost(broker, worker)
     for number in list(broker.flushing):
         printed.flushed(broker, worker.peer, number, out)
     for executor in [e for e in broker.executors.values() if e.token == worker.token]:

@@ -15,6 +15,7 @@ from flamezmq.store.names import name_of
 from flamezmq.store.pool import Files, Pool
 from flamezmq.store.server import Doors, Server, listen
 from flamezmq.store.terms import Terms
+from flamezmq.wire.objects import Stocked, Stocks
 
 #: The most segments, where the system would allow more.
 MOST_SEGMENTS = 1 << 20
@@ -27,15 +28,17 @@ class Hosting:
 
     name     of the store; "": this system lets us have none
     fds      readable when somebody wants in, and the thread is not there yet; then call `start`
-    news_fd  readable when sessions have their first object here; then call `news`
+    at       its ZeroMQ address, or ""
+    limit    bytes of memory that it may have
+    news_fd  readable when the router is to hear something; then call `news`
     """
 
     def __init__(self, token: str, terms: Terms, limit: int, host: str = "", node: str = "") -> None:
-        self._terms, self._limit = terms, limit
+        self._terms, self.limit = terms, limit
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
-        self._news: deque[str] = deque()
-        self.name = name_of(token)
+        self._news: deque[Stocks | Stocked] = deque()
+        self.name, self.at = name_of(token), ""
         self.fds: list[int] = []
         self.news_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
@@ -43,19 +46,20 @@ class Hosting:
         except OSError:
             self.name = ""  # no such sockets here: objects travel, then
         else:
+            self.at = self._doors.at
             self.fds = [door.fileno() for door in (self._doors.inner, self._doors.outer) if door is not None]
 
     def start(self) -> None:
         """Somebody is there: from now on the thread accepts."""
         self.fds = []
         files = Files(create=partial(segments.create, folder=self._terms.folder))
-        pool = Pool(self._limit, self._limit // 4, files, _most_segments())
-        self._server = Server(self._doors, pool, self._on_session)
+        pool = Pool(self.limit, self.limit // 4, files, _most_segments())
+        self._server = Server(self._doors, pool, self._on_news)
         self._thread = threading.Thread(target=self._server.serve, name="flm-store", daemon=True)
         self._thread.start()
 
-    def news(self) -> list[str]:
-        """The sessions of which the first object has come since the last call."""
+    def news(self) -> list[Stocks | Stocked]:
+        """What the router is to hear, since the last call."""
         with suppress(BlockingIOError):
             os.eventfd_read(self.news_fd)
         found = []
@@ -78,8 +82,8 @@ class Hosting:
             if self._doors.outer is not None:
                 self._doors.outer.close()
 
-    def _on_session(self, session: str) -> None:
-        self._news.append(session)
+    def _on_news(self, message: Stocks | Stocked) -> None:
+        self._news.append(message)
         os.eventfd_write(self.news_fd, 1)
 
 

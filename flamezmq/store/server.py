@@ -27,10 +27,12 @@ import zmq
 
 from flamezmq.store import messages as s
 from flamezmq.store import segments
+from flamezmq.store.census import Census, Fact
 from flamezmq.store.courier import Courier
 from flamezmq.store.layout import cut_packed, extent, fill
 from flamezmq.store.names import address
 from flamezmq.store.pool import Pool, Segment
+from flamezmq.wire.objects import COPY, Stocked, Stocks
 
 _CREDENTIALS = struct.Struct("3i")
 #: Packets taken from one connection before the others have their turn.
@@ -110,16 +112,18 @@ class Doors(NamedTuple):
 class Server:
     """All that the thread does; `serve` is its loop.
 
-    on_session   called with the id of a session of which there was no object yet
+    tell         called with what the router is to hear: of a session of which there was no object yet, at
+                 once; of what has come and gone, now and then (`census`)
     small_bytes  what small objects have together; it counts into the limit
     copies       of objects whose home is elsewhere: when each was used last, oldest first
     """
 
     def __init__(
-        self, doors: Doors, pool: Pool, on_session: Callable[[str], object] = lambda session: None
+        self, doors: Doors, pool: Pool, tell: Callable[[Stocks | Stocked], object] = lambda message: None
     ) -> None:
         self.doors, self.listener = doors, doors.inner
-        self.pool, self._on_session = pool, on_session
+        self.pool, self._tell = pool, tell
+        self.census = Census(self._describe)
         self.copies: OrderedDict[bytes, float] = OrderedDict()
         self._courier: Courier | None = None
         self._coming: dict[bytes, tuple[Segment, list[int]]] = {}
@@ -195,7 +199,12 @@ class Server:
         """How long to wait for the next packet."""
         if self._more or any(waiting.fresh for waiting in self._waiting):
             return 0
-        return LOOK_SECONDS if self._ended or self._waiting or self.copies or self.pool.lingers else None
+        looks = self._ended or self._waiting or self.copies or self.pool.lingers
+        patience = LOOK_SECONDS if looks else None
+        if self.census.due is None:
+            return patience
+        until_due = max(self.census.due - monotonic(), 0.0)
+        return until_due if patience is None else min(until_due, patience)
 
     def _tidy(self, now: float) -> None:
         """Drop what has had its time."""
@@ -205,6 +214,15 @@ class Server:
             self._drop([next(iter(self.copies))])
         if self.pool.lingers:
             self.pool.sweep()
+            self.census.touch(now)
+        report = self.census.take(now, self.used)
+        if report is not None:
+            self._tell(report)
+
+    @property
+    def used(self) -> int:
+        """Bytes of memory that objects have, or that readers keep of what is gone."""
+        return self.pool.total - self.pool.free_bytes + self.small_bytes
 
     def _on_ready(self, fd: int) -> None:
         peer = self._peers.get(fd)
@@ -374,6 +392,7 @@ class Server:
             self.objects[name] = Object("", sizes, segment, b"")
             self.by_session.setdefault("", set()).add(name)
             self.copies[name] = monotonic()
+            self.census.changed(name, self.copies[name])
 
     def read(self, name: bytes, offset: int, length: int) -> bytes | None:
         """For other stores: bytes of an object as it lies in a segment; None: it is not here."""
@@ -444,12 +463,15 @@ class Server:
             self.by_session[one.session] = set()
             if one.session not in self._known_sessions:
                 self._known_sessions.add(one.session)
-                self._on_session(one.session)
+                self._tell(Stocks(one.session))
         self.by_session[one.session].add(name)
         if one.segment is None:
             self._count_small(len(one.data))
+        self.census.changed(name, monotonic())
 
     def _drop(self, names: Iterable[bytes]) -> None:
+        names = list(names)
+        self.census.gone(names, monotonic())
         for name in names:
             one = self.objects.pop(name, None)
             self.copies.pop(name, None)
@@ -467,6 +489,13 @@ class Server:
     def _count_small(self, more: int) -> None:
         self.small_bytes += more
         self.pool.set_beside(self.small_bytes)
+
+    def _describe(self, name: bytes) -> Fact | None:
+        """What the router is told of it."""
+        one = self.objects.get(name)
+        if one is None:
+            return None
+        return Fact(one.session, sum(one.sizes), COPY if name in self.copies else 0)
 
     def _end_session(self, session: str) -> None:
         self._known_sessions.discard(session)

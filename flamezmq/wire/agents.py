@@ -15,6 +15,8 @@ class Register(msgspec.Struct, tag=80, array_like=True):
     resources  what else it has, by names of its cluster's own
     devices    names of its GPUs, as in CUDA_VISIBLE_DEVICES; empty: they are not known
     store      the name of its store; "": it has none
+    store_at   the store's ZeroMQ address; "": it has none, for all are on its node
+    store_limit  bytes of memory that the store may have
     """
 
     node: str
@@ -27,6 +29,8 @@ class Register(msgspec.Struct, tag=80, array_like=True):
     resources: tuple[Resource, ...] = ()
     devices: tuple[str, ...] = ()
     store: str = ""
+    store_at: str = ""
+    store_limit: int = 0
 
 
 class Died(msgspec.Struct, tag=81, array_like=True):

@@ -54,9 +54,12 @@ from flamezmq.wire.needs import Supply as Supply
 from flamezmq.wire.needs import Unmet as Unmet
 from flamezmq.wire.needs import Wanted as Wanted
 from flamezmq.wire.objects import AskStores as AskStores
+from flamezmq.wire.objects import Holders as Holders
+from flamezmq.wire.objects import Stocked as Stocked
 from flamezmq.wire.objects import Stocks as Stocks
 from flamezmq.wire.objects import Stores as Stores
 from flamezmq.wire.objects import Unstock as Unstock
+from flamezmq.wire.objects import WhoHas as WhoHas
 from flamezmq.wire.ranges import Count as Count
 from flamezmq.wire.ranges import Index as Index
 from flamezmq.wire.ranges import Limit as Limit
@@ -517,6 +520,6 @@ FromExecutor = (
     Ready | RoutedResults | RoutedPart | Begun | Retracted | Retry | Interrupted | Waiting | Broken
 ) | AboutServices
 ToExecutor = Bind | Grant | Retract | Drop | Interrupt | Pull | Exit | Huddle | Unbind
-FromWorker = Register | Died | Printed | Flushed | Leave | Stocks
-ToWorker = Kill | Flush | Target | Exit | Unstock
+FromWorker = Register | Died | Printed | Flushed | Leave | Stocks | Stocked | WhoHas
+ToWorker = Kill | Flush | Target | Exit | Unstock | Holders
 Message = Any

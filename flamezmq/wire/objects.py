@@ -1,8 +1,19 @@
-"""The messages about stores: where they are, whose objects they have, and when these are to go."""
+"""The messages about stores: where they are, what they have, whose it is, and when that is to go."""
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+from flamezmq.wire.ranges import Index
+
+#: Marks of an object in a store: its home is another one; it stays though nobody refers to it; it is on disk.
+COPY: Final = 1
+PINNED: Final = 2
+SPILLED: Final = 4
+#: Objects in one report of a store, and in one question.
+MOST_OBJECTS: Final = 512
 
 
 class AskStores(msgspec.Struct, tag=96, array_like=True):
@@ -28,3 +39,47 @@ class Unstock(msgspec.Struct, tag=89, array_like=True):
     """Router -> worker: this session has ended, and its objects with it."""
 
     session: str
+
+
+class Stocked(msgspec.Struct, tag=116, array_like=True):
+    """Worker -> router: what has come to the store, has changed there or has gone since this was said last.
+
+    What has come and gone in between is not told.  The columns `ids`, `owners`, `sizes` and `marks` have one
+    entry for each object that is there:
+
+    used      bytes of memory that the store has in use now
+    sessions  ids of those whose objects they are
+    ids       of 16 bytes
+    owners    index into `sessions`; -1: a copy, of which the store does not know whose it is
+    sizes     bytes of all pieces
+    marks     sums of 1 (a copy: its home is elsewhere), 2 (pinned), 4 (on disk)
+    names     position in `ids` -> the name that its owner has given it
+    readers   position in `ids` -> so many processes have it, as far as the store knows
+    gone      ids of those that are not there any more
+    """
+
+    used: Index
+    sessions: list[str]
+    ids: list[bytes]
+    owners: list[int]
+    sizes: list[Index]
+    marks: list[int]
+    names: dict[int, str] = {}
+    readers: dict[int, int] = {}
+    gone: list[bytes] = []
+
+
+class WhoHas(msgspec.Struct, tag=117, array_like=True):
+    """Worker -> router: which other stores have these objects?  Answered by `Holders`."""
+
+    ids: list[bytes]
+
+
+class Holders(msgspec.Struct, tag=118, array_like=True):
+    """Answer to `WhoHas`: for each id the ZeroMQ addresses of stores that have it, its home's first.
+
+    It is what they have reported: some may have gone meanwhile, and what has just come is not there yet.
+    """
+
+    ids: list[bytes]
+    at: list[list[str]]
