@@ -538,7 +538,7 @@ class ObjectLost(FlameError):
         return ObjectLost(self.id, self.size, self.reason, self.node, task_id)
 
     def __str__(self) -> str:
-        what = f"object {self.id[:12]} of {self.size:,} bytes"
+        what = f"object {self.id} of {self.size:,} bytes"
         if self.task_id:
             what = f"task {self.task_id} did not run: {what}, which it was to get,"
         if self.node:

@@ -25,7 +25,8 @@ def test_the_home_of_an_object_comes_before_its_copies() -> None:
 
     entry = directory.find(id_of(1))
 
-    assert entry is not None and entry.nodes == [A, B]
+    assert entry is not None
+    assert entry.nodes == [A, B]
     assert (entry.session, entry.is_marked(PINNED)) == ("s", True)
 
 
@@ -47,7 +48,8 @@ def test_what_a_lost_node_had_alone_is_named_and_the_rest_stays() -> None:
 
     assert [entry.id for entry in directory.lose(A)] == [id_of(1)]
     entry = directory.find(id_of(2))
-    assert entry is not None and entry.nodes == [B]
+    assert entry is not None
+    assert entry.nodes == [B]
     assert directory.lose(A) == []
     directory.check()
 
@@ -108,7 +110,9 @@ class Reports(RuleBasedStateMachine):
         page, more = self.directory.page(after, limit)
         everything, none = self.directory.page(0, 1 << 30)
         wanted = [entry for entry in everything if entry.number > after]
-        assert none == 0 and page == wanted[:limit] and more == len(wanted) - len(page)
+        assert none == 0
+        assert page == wanted[:limit]
+        assert more == len(wanted) - len(page)
 
     @invariant()
     def agrees(self) -> None:

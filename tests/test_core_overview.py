@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from flamezmq.client.controller import EXECUTORS, LOGS, NODES, SESSIONS, TASKS
+from flamezmq.client.controller import EXECUTORS, LOGS, NODES, OBJECTS, SESSIONS, TASKS
 from flamezmq.core import overview, records
 from flamezmq.core.members import RECENT_MESSAGES, RECENT_SLICES
 from flamezmq.errors import ProtocolError
 from flamezmq.states import ExecutorState, NodeState, SessionState, TaskState
 from flamezmq.wire import codec
 from flamezmq.wire import messages as m
+from flamezmq.wire.objects import COPY, MOST_OBJECTS, PINNED
 from tests.core_stage import CLIENT, FIRST, OTHER, WORKER, Stage, results
 
 #: Somebody who looks from outside.
@@ -362,3 +363,44 @@ def test_who_does_not_take_its_answers_gets_no_more() -> None:
 
     with pytest.raises(ProtocolError, match="take the answers"):
         stage.say(LOOKER, m.Ask(1, SESSIONS))
+
+
+# --- objects
+
+
+def stocked(first: int, count: int, session: str = "s1", marks: int = 0, **more: Any) -> m.Stocked:
+    ids = [k.to_bytes(16, "big") for k in range(first, first + count)]
+    owners = [0 if session else -1] * count
+    return m.Stocked(100, [session] if session else [], ids, owners, [7] * count, [marks] * count, **more)
+
+
+def test_an_object_is_shown_with_all_that_stores_have_said_of_it() -> None:
+    stage = stage_with()
+    stage.open()
+    stage.say(6, m.Register("far", "other", 1, 1.0, 1 << 30, 0, store="far", store_limit=500))
+    stage.say(6, stocked(1, 1, "", COPY, readers={0: 2}))
+    stage.say(WORKER, stocked(1, 1, "s1", PINNED, names={0: "weights"}, readers={0: 1}))
+
+    (row,) = ask(stage, OBJECTS, session="s1").objects
+
+    assert (row.name, row.session, row.size, row.nodes) == ("weights", "s1", 7, ["node", "far"])
+    assert (row.copies, row.pinned, row.spilled, row.readers) == (1, True, False, 3)
+    far = ask(stage, NODES).nodes[1]
+    assert (far.name, far.objects, far.store_used, far.store_limit) == ("far", 1, 100, 500)
+
+
+def test_many_objects_are_told_in_pages_and_those_of_one_session_alone() -> None:
+    stage = stage_with()
+    stage.open(1)
+    stage.open(2)
+    stage.say(WORKER, stocked(0, MOST_OBJECTS, "s1"))
+    stage.say(WORKER, stocked(MOST_OBJECTS, 10, "s2"))
+    found: list[m.ObjectRow] = []
+    more = 1
+    while more:
+        answer = ask(stage, OBJECTS, after=found[-1].number if found else 0)
+        assert len(answer.objects) <= overview.MOST_ROWS
+        found, more = found + answer.objects, answer.more
+    assert [row.id for row in found] == [k.to_bytes(16, "big") for k in range(MOST_OBJECTS + 10)]
+    assert len(ask(stage, OBJECTS, session="s2").objects) == 10
+    assert "no session 's3'" in ask(stage, OBJECTS, session="s3").error

@@ -21,7 +21,7 @@ import pytest
 
 import flamezmq
 from flamezmq import config, states
-from flamezmq.cli import ctl, ctl_apps, ctl_list, ctl_tenants, ctl_view, exec_output, ping
+from flamezmq.cli import ctl, ctl_apps, ctl_list, ctl_objects, ctl_tenants, ctl_view, exec_output, ping
 from flamezmq.cli import exec as flmexec
 from flamezmq.cli.ctl_output import Column
 from flamezmq.client.mapping import Mapped
@@ -344,6 +344,7 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
             m.EventRow,
             m.Why,
             m.RouterRow,
+            m.ObjectRow,
             m.ApplicationRow,
         ),
         "client to router": direction(m.FromClient),
@@ -361,6 +362,7 @@ MADE: dict[str, dict[str, Callable[[], str]]] = {
         "columns of nodes": lambda: columns(ctl_list.NODES),
         "columns of applications": lambda: columns(ctl_apps.APPLICATIONS),
         "columns of tasks": lambda: columns(ctl_view.TASKS),
+        "columns of objects": lambda: columns(ctl_objects.OBJECTS),
         "columns of tenants": lambda: columns(ctl_tenants.TENANTS),
         "exit codes": lambda: exit_codes(ctl.EPILOG),
     },

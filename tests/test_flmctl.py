@@ -144,7 +144,7 @@ def test_nodes_are_listed_with_what_they_have(ask: Any, client: flm.Client) -> N
     until(lambda: "Ready" in ask("list", "-n"))
     head, line = rows(ask("list", "-n"))
 
-    assert head == ["Name", "State", "Cpu", "Memory", "Gpu", "Others", "Executors", "Since"]
+    assert head == ["Name", "State", "Cpu", "Memory", "Gpu", "Others", "Executors", "Store", "Since"]
     assert line[:2] == [socket.gethostname(), "Ready"]
     (row,) = json.loads(ask("list", "--nodes", "-o", "json"))
     assert row["memory"] > 1 << 20

@@ -55,10 +55,9 @@ class Store:
         known: dict[bytes, tuple[str, int, int]] = {}
         for report in list(self.told):
             if isinstance(report, Stocked):
-                for id, owner, *has in zip(
-                    report.ids, report.owners, report.sizes, report.marks, strict=True
-                ):
-                    known[id] = (report.sessions[owner] if owner >= 0 else "", *has)
+                columns = report.ids, report.owners, report.sizes, report.marks
+                for id, owner, size, marks in zip(*columns, strict=True):
+                    known[id] = (report.sessions[owner] if owner >= 0 else "", size, marks)
                 for id in report.gone:
                     del known[id]
         return known

@@ -21,8 +21,8 @@ class Store:
         self.census = Census(self.facts.get)
         self.now = 0.0
 
-    def put(self, k: int, session: str = "s", size: int = 5, **more: int) -> None:
-        self.facts[id_of(k)] = Fact(session, size, **more)
+    def put(self, k: int, session: str = "s", size: int = 5, marks: int = 0) -> None:
+        self.facts[id_of(k)] = Fact(session, size, marks)
         self.census.changed(id_of(k), self.now)
 
     def drop(self, *ks: int) -> None:
@@ -44,7 +44,8 @@ def test_objects_are_told_together_once_some_time_has_passed() -> None:
 
     report = store.report(used=21)
 
-    assert report is not None and report.ids == [id_of(1), id_of(2), id_of(3)]
+    assert report is not None
+    assert report.ids == [id_of(1), id_of(2), id_of(3)]
     assert (report.sessions, report.owners) == (["s", "t"], [0, 1, -1])
     assert (report.sizes, report.marks, report.used) == ([5, 7, 9], [0, 0, COPY], 21)
     assert store.census.due is None, "nothing more is due, so the store may sleep"
@@ -68,7 +69,8 @@ def test_what_was_told_and_goes_is_told_once() -> None:
 
     report = store.report()
 
-    assert report is not None and report.gone == [id_of(1)]
+    assert report is not None
+    assert report.gone == [id_of(1)]
     assert report.ids == []
     assert store.report() is None
 
@@ -81,7 +83,8 @@ def test_memory_that_readers_give_back_later_is_told_though_no_object_has_change
 
     report = store.report(used=50)
 
-    assert report is not None and (report.used, report.ids) == (50, [])
+    assert report is not None
+    assert (report.used, report.ids) == (50, [])
     store.census.touch(store.now)
     assert store.report(used=50) is None
 

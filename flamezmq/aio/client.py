@@ -12,6 +12,7 @@ from flamezmq.aio.actor import Actor, close_actor, make_actor
 from flamezmq.aio.applications import ApplicationsOfClient
 from flamezmq.aio.behind import ClientBehind
 from flamezmq.aio.hub import Answer, answer_of
+from flamezmq.aio.inventory import ObjectsOfClient
 from flamezmq.aio.joining import Joining, part
 from flamezmq.aio.mapping import Mapped, WatchedSlices
 from flamezmq.aio.references import References
@@ -211,7 +212,7 @@ class ServiceSession(Session):
         return Stream(self._behind, session.stream(*args, replay=replay, **kwargs))
 
 
-class Client(ApplicationsOfClient, References, TenantsOfClient):
+class Client(ApplicationsOfClient, ObjectsOfClient, References, TenantsOfClient):
     """A connection to a router for event loops; without an address, to a private cluster.
 
     Args:

@@ -24,6 +24,7 @@ from flamezmq.cli.ctl_events import events_command
 from flamezmq.cli.ctl_explain import explain_command
 from flamezmq.cli.ctl_list import list_command
 from flamezmq.cli.ctl_logs import logs_command
+from flamezmq.cli.ctl_objects import objects_command
 from flamezmq.cli.ctl_ping import ping_command
 from flamezmq.cli.ctl_tenants import tenants_command
 from flamezmq.cli.ctl_top import top_command
@@ -46,6 +47,7 @@ Examples:
   flmctl close SESSION      and cancel what waits in it
   flmctl register -f FILE   an application that FILE describes, for flmctl list --apps
   flmctl set SESSION --weight 2   give it twice the share
+  flmctl objects            what lies in the stores of the nodes
   flmctl tenants            what each tenant may have, and has; flmctl tenants set changes it
   flmctl suspend SESSION    let nothing more of it run, until flmctl resume SESSION
 
@@ -88,6 +90,7 @@ for one in (
     logs_command,
     events_command,
     explain_command,
+    objects_command,
     register_command,
     update_command,
     unregister_command,

@@ -100,8 +100,10 @@ NODES: tuple[Column, ...] = (
     ),
     Column("Others", "resources", "what else it has, as its worker was told"),
     Column("Executors", "executors", "executors that are here", right=True),
+    Column("Store", "store", "memory that its store of objects has in use / may have", right=True),
     Column("Since", "since", "when its worker came"),
     Column("Busy", "busy", "executors that hold tasks", wide=True, right=True),
+    Column("Objects", "objects", "that its store has", wide=True, right=True),
     Column("Wanted", "wanted", "executors that its worker was started with", wide=True, right=True),
     Column("Pid", "pid", "the worker's process", wide=True, right=True),
 )
@@ -156,6 +158,9 @@ def for_people(rows: list[Row]) -> list[Row]:
             new["min_executors"] = row["min_executors"] or None
         if "memory" in row:
             new["memory"] = memory(row["memory"])
+        if "store_limit" in row:
+            room = memory(row["store_limit"])
+            new["store"] = f"{memory(row['store_used'])} / {room}" if row["store_limit"] else None
         if row.get("kept_bytes") is not None:
             new["kept_bytes"] = memory(row["kept_bytes"])
         if row.get("gang") is not None:

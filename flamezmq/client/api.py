@@ -31,6 +31,7 @@ from flamezmq.client import (
 from flamezmq.client.applications import ApplicationsOfClient
 from flamezmq.client.errands import Errands
 from flamezmq.client.future import Future
+from flamezmq.client.inventory import ObjectsOfClient
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.objects import Objects
 from flamezmq.client.pump import Pump
@@ -65,7 +66,7 @@ _OF_NO_SESSION = frozenset(
 )
 
 
-class Client(ApplicationsOfClient, ReferencesOfClient, SessionsOfClient, TenantsOfClient):
+class Client(ApplicationsOfClient, ObjectsOfClient, ReferencesOfClient, SessionsOfClient, TenantsOfClient):
     """A connection to a router, and the way to submit tasks to it.
 
     Args:

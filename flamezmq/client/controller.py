@@ -22,8 +22,8 @@ GRACE_SECONDS = 0.5
 #: Rows that are asked for in one question; the router gives no more.
 PAGE_ROWS = 256
 
-SESSIONS, EXECUTORS, NODES, TASKS, LOGS, ROUTER, EVENTS, WHY = range(8)
-_COLUMNS = ("sessions", "executors", "nodes", "tasks", "logs")
+SESSIONS, EXECUTORS, NODES, TASKS, LOGS, ROUTER, EVENTS, WHY, OBJECTS = range(9)
+_COLUMNS = {SESSIONS: "sessions", EXECUTORS: "executors", NODES: "nodes", OBJECTS: "objects"}
 
 
 class Controller:
@@ -150,6 +150,16 @@ class Controller:
         """
         row: m.Why = self._only(self._ask(WHY, session=session, task=task).why, "answer to that")
         return row
+
+    def objects(self, session: str = "", limit: int = 1 << 30) -> tuple[list[m.ObjectRow], int]:
+        """The first `limit` objects in stores, as they came, and how many more there are.
+
+        session: only those of this one, by its id.
+
+        Raises:
+            NotFound: there is no such session.
+        """
+        return self._pages(OBJECTS, limit, session=session)
 
     def applications(self, limit: int = 1 << 30) -> tuple[list[m.ApplicationRow], int]:
         """The first `limit` registered applications, and how many more there are."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flamezmq import waits
 from flamezmq.core import commons, departures, dispatch, events, explain, unsent
+from flamezmq.core.directory import Entry
 from flamezmq.core.logs import Piece
 from flamezmq.core.members import NAME_CHARACTERS, Effects, Executor, Session, Worker
 from flamezmq.core.records import Ended
@@ -24,6 +25,7 @@ from flamezmq.errors import ProtocolError
 from flamezmq.states import ExecutorState, NodeState, SessionState, TaskState
 from flamezmq.version import __version__
 from flamezmq.wire import messages as m
+from flamezmq.wire.objects import COPY, PINNED, SPILLED
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
@@ -34,6 +36,9 @@ MOST_ROWS = 256
 MOST_RUNS = 4096
 #: Characters of all log rows of one answer, about; one row may have more.
 MOST_CHARACTERS = 64 << 10
+
+#: Nodes that a row of an object names.
+MOST_NODES = 64
 
 T = TypeVar("T")
 
@@ -188,11 +193,11 @@ def _nodes(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
         if (counts := there.get(executor.token)) is not None:
             counts[0] += 1
             counts[1] += executor.tasks > 0
-    rows = [_node_row(worker, there[worker.token], now) for worker in page]
+    rows = [_node_row(broker, worker, there[worker.token], now) for worker in page]
     return m.Answer(ask.request, nodes=rows, more=more)
 
 
-def _node_row(w: Worker, counts: list[int], now: float) -> m.NodeRow:
+def _node_row(broker: Broker, w: Worker, counts: list[int], now: float) -> m.NodeRow:
     """counts: executors that are there, and those of them that are busy."""
     there, busy = counts
     state = NodeState.DRAINING if w.leaving else NodeState.READY if there else NodeState.STARTING
@@ -210,6 +215,9 @@ def _node_row(w: Worker, counts: list[int], now: float) -> m.NodeRow:
         w.pid,
         age,
         w.resources,
+        broker.directory.count(w.token),
+        broker.directory.used.get(w.token, 0),
+        w.store_limit,
     )
 
 
@@ -360,6 +368,34 @@ def _why(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
     return m.Answer(ask.request, why=[explain.of_task(broker, session, ask.task, now)])
 
 
+# --- objects
+
+
+def _objects(broker: Broker, ask: m.Ask, _now: float) -> m.Answer:
+    if ask.session and broker.records.find(ask.session) is None:
+        return m.Answer(ask.request, _no_session(ask.session))
+    limit = max(0, min(ask.limit, MOST_ROWS))
+    page, more = broker.directory.page(ask.after, limit, ask.session or None)
+    names = {worker.token: worker.node[:NAME_CHARACTERS] for worker in broker.workers.values()}
+    return m.Answer(ask.request, objects=[_object_row(entry, names) for entry in page], more=more)
+
+
+def _object_row(entry: Entry, names: dict[str, str]) -> m.ObjectRow:
+    """names: of nodes, by their tokens."""
+    return m.ObjectRow(
+        entry.number,
+        entry.id,
+        entry.session,
+        entry.name,
+        entry.size,
+        [names[node] for node in entry.nodes[:MOST_NODES] if node in names],
+        sum(marks & COPY for marks in entry.holders.values()),
+        entry.is_marked(PINNED),
+        entry.is_marked(SPILLED),
+        sum(entry.readers.values()),
+    )
+
+
 # --- the router
 
 
@@ -380,4 +416,4 @@ def _router(broker: Broker, ask: m.Ask, now: float) -> m.Answer:
     return m.Answer(ask.request, router=[row])
 
 
-_ANSWERS = (_sessions, _executors, _nodes, _tasks, _logs, _router, _events, _why)
+_ANSWERS = (_sessions, _executors, _nodes, _tasks, _logs, _router, _events, _why, _objects)

@@ -55,6 +55,7 @@ from flamezmq.wire.needs import Unmet as Unmet
 from flamezmq.wire.needs import Wanted as Wanted
 from flamezmq.wire.objects import AskStores as AskStores
 from flamezmq.wire.objects import Holders as Holders
+from flamezmq.wire.objects import ObjectRow as ObjectRow
 from flamezmq.wire.objects import Stocked as Stocked
 from flamezmq.wire.objects import Stocks as Stocks
 from flamezmq.wire.objects import Stores as Stores

@@ -69,6 +69,31 @@ class Stocked(msgspec.Struct, tag=116, array_like=True):
     gone: list[bytes] = []
 
 
+class ObjectRow(msgspec.Struct, array_like=True):
+    """An object, as a controller sees it: what stores have reported.
+
+    number   the router's; those that it has heard of later have greater ones
+    session  by its id; "": a copy, and nobody has told yet whose it is
+    name     that its owner has given it; "": none
+    nodes    that have it, its home first
+    copies   of these, those that have a copy only
+    pinned   it stays until its session ends, whoever refers to it
+    spilled  it is on disk, on some node
+    readers  processes that have it, as far as the stores know
+    """
+
+    number: int
+    id: bytes
+    session: str
+    name: str
+    size: int
+    nodes: list[str]
+    copies: int = 0
+    pinned: bool = False
+    spilled: bool = False
+    readers: int = 0
+
+
 class WhoHas(msgspec.Struct, tag=117, array_like=True):
     """Worker -> router: which other stores have these objects?  Answered by `Holders`."""
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import msgspec
 
+from flamezmq.wire.objects import ObjectRow
 from flamezmq.wire.resources import Resource
 
 
@@ -18,18 +19,18 @@ class Ask(msgspec.Struct, tag=7, array_like=True):
     """Show me; answered by `Answer`.  For those who look from outside: they need no session.
 
     kind      0: sessions, 1: executors, 2: nodes, 3: tasks, 4: logs, 5: the router itself,
-              6: events of a session, 7: why a session, or a task, waits
-    session   only this one, by its id; "" for all (sessions, tasks, logs, events, why)
+              6: events of a session, 7: why a session, or a task, waits, 8: objects
+    session   only this one, by its id; "" for all (sessions, tasks, logs, events, why, objects)
     task      only this one, by its index; -1 for all (logs: what it has printed), for the session (why)
     executor  only this one, by its name; "" for all (executors, logs)
     state     only those in this state, a number of flamezmq/states.py; -1 for all (tasks)
     closed    also sessions that have ended of late (sessions)
-    after     only rows with a greater number (sessions, executors, nodes, logs, events)
+    after     only rows with a greater number (sessions, executors, nodes, logs, events, objects)
     limit     rows in the answer, at most; the router has a limit of its own
     """
 
     request: int
-    kind: Annotated[int, msgspec.Meta(ge=0, le=7)]
+    kind: Annotated[int, msgspec.Meta(ge=0, le=8)]
     session: str = ""
     task: int = -1
     executor: str = ""
@@ -150,6 +151,8 @@ class NodeRow(msgspec.Struct, array_like=True):
     wanted     executors that its worker was started with
     age        seconds since its worker came
     resources  what else it has, by names of its cluster's own
+    objects    that its store has, as far as it has told
+    store_used, store_limit  bytes of memory that the store has in use, and may have; 0: it has none
     """
 
     number: int
@@ -164,6 +167,9 @@ class NodeRow(msgspec.Struct, array_like=True):
     pid: int
     age: float
     resources: tuple[Resource, ...] = ()
+    objects: int = 0
+    store_used: int = 0
+    store_limit: int = 0
 
 
 class TaskRow(msgspec.Struct, array_like=True):
@@ -371,7 +377,8 @@ class Answer(msgspec.Struct, tag=30, array_like=True):
     """Answer to `Ask`, whose `request` it quotes: one of the columns has rows.
 
     error  there is no such session or executor; a sentence
-    more   so many others would have fitted the question: sessions, executors, nodes, tasks, log rows, events
+    more   so many others would have fitted the question: sessions, executors, nodes, tasks, log rows,
+           events, objects
     """
 
     request: int
@@ -385,6 +392,7 @@ class Answer(msgspec.Struct, tag=30, array_like=True):
     router: list[RouterRow] = []
     events: list[EventRow] = []
     why: list[Why] = []
+    objects: list[ObjectRow] = []
 
 
 class Done(msgspec.Struct, tag=31, array_like=True):
