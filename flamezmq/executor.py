@@ -38,6 +38,7 @@ from flamezmq.shims.interrupts import interrupts, unbroken
 from flamezmq.shims.slices import SliceResult
 from flamezmq.shims.streaming import Outlet
 from flamezmq.store import access
+from flamezmq.store.ahead import Ahead
 from flamezmq.store.keeping import Keeper, NodeKeeper
 from flamezmq.store.names import name_of
 from flamezmq.wire import messages as m
@@ -134,8 +135,8 @@ class Executor:
         self.nested: NestedClient | None = None  # made by a task that asks for it
         self._nesting = threading.Lock()
         self.home = Home()
-        access.own = name_of(config.token)
-        self.keeper = NodeKeeper(access.own, lambda: self.session_id)
+        self.keeper = NodeKeeper(name_of(config.token), lambda: self.session_id)
+        self.ahead = Ahead(self._upcoming)
         self.instance: Any = None  # of the actor that lives here, if one does
         self.outlet = Outlet(self)
         self.attendant = Attendant(self)
@@ -150,6 +151,8 @@ class Executor:
         while True:
             if self.tasks:
                 self._work()
+                if self.ahead.opened:  # for tasks that were taken back
+                    self.ahead.opened.clear()
             if self.bindings.leaving:
                 self.bindings.leave()
             self._flush(wait=not self._exit)
@@ -284,6 +287,10 @@ class Executor:
             if more is not None:
                 self.line.enqueue(more)
             self.line.turn(-1 if wait and not self.tasks else 0)
+
+    def _upcoming(self) -> list[Any]:
+        """The payloads of the tasks that are held."""
+        return [payload for _, _, _, payload in list(self.tasks)]
 
     # --- what a running task asks for
 
@@ -484,6 +491,7 @@ def run_task(function: Function, payload: Any, keeper: Keeper | None = None) -> 
 def main(config: ExecutorConfig) -> None:
     """Serve until told to exit, or until the router or the worker is gone."""
     executor = running.executor = Executor(config)
+    access.own, access.look_ahead = name_of(config.token), executor.ahead.take
     Outlet.of_process = executor.outlet
     streams.mark_streams(executor.words)
     alarm.serve(executor.words, executor.who)

@@ -191,7 +191,7 @@ def test_what_a_killed_writer_had_leased_is_free_again(store: Store) -> None:
 
     def lease() -> object:
         leaser = Connection(store.name)
-        leaser.fill([b"a" * MIB], half)
+        leaser.filling.fill([b"a" * MIB], half)
         return leaser
 
     def fits() -> bool:

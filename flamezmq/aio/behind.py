@@ -47,7 +47,7 @@ class HandedPump(Pump):
             self.line.wake()
             self._ring()
 
-    def arm(self) -> None:
+    def arm(self, linger: float = 0.0) -> None:
         self.push()
 
     def drive(self, done: Done, deadline: float | None) -> bool:

@@ -36,7 +36,7 @@ class Objects:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self.holdings = Holdings(client._errands.add)
+        self.holdings = Holdings(client._errands.add_late)
         self.store = access.own
         self._asked_at = -inf
         self._has_waited = False
@@ -138,11 +138,16 @@ class SessionKeeper:
         Raises:
             StoreFull: it has no room.
         """
-        self._objects.holdings.drop()
+        holdings = self._objects.holdings
+        holdings.drop_many()
         if not store:
             return None
         try:
-            return access.of(store).put(name, self.session, pieces)
+            try:
+                return access.of(store).put(name, self.session, pieces)
+            except StoreFull:
+                holdings.drop()  # perhaps there is room now
+                return access.of(store).put(name, self.session, pieces)
         except StoreLost:
             self._objects.store = ""  # another one may come
             return None

@@ -24,6 +24,8 @@ from flamezmq.net.line import Line
 GRACE_SECONDS = 0.005
 #: The longest that a task lingers in the outbox while nobody waits.
 LINGER_SECONDS = 0.0005
+#: And a task whose arguments were put into a store, which takes as long as that: some shall share a message.
+LARGE_LINGER_SECONDS = 0.002
 #: How often the keeper looks again at what could not go: it needs what is cancelled here, perhaps,
 #: while what the router says is seen at once.
 STUCK_MILLISECONDS = 50
@@ -53,6 +55,7 @@ class Pump:
         self._standby: dict[int, tuple[Done, threading.Lock]] = {}
         self._last_driven = 0.0
         self._armed = False
+        self._linger = LINGER_SECONDS  # from when it was armed
         self._closing = False
         self._bell = threading.Lock()
         self._bell.acquire()
@@ -191,13 +194,16 @@ class Pump:
         finally:
             self._wanting.pop(me, None)
 
-    def arm(self) -> None:
+    def arm(self, linger: float = LINGER_SECONDS) -> None:
         """Something lies in an outbox: see that it goes out soon."""
         if not self._armed:
+            self._linger = linger
             self._armed = True
             if self._sitting:
                 self.line.wake()
             self._ring()
+        elif linger < self._linger:
+            self._ring()  # what is there already goes along
 
     def _ring(self) -> None:
         try:
@@ -220,7 +226,7 @@ class Pump:
 
     def _keep_once(self) -> None:
         if self._armed:
-            self._bell.acquire(timeout=LINGER_SECONDS)
+            self._bell.acquire(timeout=self._linger)
             self._armed = False  # first: what is submitted from here on arms anew
             if self._unsent():
                 if self._driver:

@@ -16,6 +16,7 @@ from weakref import WeakSet
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.objects import SessionKeeper
+from flamezmq.client.pump import LARGE_LINGER_SECONDS, LINGER_SECONDS
 from flamezmq.client.references import References
 from flamezmq.client.status import Status
 from flamezmq.client.steering import Steering, check_member
@@ -121,7 +122,7 @@ class Session(Steering, References):
         if waiting == 1 or calls.alias not in client._dirty:
             client._dirty[calls.alias] = calls
             if calls.pending or not client._eager:
-                client._pump.arm()
+                client._pump.arm(LARGE_LINGER_SECONDS if type(payload) is Dependent else LINGER_SECONDS)
             else:
                 client._pump.push(look=False)  # nothing is on its way: company may never come
         elif not waiting % FULL_TASKS:

@@ -10,27 +10,25 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from flamezmq.errors import ObjectLost, StoreFull, StoreLost
 from flamezmq.store import mapping, outside
 from flamezmq.store import messages as s
-from flamezmq.store.layout import cut, cut_packed, extent, fill
+from flamezmq.store.filling import Filling
+from flamezmq.store.layout import cut, cut_packed, extent
 from flamezmq.store.names import address
 from flamezmq.wire.handles import Handle
 
-#: Mappings of segments that a connection has filled are kept for its next puts, up to so many bytes.
-KEPT_BYTES = 512 << 20
-
 
 class Connection:
-    """One socket to the store, and the segments that it may fill again without mapping them anew.
+    """One socket to the store.
 
-    at    the ZeroMQ address of the store, or ""
-    node  the name of its node
+    filling  the segments that it may fill
+    at       the ZeroMQ address of the store, or ""
+    node     the name of its node
     """
 
     def __init__(self, name: str) -> None:
@@ -42,8 +40,7 @@ class Connection:
         except BaseException:
             self.socket.close()
             raise
-        self._kept: OrderedDict[int, memoryview] = OrderedDict()
-        self._kept_bytes = 0
+        self.filling = Filling(self.ask, self.tell)
 
     def tell(self, message: s.Question) -> None:
         """Say what has no answer."""
@@ -56,35 +53,6 @@ class Connection:
         if not packet:
             raise ConnectionResetError
         return s.decode_answer(packet), fds
-
-    def fill(self, pieces: Sequence[Any], size: int) -> int:
-        """Copy the pieces into a segment of at least `size` bytes; its number, to be put or returned.
-
-        Raises:
-            StoreFull: there is no room for it.
-        """
-        answer, fds = self.ask(s.Lease(size))
-        if isinstance(answer, s.Full):
-            raise StoreFull(answer.wanted, answer.limit, answer.holders)
-        fill(self._target(answer, fds), pieces)
-        return int(answer.segment)
-
-    def _target(self, leased: s.Leased, fds: list[int]) -> memoryview:
-        try:
-            if leased.known:
-                self._kept.move_to_end(leased.segment)
-                return self._kept[leased.segment]
-            target = mapping.writable(fds[0], leased.size)
-        finally:
-            for fd in fds:
-                os.close(fd)
-        self._kept[leased.segment] = target
-        self._kept_bytes += leased.size
-        while self._kept_bytes > KEPT_BYTES and len(self._kept) > 1:
-            number, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= len(oldest)
-            self.tell(s.Forget(number))
-        return target
 
     def close(self) -> None:
         self.socket.close()
@@ -112,7 +80,7 @@ class Access:
             if sum(sizes) < s.INLINE_BYTES:
                 connection.tell(s.PutSmall(name, session, list(sizes), b"".join(pieces)))
             else:
-                segment = connection.fill(pieces, extent(sizes))
+                segment = connection.filling.fill(pieces, extent(sizes))
                 connection.tell(s.Put(name, session, segment, list(sizes)))
             return Handle(name, self.name, sizes, connection.at, connection.node)
 
@@ -178,6 +146,8 @@ WORKER_ENDED = "its worker has ended"
 _reached: dict[str, Access] = {}
 #: The name of the store of this process's node, if it is an executor.
 own = ""
+#: Has opened what this process reads next, if it knows that: an executor does.
+look_ahead: Callable[[Handle], list[memoryview] | None] | None = None
 
 
 def of(name: str) -> Access:
@@ -203,6 +173,8 @@ def fetch(handle: Handle, private: bool = True) -> list[memoryview]:
     Raises:
         ObjectLost: it is not there any more, or its store has ended.
     """
+    if private and look_ahead is not None and (opened := look_ahead(handle)) is not None:
+        return opened
     whys: dict[bytes, s.Found] = {}
     try:
         pieces = of(handle.home).open([handle], private, whys)[0]

@@ -16,6 +16,10 @@ from flamezmq.store import access
 from flamezmq.store.names import ids
 from flamezmq.wire.handles import KEPT_BYTES, Handle, pack
 
+#: Of what was let go of a store is told before the next put if it is so many objects, or more bytes.
+MANY_GONE = 8
+MANY_BYTES = 8 << 20
+
 
 class Keeper(Protocol):
     """Somebody who takes payloads of `least` bytes and more."""
@@ -102,6 +106,12 @@ class Holdings:
         """Own an object from now on."""
         self._homes.add(handle.home)
         return Hold(handle, self._let_go)
+
+    def drop_many(self) -> None:
+        """`drop`, if it is worth a message by now; otherwise that comes later."""
+        gone = len(self._gone)
+        if gone >= MANY_GONE or (gone and sum(handle.size for handle in list(self._gone)) > MANY_BYTES):
+            self.drop()
 
     def drop(self) -> None:
         """Tell the stores of all that was let go of; objects of stores that are gone are gone, too."""

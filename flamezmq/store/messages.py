@@ -19,9 +19,13 @@ PACKET_BYTES: Final = 1 << 18
 
 
 class Lease(msgspec.Struct, tag="lease", array_like=True, gc=False):
-    """A segment to fill, of at least `size` bytes.  Answer: `Leased`, or `Full`."""
+    """A segment to fill, of at least `size` bytes.  Answer: `Leased`, or `Full`.
+
+    more  so many others of its size are welcome, if they lie about
+    """
 
     size: int
+    more: int = 0
 
 
 class Return(msgspec.Struct, tag="return", array_like=True, gc=False):
@@ -83,12 +87,23 @@ class Hello(msgspec.Struct, tag="hello", array_like=True, gc=False):
     node: str = ""
 
 
-class Leased(msgspec.Struct, tag="leased", array_like=True, gc=False):
-    """known: this peer was passed its descriptor before; otherwise it comes with this."""
+class Lent(msgspec.Struct, array_like=True, gc=False):
+    """A segment to fill.
+
+    known  this peer was passed its descriptor before; otherwise it comes with this
+    fresh  nobody has filled it yet: it is to be written, not mapped (`layout.write`), and is not known later
+    """
 
     segment: int
-    size: int
     known: bool
+    fresh: bool
+
+
+class Leased(msgspec.Struct, tag="leased", array_like=True):
+    """One segment or more, each of `size` bytes; descriptors come in their order."""
+
+    size: int
+    lent: list[Lent]
 
 
 class Full(msgspec.Struct, tag="full", array_like=True):

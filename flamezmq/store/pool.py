@@ -27,12 +27,13 @@ class Files(NamedTuple):
 
 
 class Segment:
-    """number: never used twice.  size: bytes, all of them allocated."""
+    """number: never used twice.  size: bytes, all of them allocated.  fresh: it was never given back."""
 
-    __slots__ = ("fd", "number", "size")
+    __slots__ = ("fd", "fresh", "number", "size")
 
     def __init__(self, number: int, fd: int, size: int) -> None:
         self.number, self.fd, self.size = number, fd, size
+        self.fresh = True
 
     def __repr__(self) -> str:
         return f"Segment({self.number}, {self.size:,} bytes)"
@@ -91,8 +92,16 @@ class Pool:
         missing = self.total + self.beside + segments.round_up(size) - self.limit
         return max(missing, int(self.count >= self.most))
 
+    def take_some(self, size: int, most: int) -> list[Segment]:
+        """So many for `size` bytes at most, of those that are free."""
+        taken: list[Segment] = []
+        while len(taken) < most and (found := self._take_free(segments.round_up(size))) is not None:
+            taken.append(found)
+        return taken
+
     def give(self, segment: Segment) -> None:
         """Its object is gone, or it was leased and not filled."""
+        segment.fresh = False
         if self.files.is_unused(segment.fd):
             self._set_free(segment)
         else:

@@ -46,6 +46,11 @@ FAREWELL_SECONDS = 2.0
 COPY_SECONDS = 30.0
 
 
+#: What a peer may be lent beside the segment that it needs, to fill it later without a question: this part
+#: of the limit at most.
+AHEAD_PART = 64
+
+
 class _Gone(Exception):
     """This peer has hung up, or has said what makes no sense."""
 
@@ -310,11 +315,17 @@ class Server:
         if segment is None:
             self._answer(peer, s.Full(question.size, self.pool.limit, self._holders()))
             return
-        peer.leased[segment.number] = segment
-        known = segment.number in peer.known
-        peer.known.add(segment.number)
-        answer = s.Leased(segment.number, segment.size, known)
-        self._answer(peer, answer, [] if known else [segment.fd])
+        more = min(question.more, self.pool.limit // AHEAD_PART // segment.size, s.MOST_FDS - 1)
+        lent = [segment, *self.pool.take_some(segment.size, more)]
+        fds = [one.fd for one in lent if one.number not in peer.known]
+        answer = s.Leased(segment.size, [])
+        for one in lent:
+            fresh = one.fresh and one is segment
+            answer.lent.append(s.Lent(one.number, one.number in peer.known, fresh))
+            peer.leased[one.number] = one
+            if not fresh:
+                peer.known.add(one.number)
+        self._answer(peer, answer, fds)
 
     def _on_return(self, peer: Peer, question: s.Return) -> None:
         self.pool.give(self._leased(peer, question.segment))
