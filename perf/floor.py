@@ -67,6 +67,7 @@ from __future__ import annotations
 import argparse
 import json
 import mmap
+import os
 import pickle
 import subprocess
 import sys
@@ -102,7 +103,9 @@ __all__ = [
     "Copy",
     "Floor",
     "Rate",
+    "Space",
     "Trip",
+    "fallocate",
     "four_hop",
     "memcpy",
     "pickled",
@@ -139,6 +142,15 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
+class Space:
+    """How fast the system makes `megabytes` of zeroed shared memory by fallocate, in GB/s."""
+
+    what: str
+    megabytes: int
+    gb_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """Microseconds to pickle and unpickle the arguments of a small call."""
 
@@ -146,7 +158,7 @@ class Call:
     pickle_us: float
 
 
-Floor = Trip | Rate | Copy | Call
+Floor = Trip | Rate | Copy | Space | Call
 
 
 # --- the public functions: each runs in a fresh interpreter ------------------------------
@@ -175,6 +187,11 @@ def push_pull(count: int = 200_000, transport: str = "ipc") -> Rate:
 def memcpy(megabytes: int = 256) -> Copy:
     """Copy a buffer into memory that is touched, and into memory that is not."""
     return Copy(**_fresh("memcpy", megabytes=megabytes))
+
+
+def fallocate(megabytes: int = 256) -> Space:
+    """Have the system make shared memory, without a copy."""
+    return Space(**_fresh("fallocate", megabytes=megabytes))
 
 
 def pickled(count: int = 20_000) -> Call:
@@ -311,6 +328,21 @@ def _memcpy(megabytes: int) -> Copy:
     )
 
 
+def _fallocate(megabytes: int) -> Space:
+    size = megabytes << 20
+
+    def once() -> float:
+        fd = os.memfd_create("floor", os.MFD_CLOEXEC)
+        try:
+            began = perf_counter()
+            os.posix_fallocate(fd, 0, size)
+            return perf_counter() - began
+        finally:
+            os.close(fd)
+
+    return Space("fallocate", megabytes, round(size / median(once() for _ in range(5)) / 1e9, 2))
+
+
 def _pickled(count: int) -> Call:
     arguments = (3, 4.5, "seven")
     dumps, loads = pickle.dumps, pickle.loads
@@ -333,6 +365,7 @@ FLOORS: dict[str, Callable[..., Floor]] = {
     "push-pull": _push_pull,
     "pipe": _pipe,
     "memcpy": _memcpy,
+    "fallocate": _fallocate,
     "pickled": _pickled,
 }
 #: Each option, and its default where a floor takes it.

@@ -48,7 +48,7 @@ def test_a_stopwatch_gives_each_function_its_own_time_and_not_that_of_those_it_c
 @pytest.mark.processes
 @pytest.mark.parametrize(
     "scenario",
-    ["account", "actor", "claim", "exec", "fanout", "nested", "ping", "ramp", "roundtrip", "stream"],
+    ["account", "actor", "claim", "exec", "fanout", "nested", "ping", "ramp", "roundtrip", "store", "stream"],
 )
 def test_a_scenario_finds_every_figure_and_leaves_nothing_behind(scenario: str, tmp_path: Path) -> None:
     found = measured(scenario, tmp_path / "found.json")

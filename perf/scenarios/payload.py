@@ -1,52 +1,41 @@
 """Payload: MB/s of arguments on their way in and of results on their way out, by size.
 
 All tasks of a size are submitted, then all results taken.  A result is made by
-its task, in touched memory, and its making counts.  The targets are those of the
-store, at 1 MB.
+its task, in touched memory, and its making counts.  What is to be reached at 1 MB
+is in `store`.
 """
 
 from __future__ import annotations
 
 from statistics import median
 
-from perf.engines import OURS, Engine, exhaust, started
+from perf.engines import Engine, exhaust, started
 from perf.measure import Sample, median_sample, sample
-from perf.report import Report, at_least
+from perf.report import Report
 from perf.settings import Settings
 from perf.tasks import length, make
 
 #: (bytes of each, how many)
 SIZES = ((1 << 10, 5000), (16 << 10, 5000), (256 << 10, 1000), (1_000_000, 500), (16 << 20, 16))
 QUICK = ((1 << 10, 500), (256 << 10, 40), (1_000_000, 20))
-TARGET_SIZE = 1_000_000
 
 
 def run(settings: Settings, report: Report) -> None:
     for size, count in settings.pick(SIZES, QUICK):
         for way in ("arguments", "results"):
-            found = {name: _measured(report, name, way, size, count, settings) for name in settings.engines}
-            if size == TARGET_SIZE:
-                _add_ratio(report, way, found)
+            for name in settings.engines:
+                _add(report, name, way, size, count, settings)
 
 
-def _measured(report: Report, name: str, way: str, size: int, count: int, settings: Settings) -> float:
-    """Add the row; return MB/s, 0 if there is none."""
+def _add(report: Report, name: str, way: str, size: int, count: int, settings: Settings) -> None:
     figure = f"{count:,} {way} of {_readable(size)}"
     asked = (name, way, size, count, settings.repeats(2))
     found = report.attempt(figure, name, "MB/s", None, runs, *asked, limit=90)
     if found is None:
-        return 0.0
+        return
     speeds = sorted(size * count / one.seconds / 1e6 for one in found)
     costs = median_sample(found).costs(count)
     report.add(figure, name, median(speeds), "MB/s", None, f"{speeds[0]:,.0f} to {speeds[-1]:,.0f}", costs)
-    return median(speeds)
-
-
-def _add_ratio(report: Report, way: str, found: dict[str, float]) -> None:
-    best = max((speed for name, speed in found.items() if name != OURS), default=0.0)
-    ours = found.get(OURS, 0.0)
-    ratio = ours / best if ours and best else None
-    report.add(f"{way} of {_readable(TARGET_SIZE)}, times the best peer's", OURS, ratio, "x", at_least(3))
 
 
 def runs(name: str, way: str, size: int, count: int, repeats: int) -> list[Sample]:
