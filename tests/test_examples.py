@@ -22,8 +22,16 @@ LIMIT_SECONDS = 50.0
 #: What each prints, and the arguments that make it quick.
 SAYS = {
     "agents": (r"60 scripts: \d+ ran, .*Error.*\nthe best guess is .* off\n", ""),
+    "kmeans": (
+        r"8 MiB of points in shared memory, 262,144 in all\n8 of 8 clusters .*\n",
+        "--megabytes 8 --rounds 3",
+    ),
     "parameter_server": (r"steps that the pole stands.*\nfrom \d+ to (19\d|200) of 200\n", ""),
     "pi": (r"400,000 darts: pi is about 3\.1[0-8]\d+\n", "--darts 400000"),
+    "stars": (
+        r"8 frames of 0 MiB through 34 tasks\n(39|40) of 40 stars .*, \d+ in the best one alone\n",
+        "--frames 8 --size 256",
+    ),
     "warm_model": (
         r"500 displays read by \d+ models that were loaded once; (8|9)\d% are right\n",
         "--requests 500",
