@@ -10,6 +10,9 @@ import re
 from typing import Any
 
 FORMS = "tcp://HOST:PORT or ipc://PATH"
+#: Of the store of a node, where others reach it.
+DOORS = "HOST, HOST:PORT or none"
+NO_DOOR = "none"
 #: The kernel keeps the path of a socket in so many bytes, with a zero behind it.
 MOST_PATH_BYTES = 107
 
@@ -59,6 +62,29 @@ def _fault_of_place(place: str, listens: bool) -> str | None:
     if not _HOST.fullmatch(host) or (host == "*" and not listens):
         return "it has no host" if not host else f"{host!r} is no host"
     return None
+
+
+def check_door(door: str) -> str:
+    """A host, with a port or without, or `NO_DOOR`.
+
+    Raises:
+        ValueError: it is none of that; the text says what was expected.
+    """
+    host, port = split_door(door)
+    fault = _fault_of_place(f"{host}:{port}", listens=True)
+    if door != NO_DOOR and (fault is not None or host == "*"):
+        raise ValueError(f"{door!r} is not a host ({DOORS})")
+    return door
+
+
+def split_door(door: str) -> tuple[str, str]:
+    """Host and port; "0" if there is no port.  A number of IPv6 keeps its brackets, or gets them."""
+    if door.count(":") > 1 and not door.startswith("["):
+        return f"[{door}]", "0"
+    host, colon, port = door.rpartition(":")
+    if not colon or door.endswith("]"):
+        return door, "0"
+    return host, port
 
 
 def is_ipv6(address: str) -> bool:

@@ -37,6 +37,7 @@ _SWITCH = {
 _WHAT = {
     "address": f"an address ({address.FORMS})",
     "place": f"an address ({address.FORMS})",
+    "door": f"a host ({address.DOORS})",
     "text": "a text that is not empty",
     "folder": "a folder, from the root on (/var/tmp)",
     "integer": "an integer",
@@ -53,8 +54,8 @@ class Option:
     """One thing that can be set.
 
     name     as in the file; the flag and the variable follow from it
-    kind     address, place (an address to listen at), text, folder, integer, number, switch, resources (of a
-             node), most (of resources), size or choice
+    kind     address, place (an address to listen at), door (of a store), text, folder, integer, number,
+             switch, resources (of a node), most (of resources), size or choice
     default  None where it depends on the machine
     help     a sentence
     shown    the default in words, where it is None or unreadable
@@ -119,6 +120,8 @@ class Option:
             return address.check(value, listens=True)
         elif right and self.kind == "address":
             return address.check(value)
+        elif right and self.kind == "door":
+            return address.check_door(value)
         elif right and self.kind == "resources":
             parse_offer(value)
         elif right and self.kind == "most":
@@ -245,6 +248,14 @@ TABLES: dict[str, tuple[Option, ...]] = {
             "What this node has for sessions that ask for it: GPUs, and whatever your cluster has names for; "
             "`cpu` and `mem` in the place of what is measured.",
             shown="the cores, memory and GPUs that it sees",
+        ),
+        Option(
+            "store_address",
+            "door",
+            None,
+            "Where other nodes, and clients elsewhere, reach this node's objects; none: nobody does, so "
+            "large arguments and results travel with their tasks.",
+            shown="its address on the way to the router, any free port",
         ),
         Option(
             "drain_seconds",

@@ -27,7 +27,8 @@ from flamezmq.core import agent as a
 from flamezmq.errors import FlameError, last_words
 from flamezmq.log import Log, Quiet
 from flamezmq.net.line import Line
-from flamezmq.store.hosting import Hosting, host_towards
+from flamezmq.store.doors import host_towards
+from flamezmq.store.hosting import Hosting
 from flamezmq.store.terms import Terms
 from flamezmq.wire import messages as m
 
@@ -52,6 +53,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     log: where the node's events go.
     devices: the names of its GPUs.  others: what else it has.
     store: what its store may use.
+    store_address: where others reach its store (`store/doors`); "": on the way to the router.
     """
 
     address: str
@@ -64,6 +66,7 @@ class WorkerConfig(msgspec.Struct, frozen=True):
     devices: tuple[str, ...] = ()
     others: Mapping[str, float] = {}
     store: Terms = Terms()
+    store_address: str = ""
 
 
 class Pipe:
@@ -124,8 +127,9 @@ class Worker:
     ) -> None:
         self.config, self.log = config, config.log
         self.token = os.urandom(8).hex()
-        limit, host = config.store.limit_of(config.memory), host_towards(config.address)
-        self.store = Hosting(self.token, config.store, limit, host, config.node)
+        limit = config.store.limit_of(config.memory)
+        door = config.store_address or host_towards(config.address)
+        self.store = Hosting(self.token, config.store, limit, door, config.node)
         self.line = line or Line(config.address, "worker")
         self.why_lost = ""
         self.told = False

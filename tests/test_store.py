@@ -17,7 +17,7 @@ from flamezmq.errors import ObjectLost, StoreFull, StoreLost
 from flamezmq.store import messages as s
 from flamezmq.store import outside
 from flamezmq.store.access import Access, Connection
-from flamezmq.store.hosting import _open_doors
+from flamezmq.store.doors import open_doors
 from flamezmq.store.names import ids
 from flamezmq.store.pool import Pool
 from flamezmq.store.server import Server
@@ -37,7 +37,7 @@ class Store:
         self.name = f"test-{uuid4().hex}"
         self.pool = pool or Pool(LIMIT, LIMIT)
         self.told: list[Stocks | Stocked] = []  # what its router would hear
-        doors = _open_doors(self.name, host, "far" if host else "near")
+        doors = open_doors(self.name, host, "far" if host else "near")
         self.server = Server(doors, self.pool, self.told.append)
         self.thread = threading.Thread(target=self.server.serve, name="flm-store")
         self.thread.start()
@@ -260,9 +260,17 @@ def test_an_object_of_another_node_is_fetched_once_and_kept_as_a_copy(store: Sto
             pieces = [os.urandom(size) for size in sizes]
             handle = far.put(*pieces)
             assert store.read(handle) == pieces
-            far.access.drop([handle.id])
-            until(partial(far.has_dropped, handle))
-            assert store.read(handle) == pieces  # of the copy
+            assert store.read(handle._replace(at="")) == pieces  # of the copy: it can't be fetched
+
+
+def test_a_copy_goes_with_the_object_of_its_home(store: Store) -> None:
+    with another(store) as far:
+        handle = far.put(b"a" * MIB)
+        (view,) = store.access.open([handle])[0] or []
+        far.access.drop([handle.id])
+        until(partial(store.has_dropped, handle))
+        assert not store.server.copies
+        assert bytes(view) == b"a" * MIB  # who has it keeps it
 
 
 def test_what_another_node_has_no_more_is_not_waited_for(store: Store) -> None:
@@ -282,7 +290,7 @@ def test_an_object_of_a_node_that_has_ended_is_lost_and_that_is_not_waited_for_l
     with pytest.raises(ObjectLost, match="nobody listens") as caught:
         outside.fetch(handle)
     assert caught.value.node == "far"
-    outside._shared_context().term()
+    outside.context().term()
 
 
 def test_a_process_on_no_node_reads_by_chunks(store: Store) -> None:
@@ -294,7 +302,7 @@ def test_a_process_on_no_node_reads_by_chunks(store: Store) -> None:
         until(partial(far.has_dropped, handle))
         with pytest.raises(ObjectLost):
             outside.fetch(handle)
-    outside._shared_context().term()
+    outside.context().term()
 
 
 def test_a_store_tells_in_batches_what_it_has(store: Store) -> None:

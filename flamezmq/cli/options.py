@@ -18,6 +18,7 @@ ERRORS: dict[type[Exception], int] = {FlameError: 1, OSError: 1}
 _METAVARS = {
     "address": "ADDRESS",
     "place": "ADDRESS",
+    "door": "HOST[:PORT]",
     "text": "NAME",
     "integer": "N",
     "number": "SECONDS",

@@ -13,6 +13,7 @@ from flamezmq.client.future import Future
 from flamezmq.core.caller import RAW
 from flamezmq.errors import FlameError, ObjectLost, StoreFull, StoreLost
 from flamezmq.store import access
+from flamezmq.store.gateway import Gateways
 from flamezmq.store.keeping import Hold, Holdings, Kept
 from flamezmq.store.names import ids
 from flamezmq.wire import messages as m
@@ -31,13 +32,15 @@ if TYPE_CHECKING:
 class Objects:
     """One per client.
 
-    store  the name of the store of this node; "": as far as is known there is none
+    store     the name of the store of this node; "": as far as is known there is none
+    gateways  the stores that are put through if there is none
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self.holdings = Holdings(client._errands.add_late)
         self.store = access.own
+        self.gateways = Gateways()
         self._asked_at = -inf
         self._has_waited = False
 
@@ -66,8 +69,13 @@ class Objects:
 
     def _ask(self) -> None:
         self._asked_at = monotonic()
-        names = inquiry.exchange(self._client, m.AskStores).names
-        self.store = next(filter(access.is_here, names), "")
+        stores = inquiry.exchange(self._client, m.AskStores)
+        self.store = next(filter(access.is_here, stores.names), "")
+        self.gateways.known = {name: at for name, at in zip(stores.names, stores.at, strict=False) if at}
+
+    def put_elsewhere(self, name: bytes, session: str, pieces: Sequence[Any]) -> Handle | None:
+        """Through the store of another node; None: where that may not be waited for, or nobody takes it."""
+        return self.gateways.put(name, session, pieces) if self._client._may_wait() else None
 
     def own(self, future: Future, payload: Any) -> None:
         """The value of this future, which has come, lies in a store: for as long as the future lives.
@@ -133,7 +141,7 @@ class SessionKeeper:
         return None if handle is None else Kept(pack(handle), self.hold(handle))
 
     def put(self, name: bytes, pieces: Sequence[Any], store: str) -> Handle | None:
-        """Copy the pieces into this store, as this object; None: there is none in reach.
+        """Copy the pieces into this store, or into another node's if it is ""; None: there is none in reach.
 
         Raises:
             StoreFull: it has no room.
@@ -141,7 +149,7 @@ class SessionKeeper:
         holdings = self._objects.holdings
         holdings.drop_many()
         if not store:
-            return None
+            return self._objects.put_elsewhere(name, self.session, pieces)
         try:
             try:
                 return access.of(store).put(name, self.session, pieces)

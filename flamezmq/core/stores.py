@@ -43,8 +43,9 @@ def on_ask(
     broker: Broker, peer: int, message: m.AskStores, _frames: list[Any], _now: float, out: Effects
 ) -> None:
     """A client, or the task of a client, looks for the store of its node."""
-    names = [worker.store for worker in broker.workers.values() if worker.store]
-    out.append((peer, m.Stores(message.request, names), []))
+    found = [worker for worker in broker.workers.values() if worker.store]
+    names, at = [worker.store for worker in found], [worker.store_at for worker in found]
+    out.append((peer, m.Stores(message.request, names, at), []))
 
 
 def on_stocks(

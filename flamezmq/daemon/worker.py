@@ -58,6 +58,7 @@ class Service:
             devices=has.devices,
             others=has.others,
             store=terms_of(settings),
+            store_address=settings["store_address"] or "",
         )
 
     def _claim_name(self) -> str:

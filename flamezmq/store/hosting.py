@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 import threading
 from collections import deque
 from contextlib import suppress
 from functools import partial
 
+from flamezmq.address import NO_DOOR
 from flamezmq.store import segments
+from flamezmq.store.doors import open_doors
 from flamezmq.store.names import name_of
 from flamezmq.store.pool import Files, Pool
-from flamezmq.store.server import Doors, Server, listen
+from flamezmq.store.server import Server
 from flamezmq.store.terms import Terms
 from flamezmq.wire.objects import Stocked, Stocks
 
@@ -33,7 +34,7 @@ class Hosting:
     news_fd  readable when the router is to hear something; then call `news`
     """
 
-    def __init__(self, token: str, terms: Terms, limit: int, host: str = "", node: str = "") -> None:
+    def __init__(self, token: str, terms: Terms, limit: int, door: str = "", node: str = "") -> None:
         self._terms, self.limit = terms, limit
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
@@ -42,9 +43,11 @@ class Hosting:
         self.fds: list[int] = []
         self.news_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
-            self._doors = _open_doors(self.name, host, node)
+            if door == NO_DOOR:
+                raise OSError
+            self._doors = open_doors(self.name, door, node)
         except OSError:
-            self.name = ""  # no such sockets here: objects travel, then
+            self.name = ""  # no such sockets here, or wanted: objects travel, then
         else:
             self.at = self._doors.at
             self.fds = [door.fileno() for door in (self._doors.inner, self._doors.outer) if door is not None]
@@ -87,38 +90,9 @@ class Hosting:
         os.eventfd_write(self.news_fd, 1)
 
 
-def _open_doors(name: str, host: str, node: str = "") -> Doors:
-    """Listen on this node; and, with a host, for other nodes, at a port that the system chooses."""
-    inner = listen(name)
-    if not host:
-        return Doors(inner, node=node)
-    try:
-        outer = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError:
-        inner.close()
-        raise
-    shown = f"[{host}]" if ":" in host else host
-    return Doors(inner, f"tcp://{shown}:{outer.getsockname()[1]}", outer, node)
-
-
 def _most_segments() -> int:
     """How many open files the store may have: a quarter of those that are left is for all else."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft == resource.RLIM_INFINITY:
         return MOST_SEGMENTS
     return min(MOST_SEGMENTS, max(1, (soft - len(os.listdir("/proc/self/fd"))) * 3 // 4))
-
-
-def host_towards(router: str) -> str:
-    """The address of this machine on the way to the router, as other nodes see it; "" if all are on one."""
-    if not router.startswith("tcp://"):
-        return ""
-    host, _, port = router[6:].rpartition(":")
-    host = host.strip("[]")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.connect(address)  # of datagrams: nothing is sent
-            return str(probe.getsockname()[0])
-    except (OSError, ValueError):
-        return ""

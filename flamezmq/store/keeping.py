@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 
 from flamezmq.errors import StoreFull, StoreLost
-from flamezmq.store import access
+from flamezmq.store import access, gateway
 from flamezmq.store.names import ids
 from flamezmq.wire.handles import KEPT_BYTES, Handle, pack
 
@@ -116,18 +115,22 @@ class Holdings:
     def drop(self) -> None:
         """Tell the stores of all that was let go of; objects of stores that are gone are gone, too."""
         self._due = False
-        by_home: dict[str, list[bytes]] = {}
+        by_home: dict[tuple[str, str], list[bytes]] = {}
         while self._gone:
             handle = self._gone.popleft()
-            by_home.setdefault(handle.home, []).append(handle.id)
-        for home, names in by_home.items():
-            with suppress(StoreLost):
+            by_home.setdefault((handle.home, handle.at), []).append(handle.id)
+        for (home, at), names in by_home.items():
+            try:
                 access.of(home).drop(names)
+            except StoreLost:  # it has ended, or is on another node
+                if at:
+                    gateway.discard(at, names)
 
     def close(self) -> None:
         """Hang up; what is let go of from now on is dropped with its session."""
         for home in self._homes:
             access.of(home).close()
+        gateway.close()
 
     def _let_go(self, handle: Handle) -> None:
         self._gone.append(handle)

@@ -7,7 +7,7 @@ object is described by the sizes of its pieces alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from flamezmq.store.copying import copy
@@ -46,6 +46,41 @@ def write(fd: int, pieces: Sequence[Any]) -> None:
         while source:  # two gigabytes at a time
             written = os.pwrite(fd, source, offset)
             source, offset = source[written:], offset + written
+
+
+def chunks(pieces: Sequence[Any], length: int) -> Iterator[tuple[int, memoryview | bytearray]]:
+    """(offset, bytes) of what `fill` would make, `length` bytes at a time.
+
+    Views where they are of one piece; what is of several is put together.
+    """
+    placed = []
+    end = 0
+    for piece in pieces:
+        source = memoryview(piece).cast("B")
+        placed.append((_aligned(end), source))
+        end = _aligned(end) + len(source)
+    first = 0
+    for offset in range(0, end, length):
+        until = min(offset + length, end)
+        while placed[first][0] + len(placed[first][1]) <= offset:
+            first += 1
+        begins, source = placed[first]
+        if begins <= offset and until <= begins + len(source):
+            yield offset, source[offset - begins : until - begins]
+        else:
+            yield offset, _assembled(placed, first, offset, until)
+
+
+def _assembled(placed: list[tuple[int, memoryview]], first: int, offset: int, until: int) -> bytearray:
+    made = bytearray(until - offset)
+    for k in range(first, len(placed)):
+        begins, source = placed[k]
+        if begins >= until:
+            break
+        low, high = max(begins, offset), min(begins + len(source), until)
+        if low < high:
+            made[low - offset : high - offset] = source[low - begins : high - begins]
+    return made
 
 
 def cut(memory: memoryview, sizes: Iterable[int]) -> list[memoryview]:

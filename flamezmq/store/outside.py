@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-import zlib
+import os
 from typing import Any
 
 import zmq
 
-from flamezmq.errors import ObjectLost, ProtocolError
-from flamezmq.store.courier import KNOCK_SECONDS, MOST_REPEATS, SILENCE_SECONDS, WINDOW
-from flamezmq.store.knocking import Knock
+from flamezmq.errors import ObjectLost
+from flamezmq.store import mapping, segments
+from flamezmq.store.courier import Courier
 from flamezmq.store.layout import cut, extent
-from flamezmq.wire import transfer as t
 from flamezmq.wire.handles import Handle
 
-#: A wait is so long at most, so that Ctrl-C is heard.
+#: A wait is so long at most, so that Ctrl-C is heard, and silence is noticed.
 WAIT_MILLISECONDS = 200
 
-_lock = threading.Lock()
 _context: zmq.Context[Any] | None = None
+_pid = 0
 
 
 def fetch(handle: Handle) -> list[memoryview]:
@@ -29,61 +27,34 @@ def fetch(handle: Handle) -> list[memoryview]:
         ObjectLost: it can't be had, and why.
     """
     size = extent(handle.sizes)
-    memory = memoryview(bytearray(size))
-    socket = _shared_context().socket(zmq.DEALER)
-    knock = Knock(handle.at)
+    ends: list[tuple[str, bool]] = []
+    fd = segments.create(size)
+    courier = Courier(context(), "", lambda name, why_not, lost: ends.append((why_not, lost)))
     try:
-        socket.linger = 0
-        socket.connect(handle.at)
-        _fill(socket, knock, handle, memory)
+        courier.fetch(handle.id, handle.at, mapping.Target(fd, size, is_fresh=True), size)
+        while not ends:
+            _wait(courier)
+        why_not, lost = ends[0]
+        if why_not:
+            raise ObjectLost(handle.id.hex(), handle.size, why_not, (handle.node or "?") if lost else "")
+        return cut(mapping.private(fd, size) if size else memoryview(bytearray()), handle.sizes)
     finally:
-        socket.close(0)
-        knock.close()
-    return cut(memory, handle.sizes)
+        courier.close()
+        os.close(fd)
 
 
-def _fill(socket: zmq.Socket[bytes], knock: Knock, handle: Handle, memory: memoryview) -> None:
-    size, asked = len(memory), 0
-    missing: dict[int, int] = {}
-    silent = 0.0
-
-    def ask(offset: int) -> None:
-        missing[offset] = missing.get(offset, 0) + 1
-        socket.send(t.encode(t.Want(handle.id, offset, min(t.CHUNK_BYTES, size - offset))))
-
-    while missing or asked < size:
-        while asked < size and len(missing) < WINDOW:
-            ask(asked)
-            asked += t.CHUNK_BYTES
-        if not socket.poll(WAIT_MILLISECONDS):
-            silent += WAIT_MILLISECONDS / 1000
-            if silent >= KNOCK_SECONDS and knock.refused():
-                why = f"nobody listens at {handle.at} any more"
-                raise ObjectLost(handle.id.hex(), handle.size, why, handle.node)
-            if silent >= SILENCE_SECONDS:
-                why = f"its store, at {handle.at}, does not answer"
-                raise ObjectLost(handle.id.hex(), handle.size, why, handle.node)
-            continue
-        silent = 0.0
-        frames = socket.recv_multipart()
-        answer = t.decode_answer(frames[0])
-        if isinstance(answer, t.Missing):
-            raise ObjectLost(handle.id.hex(), handle.size)
-        if len(frames) != 2 or answer.offset not in missing:
-            raise ProtocolError("a store has answered what was not asked")
-        data = frames[1]
-        if len(data) == min(t.CHUNK_BYTES, size - answer.offset) and zlib.crc32(data) == answer.check:
-            memory[answer.offset : answer.offset + len(data)] = data
-            del missing[answer.offset]
-        elif missing[answer.offset] >= MOST_REPEATS:
-            raise ObjectLost(handle.id.hex(), handle.size, "it came damaged, again and again")
-        else:
-            ask(answer.offset)
+def _wait(courier: Courier) -> None:
+    if courier.turn():
+        return
+    poller = zmq.Poller()
+    for socket in courier.sockets():
+        poller.register(socket, zmq.POLLIN)
+    poller.poll(WAIT_MILLISECONDS)
 
 
-def _shared_context() -> zmq.Context[Any]:
-    global _context
-    with _lock:
-        if _context is None or _context.closed:
-            _context = zmq.Context()
-        return _context
+def context() -> zmq.Context[Any]:
+    """The ZeroMQ context of this process for what concerns objects."""
+    global _context, _pid
+    if _context is None or _context.closed or _pid != os.getpid():
+        _context, _pid = zmq.Context(), os.getpid()
+    return _context

@@ -13,7 +13,7 @@ from typing import Any
 
 from flamezmq.errors import ObjectLost
 from flamezmq.serialize.values import load_pieces
-from flamezmq.store import access
+from flamezmq.store import access, gateway
 from flamezmq.store.keeping import Hold
 from flamezmq.store.names import shown
 from flamezmq.wire.handles import Handle, pack, unpack
@@ -93,6 +93,8 @@ class ObjectRef:
             self._pieces = ()
         elif access.is_here(self._handle.home):
             access.of(self._handle.home).drop([self._handle.id])
+        elif self._handle.at:
+            gateway.discard(self._handle.at, [self._handle.id])
 
     def _fetch(self, private: bool = False) -> list[memoryview]:
         if self._handle is not None:

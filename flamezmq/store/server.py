@@ -20,18 +20,17 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from math import inf
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-import zmq
 
 from flamezmq.store import messages as s
 from flamezmq.store import segments
 from flamezmq.store.census import Census, Fact
-from flamezmq.store.courier import Courier
-from flamezmq.store.layout import cut_packed, extent, fill
-from flamezmq.store.names import address
+from flamezmq.store.doors import Doors
+from flamezmq.store.layout import extent
 from flamezmq.store.pool import Pool, Segment
+from flamezmq.store.transit import Transit
 from flamezmq.wire.objects import COPY, Stocked, Stocks
 
 _CREDENTIALS = struct.Struct("3i")
@@ -42,6 +41,9 @@ LOOK_SECONDS = 0.5
 #: Objects of a session that has ended stay for so long, if nobody needs their room: who hears of its end
 #: may still take home what is a result.
 FAREWELL_SECONDS = 2.0
+#: What is brought by processes on no node may have this part of the limit before it is complete.
+UPLOADS_PART = 2
+NO_ROOM = "its bytes are on another node, and the store of this one has no room for them"
 #: A copy of an object of another node stays for so long after its last use, if nobody needs its room.
 COPY_SECONDS = 30.0
 
@@ -53,18 +55,6 @@ AHEAD_PART = 64
 
 class _Gone(Exception):
     """This peer has hung up, or has said what makes no sense."""
-
-
-def listen(name: str) -> socket.socket:
-    """The socket of a store of this name, before its thread is needed."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        listener.bind(address(name))
-        listener.listen(128)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 class Object:
@@ -102,18 +92,6 @@ class Waiting:
         self.gone: dict[bytes, s.Found] = {}
 
 
-class Doors(NamedTuple):
-    """How a store is reached: listening sockets.
-
-    at: the ZeroMQ address of `outer`, or "".  node: the name of its node.
-    """
-
-    inner: socket.socket
-    at: str = ""
-    outer: socket.socket | None = None
-    node: str = ""
-
-
 class Server:
     """All that the thread does; `serve` is its loop.
 
@@ -130,7 +108,7 @@ class Server:
         self.pool, self._tell = pool, tell
         self.census = Census(self._describe)
         self.copies: OrderedDict[bytes, float] = OrderedDict()
-        self._courier: Courier | None = None
+        self._transit: Transit | None = None
         self._coming: dict[bytes, tuple[Segment, list[int]]] = {}
         self.objects: dict[bytes, Object] = {}
         self.by_session: dict[str, set[bytes]] = {}
@@ -141,8 +119,7 @@ class Server:
         self._orders: deque[tuple[Callable[..., None], Any]] = deque()
         self._waiting: list[Waiting] = []
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._stopping = self._more = False
-        self._watched: set[int] = set()
+        self._stopping = False
         self._deeds: dict[type, Callable[[Peer, Any], None]] = {
             s.Lease: self._on_lease,
             s.Return: self._on_return,
@@ -185,15 +162,15 @@ class Server:
         for fd in (self.listener.fileno(), self._wake):
             self._poll.register(fd, select.EPOLLIN)
         if self.doors.outer is not None:
-            self._open_courier().serve(self.doors.at, self.doors.outer.detach())
-            self._watch_courier()
+            self._open_transit().serve(self.doors.outer.detach())
         try:
             while not self._stopping:
                 ready = self._poll.poll(self._patience())
                 for fd, _ in ready:
                     self._on_ready(fd)
-                if self._courier is not None:
-                    self._more = self._courier.turn()
+                if self._transit is not None:
+                    self._transit.turn(any(fd in self._peers for fd, _ in ready))
+                    self._transit.watch(self._watch)
                 if self._waiting:
                     self._look_again(bool(ready))
                 self._tidy(monotonic())
@@ -202,9 +179,14 @@ class Server:
 
     def _patience(self) -> float | None:
         """How long to wait for the next packet."""
-        if self._more or any(waiting.fresh for waiting in self._waiting):
+        if any(waiting.fresh for waiting in self._waiting):
             return 0
         looks = self._ended or self._waiting or self.copies or self.pool.lingers
+        if self._transit is not None:
+            self._transit.watch(self._watch)
+            if self._transit.more:
+                return 0
+            looks = looks or self._transit.is_busy
         patience = LOOK_SECONDS if looks else None
         if self.census.due is None:
             return patience
@@ -241,19 +223,14 @@ class Server:
         elif fd == self.listener.fileno():
             self._accept()
 
-    def _open_courier(self) -> Courier:
-        if self._courier is None:
-            self._context = zmq.Context()
-            self._courier = Courier(self._context, self, self._on_fetched)
-        return self._courier
+    def _open_transit(self) -> Transit:
+        if self._transit is None:
+            self._transit = Transit(self, self.doors.at, self.pool.limit // UPLOADS_PART)
+        return self._transit
 
-    def _watch_courier(self) -> None:
-        """Its sockets' descriptors tell of changes only: what is there already is taken in at once."""
-        for fd in self._courier.fds() if self._courier is not None else ():
-            if fd not in self._watched:
-                self._watched.add(fd)
-                self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
-        self._more = True
+    def _watch(self, fd: int) -> None:
+        """ZeroMQ's descriptors tell of changes only."""
+        self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
 
     def _accept(self) -> None:
         try:
@@ -300,9 +277,8 @@ class Server:
         self._drop(list(self.objects))
         for segment, _ in self._coming.values():
             self.pool.give(segment)
-        if self._courier is not None:
-            self._courier.close()
-            self._context.term()
+        if self._transit is not None:
+            self._transit.close()
         self.pool.close()
         self._poll.close()
         self.listener.close()
@@ -384,15 +360,40 @@ class Server:
         for name, at, sizes in zip(one.question.ids, one.question.at, one.question.sizes, strict=True):
             if name in self.objects or name in one.gone or name in self._coming:
                 continue
-            segment = self._take(extent(sizes)) if at and at != self.doors.at else None
-            if segment is None:
+            if not at or at == self.doors.at:
                 one.gone[name] = s.Found([])
                 continue
+            segment = self._take(extent(sizes))
+            if segment is None:
+                one.gone[name] = s.Found([], why=NO_ROOM)
+                continue
             self._coming[name] = segment, list(sizes)
-            self._open_courier().fetch(name, at, segment.fd, extent(sizes))
-            self._watch_courier()
+            self._open_transit().fetch(name, at, segment, extent(sizes))
 
-    def _on_fetched(self, name: bytes, why_not: str, lost: bool) -> None:
+    # --- for the transit
+
+    def find(self, name: bytes) -> Object | None:
+        """The object of this id, if it is here."""
+        return self.objects.get(name)
+
+    def take(self, size: int) -> Segment | None:
+        """A segment for what comes; None: there is no room."""
+        return self._take(size)
+
+    def give(self, segment: Segment) -> None:
+        """What was to come into it does not."""
+        self.pool.give(segment)
+
+    def keep(self, name: bytes, session: str, sizes: list[int], segment: Segment) -> None:
+        """What was brought from elsewhere is an object from now on."""
+        self._keep(name, Object(session, sizes, segment, b""))
+
+    def drop_copies(self, names: Iterable[bytes]) -> None:
+        """Their homes have dropped these."""
+        self._drop([name for name in names if name in self.copies])
+
+    def on_fetched(self, name: bytes, why_not: str, lost: bool) -> None:
+        """It has come, into its segment; or not, and why; lost: its node can't be reached."""
         segment, sizes = self._coming.pop(name)
         if why_not:
             self.pool.give(segment)
@@ -404,17 +405,6 @@ class Server:
             self.by_session.setdefault("", set()).add(name)
             self.copies[name] = monotonic()
             self.census.changed(name, self.copies[name])
-
-    def read(self, name: bytes, offset: int, length: int) -> bytes | None:
-        """For other stores: bytes of an object as it lies in a segment; None: it is not here."""
-        one = self.objects.get(name)
-        if one is None or offset < 0 or length < 1:
-            return None
-        if one.segment is None:
-            lying = bytearray(extent(one.sizes))
-            fill(memoryview(lying), cut_packed(one.data, one.sizes))
-            return bytes(lying[offset : offset + length])
-        return os.pread(one.segment.fd, length, offset)
 
     def _take(self, size: int) -> Segment | None:
         """A segment, if need be in the room of what nobody will miss."""
@@ -481,13 +471,13 @@ class Server:
         self.census.changed(name, monotonic())
 
     def _drop(self, names: Iterable[bytes]) -> None:
-        names = list(names)
+        names = [name for name in names if name in self.objects]
         self.census.gone(names, monotonic())
+        if self._transit is not None and names:
+            self._transit.on_dropped(names)
         for name in names:
-            one = self.objects.pop(name, None)
+            one = self.objects.pop(name)
             self.copies.pop(name, None)
-            if one is None:
-                continue
             others = self.by_session[one.session]
             others.discard(name)
             if not others:

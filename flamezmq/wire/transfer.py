@@ -1,12 +1,16 @@
-"""What stores say to each other: pieces of objects, asked for one by one.
+"""What stores say to each other, and processes on no node to them: pieces of objects, asked for one by one.
 
 The one that wants an object keeps a few questions on their way, so it is the
-credit that bounds what is under way.  A question can be asked again.
+credit that bounds what is under way; whoever brings one does the same with what
+has not been confirmed.  A question can be asked again.
+
+No frame has more than `MOST_FRAME_BYTES`, no message more than two: the message, and
+bytes of an object as it lies in its segment, with their XXH3 (64 bits) for a check.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -14,44 +18,145 @@ from flamezmq.errors import ProtocolError
 
 #: Bytes that are asked for at a time.
 CHUNK_BYTES: Final = 1 << 20
+MOST_FRAME_BYTES: Final = 2 * CHUNK_BYTES
+#: Addresses that are told at a time, and pieces that an object that is brought may have.
+MOST_ADDRESSES: Final = 16
+MOST_PIECES: Final = 1 << 16
+
+Id: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Ids: TypeAlias = Annotated[list[Id], msgspec.Meta(max_length=MOST_PIECES)]
+Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
+Address: TypeAlias = Annotated[str, msgspec.Meta(max_length=300)]
+
+
+class Seek(msgspec.Struct, tag="seek", array_like=True, gc=False):
+    """Where am I to fetch this object?  Answer: `Source` or `Missing`.
+
+    at      where the asker is reached by others, who will be sent there; "": nowhere, it is no store
+    failed  where it was sent before, and got nothing
+    """
+
+    id: Id
+    at: Address = ""
+    failed: Address = ""
 
 
 class Want(msgspec.Struct, tag="want", array_like=True, gc=False):
     """Bytes of an object, as it lies in its segment.  Answer: `Chunk` or `Missing`."""
 
-    id: bytes
-    offset: int
-    length: int
+    id: Id
+    offset: Offset
+    length: Annotated[int, msgspec.Meta(ge=1, le=CHUNK_BYTES)]
+
+
+class Have(msgspec.Struct, tag="have", array_like=True, gc=False):
+    """This object has come as a whole, to who had asked for its source."""
+
+    id: Id
+
+
+class Lack(msgspec.Struct, tag="lack", array_like=True):
+    """These, whose source I had asked for, I do not have any more."""
+
+    ids: Ids
+
+
+class Offer(msgspec.Struct, tag="offer", array_like=True):
+    """An object is going to come, chunk by chunk.  Answer: `Stored` when it is there, or `Refusal`.
+
+    session  by whose end it goes
+    sizes    of its pieces
+    """
+
+    id: Id
+    session: Annotated[str, msgspec.Meta(max_length=300)]
+    sizes: Annotated[list[Offset], msgspec.Meta(min_length=1, max_length=MOST_PIECES)]
+
+
+class Fill(msgspec.Struct, tag="fill", array_like=True, gc=False):
+    """Bytes of an object that was offered follow.  Answer: `Got`, `Stored` after the last, or `Refusal`."""
+
+    id: Id
+    offset: Offset
+    check: int
+
+
+class Discard(msgspec.Struct, tag="discard", array_like=True):
+    """Nobody needs these any more."""
+
+    ids: Ids
+
+
+class Source(msgspec.Struct, tag="source", array_like=True):
+    """Answer to `Seek`.
+
+    at      ask there; "": here.  Who is there may have a part yet, and answers when it has what was asked for
+    others  who else has it, or will: for when this one, and we, are gone
+    """
+
+    id: Id
+    at: Address
+    others: Annotated[list[Address], msgspec.Meta(max_length=MOST_ADDRESSES)] = []
 
 
 class Chunk(msgspec.Struct, tag="chunk", array_like=True, gc=False):
-    """They follow as a frame of their own; `check` is its CRC-32."""
+    """They follow as a frame of their own."""
 
-    id: bytes
-    offset: int
+    id: Id
+    offset: Offset
     check: int
 
 
 class Missing(msgspec.Struct, tag="missing", array_like=True, gc=False):
     """The object is not here."""
 
-    id: bytes
+    id: Id
 
+
+class Gone(msgspec.Struct, tag="gone", array_like=True):
+    """These, which you have fetched, are no objects any more: let go of your copies."""
+
+    ids: Ids
+
+
+class Got(msgspec.Struct, tag="got", array_like=True, gc=False):
+    """What was filled is here; or, if it is not good, its check was wrong: send it again."""
+
+    id: Id
+    offset: Offset
+    good: bool
+
+
+class Stored(msgspec.Struct, tag="stored", array_like=True, gc=False):
+    """All of it is here."""
+
+    id: Id
+
+
+class Refusal(msgspec.Struct, tag="refusal", array_like=True, gc=False):
+    """This object is not taken in, and why."""
+
+    id: Id
+    why: Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+Question: TypeAlias = Seek | Want | Have | Lack | Offer | Fill | Discard
+Answer: TypeAlias = Source | Chunk | Missing | Gone | Got | Stored | Refusal
 
 encode = msgspec.msgpack.Encoder().encode
-_want = msgspec.msgpack.Decoder(Want)
-_answer: msgspec.msgpack.Decoder[Chunk | Missing] = msgspec.msgpack.Decoder(Chunk | Missing)
+_question: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)
+_answer: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
 
-def decode_want(frame: bytes) -> Want:
+def decode_question(frame: bytes | memoryview) -> Question:
     """Raises ProtocolError: it is none."""
     try:
-        return _want.decode(frame)
+        return _question.decode(frame)
     except (msgspec.DecodeError, ValueError) as error:
         raise ProtocolError(f"an unreadable question of a store: {error}") from None
 
 
-def decode_answer(frame: bytes) -> Chunk | Missing:
+def decode_answer(frame: bytes | memoryview) -> Answer:
     """Raises ProtocolError: it is none."""
     try:
         return _answer.decode(frame)
