@@ -260,6 +260,8 @@ class Worker:
             self._do(self.agent.on_flush(message.request, now))
         elif isinstance(message, m.Unstock):
             self.store.end_session(message.session)
+        elif isinstance(message, m.Holders):
+            self.store.on_holders(message)
         elif isinstance(message, m.Exit):
             self.told = True
             self.stop()

@@ -22,7 +22,7 @@ from flamezmq.store.names import ids
 from flamezmq.store.pool import Pool
 from flamezmq.store.server import Server
 from flamezmq.wire.handles import Handle
-from flamezmq.wire.objects import COPY, Stocked, Stocks
+from flamezmq.wire.objects import COPY, News, Stocked, Stocks
 
 pytestmark = pytest.mark.processes
 
@@ -36,7 +36,7 @@ class Store:
     def __init__(self, host: str = "", pool: Pool | None = None) -> None:
         self.name = f"test-{uuid4().hex}"
         self.pool = pool or Pool(LIMIT, LIMIT)
-        self.told: list[Stocks | Stocked] = []  # what its router would hear
+        self.told: list[News] = []  # what its router would hear
         doors = open_doors(self.name, host, "far" if host else "near")
         self.server = Server(doors, self.pool, self.told.append)
         self.thread = threading.Thread(target=self.server.serve, name="flm-store")

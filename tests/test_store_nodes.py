@@ -86,7 +86,8 @@ def make(size):
     return bytes(size)
 
 with flm.Client(sys.argv[1]) as client:
-    with client.session("a", resources="a=1") as a, client.session("b", resources="b=1") as b:
+    a, b, c = (client.session(name, resources=f"{name}=1") for name in "abc")
+    with a, b, c:
         first, small = a.submit(make, 32 << 20), a.submit(make, 100_000)
         first.exception(30), small.exception(30)
         assert b.submit(len, small).result(30) == 100_000
@@ -98,6 +99,7 @@ with flm.Client(sys.argv[1]) as client:
         assert first._hold.handle.id.hex()[:12] in str(lost), lost
         print("said", flush=True)
         assert b.submit(len, small).result(30) == 100_000  # a copy is there
+        assert c.submit(len, small).result(30) == 100_000  # and who has none finds it by the router
         print("copied", flush=True)
 """
 
@@ -107,11 +109,11 @@ def test_what_a_lost_node_had_is_an_error_that_names_both_and_copies_stay(
     net: Net, daemons: Daemons, how: str
 ) -> None:
     daemons.router("tcp://10.77.0.1:7601", "--insecure", before=net.inside(net.hub))
-    hosts = [net.host(2), net.host(3)]
+    hosts = [net.host(2), net.host(3), net.host(4)]
     slow = [*net.inside(hosts[0]), "tc", "qdisc", "add", "dev", "eth", "root", "tbf"]
     subprocess.run([*slow, "rate", "40mbit", "burst", "64k", "latency", "200ms"], check=True)
     workers = []
-    for name, host in zip("ab", hosts, strict=True):
+    for name, host in zip("abc", hosts, strict=True):
         words = ("--node", name, "--resources", f"{name}=1")
         workers.append(daemons.worker(ADDRESS, *words, before=net.inside(host)))
         workers[-1].wait_for("registered")

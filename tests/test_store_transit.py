@@ -23,6 +23,7 @@ from flamezmq.store.messages import Found
 from flamezmq.store.names import ids
 from flamezmq.wire import transfer as t
 from flamezmq.wire.handles import Handle
+from flamezmq.wire.objects import Holders, WhoHas
 from tests.test_store import LIMIT, MIB, Store, until
 
 pytestmark = pytest.mark.processes
@@ -173,7 +174,10 @@ def test_a_holder_that_dies_is_reported_to_the_home_which_names_another(stack: E
 
 
 @pytest.mark.parametrize("size", [70_000, 6 * MIB])
-def test_what_only_a_dead_node_had_is_lost_and_the_error_says_which(stack: ExitStack, size: int) -> None:
+def test_what_only_a_dead_node_had_is_lost_and_the_error_says_which(
+    stack: ExitStack, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(couriers, "ASK_SECONDS", 0.1)
     (store,) = stores(stack, 1)
     home = Slow(stack)
     handle = of_slow(home, size)
@@ -186,8 +190,23 @@ def test_what_only_a_dead_node_had_is_lost_and_the_error_says_which(stack: ExitS
         outside.fetch(handle)
 
 
+def test_who_else_has_what_a_dead_node_had_is_asked_of_the_router(stack: ExitStack) -> None:
+    (store,) = stores(stack, 1)
+    home, holder = Slow(stack), Slow(stack)
+    image = os.urandom(70_000)
+    handles = [of_slow(home, len(image)) for _ in range(2)]
+    home.die()
+    readings = [Reading(partial(store.read, handle)) for handle in handles]
+    until(lambda: all(WhoHas([handle.id]) in store.told for handle in handles))
+    store.server.on_holders(Holders([handle.id for handle in handles], [[holder.at], []]))
+    for peer, want in wants(holder, 1):
+        holder.chunk(peer, want, image)
+    assert [reading.result() for reading in readings] == [[image], None]
+
+
 def test_a_home_that_says_nothing_is_given_up(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(couriers, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(couriers, "ASK_SECONDS", 0.2)
     (store,) = stores(stack, 1)
     handle = of_slow(Slow(stack), MIB)
     whys: dict[bytes, Found] = {}

@@ -39,6 +39,8 @@ TURN_MESSAGES = 32
 MOST_REPEATS = 3
 #: Of one object: sources that are tried, and how often its home is (a cable may just have been pulled).
 MOST_SOURCES = 16
+#: The router answers in so long, or is not waited for.
+ASK_SECONDS = 2.0
 MOST_DIALS = 2
 
 _EVENTS = (
@@ -99,11 +101,12 @@ class Fetch:
     missing  offsets of chunks that were asked for, or are to be asked for again -> how often that was
     again    those of them that are to be asked for again
     dials    addresses that did not answer -> how often
+    asks     the router, which is to say who else has it; has_asked: that was done once
     """
 
     __slots__ = (
-        "again", "asked", "dials", "heard", "here", "home", "left", "missing", "name",
-        "others", "size", "source", "target", "why",
+        "again", "asked", "asks", "dials", "has_asked", "heard", "here", "home", "left", "missing",
+        "name", "others", "size", "source", "target", "why",
     )  # fmt: skip
 
     def __init__(self, name: bytes, home: str, target: Target, size: int) -> None:
@@ -116,6 +119,7 @@ class Fetch:
         self.missing: dict[int, int] = {}
         self.again: list[int] = []
         self.dials: dict[str, int] = {}
+        self.has_asked = self.asks = False
         self.heard = monotonic()
         self.why = ""
 
@@ -133,6 +137,7 @@ class Courier:
             is because no node that has it can be reached
     on_part called with the name of one of which more is here
     on_gone called with the names of objects that were fetched, and are none any more
+    who_has asks the router which stores have this one, which it answers by `on_holders`; False: it can't
     fds     have changed when `changed` is set, which is the caller's to clear
     """
 
@@ -143,9 +148,10 @@ class Courier:
         on_end: Callable[[bytes, str, bool], object],
         on_part: Callable[[bytes], object] = lambda name: None,
         on_gone: Callable[[list[bytes]], object] = lambda names: None,
+        who_has: Callable[[bytes], bool] = lambda name: False,
     ) -> None:
         self._context, self._at = context, at
-        self._on_end, self._on_part, self._on_gone = on_end, on_part, on_gone
+        self._on_end, self._on_part, self._on_gone, self._who_has = on_end, on_part, on_gone, who_has
         self._lines: dict[str, Line] = {}
         self._homes: dict[bytes, str] = {}  # of what was fetched
         self.fetches: dict[bytes, Fetch] = {}
@@ -168,6 +174,14 @@ class Courier:
                 by_home.setdefault(home, []).append(name)
         for home, gone in by_home.items():
             self._send(self._lines[home], t.Lack(gone[: t.MOST_PIECES]))
+
+    def on_holders(self, name: bytes, at: list[str]) -> None:
+        """The router's answer: stores that have it, as far as it knows."""
+        fetch = self.fetches.get(name)
+        if fetch is not None and fetch.asks:
+            fetch.asks = False
+            fetch.others = [address for address in at if address != self._at]
+            self._go_on(fetch)
 
     def fds(self) -> list[int]:
         """Readable when `turn` is to be called, edge by edge."""
@@ -313,7 +327,9 @@ class Courier:
     def _look(self) -> None:
         now = monotonic()
         for fetch in list(self.fetches.values()):
-            if now - fetch.heard > SILENCE_SECONDS:
+            if fetch.asks and now - fetch.heard > ASK_SECONDS:
+                self._end(fetch, fetch.why, lost=True)
+            elif now - fetch.heard > SILENCE_SECONDS:
                 address = fetch.source or fetch.home
                 self._fail(fetch, address, f"its store, at {address}, does not answer")
 
@@ -337,9 +353,17 @@ class Courier:
             self._end(fetch, fetch.why, lost=True)
         elif fetch.dials.get(fetch.home, 0) < MOST_DIALS:
             self._seek(fetch, "" if address == fetch.home else address)
-        elif left := [other for other in fetch.others if other not in fetch.dials]:
+        else:
+            self._go_on(fetch)
+
+    def _go_on(self, fetch: Fetch) -> None:
+        """Without its home."""
+        if left := [other for other in fetch.others if other not in fetch.dials]:
             fetch.source = left[0]
             self._ask_on(fetch)
+        elif not fetch.has_asked and self._who_has(fetch.name):
+            fetch.has_asked = fetch.asks = True
+            fetch.source = ""
         else:
             self._end(fetch, fetch.why, lost=True)
 

@@ -16,7 +16,7 @@ from flamezmq.store.names import name_of
 from flamezmq.store.pool import Files, Pool
 from flamezmq.store.server import Server
 from flamezmq.store.terms import Terms
-from flamezmq.wire.objects import Stocked, Stocks
+from flamezmq.wire.objects import Holders, News
 
 #: The most segments, where the system would allow more.
 MOST_SEGMENTS = 1 << 20
@@ -38,7 +38,7 @@ class Hosting:
         self._terms, self.limit = terms, limit
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
-        self._news: deque[Stocks | Stocked] = deque()
+        self._news: deque[News] = deque()
         self.name, self.at = name_of(token), ""
         self.fds: list[int] = []
         self.news_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -61,7 +61,7 @@ class Hosting:
         self._thread = threading.Thread(target=self._server.serve, name="flm-store", daemon=True)
         self._thread.start()
 
-    def news(self) -> list[Stocks | Stocked]:
+    def news(self) -> list[News]:
         """What the router is to hear, since the last call."""
         with suppress(BlockingIOError):
             os.eventfd_read(self.news_fd)
@@ -69,6 +69,11 @@ class Hosting:
         while self._news:
             found.append(self._news.popleft())
         return found
+
+    def on_holders(self, answer: Holders) -> None:
+        """The router's answer to a `WhoHas` of the store."""
+        if self._server is not None:
+            self._server.on_holders(answer)
 
     def end_session(self, session: str) -> None:
         """Its objects go."""
@@ -85,7 +90,7 @@ class Hosting:
             if self._doors.outer is not None:
                 self._doors.outer.close()
 
-    def _on_news(self, message: Stocks | Stocked) -> None:
+    def _on_news(self, message: News) -> None:
         self._news.append(message)
         os.eventfd_write(self.news_fd, 1)
 

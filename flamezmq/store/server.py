@@ -31,7 +31,7 @@ from flamezmq.store.doors import Doors
 from flamezmq.store.layout import extent
 from flamezmq.store.pool import Pool, Segment
 from flamezmq.store.transit import Transit
-from flamezmq.wire.objects import COPY, Stocked, Stocks
+from flamezmq.wire.objects import COPY, Holders, News, Stocks, WhoHas
 
 _CREDENTIALS = struct.Struct("3i")
 #: Packets taken from one connection before the others have their turn.
@@ -96,13 +96,16 @@ class Server:
     """All that the thread does; `serve` is its loop.
 
     tell         called with what the router is to hear: of a session of which there was no object yet, at
-                 once; of what has come and gone, now and then (`census`)
+                 once; of what has come and gone, now and then (`census`); False: there is no router
     small_bytes  what small objects have together; it counts into the limit
     copies       of objects whose home is elsewhere: when each was used last, oldest first
     """
 
     def __init__(
-        self, doors: Doors, pool: Pool, tell: Callable[[Stocks | Stocked], object] = lambda message: None
+        self,
+        doors: Doors,
+        pool: Pool,
+        tell: Callable[[News], object] = lambda message: False,
     ) -> None:
         self.doors, self.listener = doors, doors.inner
         self.pool, self._tell = pool, tell
@@ -139,6 +142,10 @@ class Server:
     def drop(self, ids: Iterable[bytes]) -> None:
         """These objects go, as far as they are here."""
         self._order(self._drop, list(ids))
+
+    def on_holders(self, answer: Holders) -> None:
+        """The router's answer to `WhoHas`."""
+        self._order(self._on_holders, answer)
 
     def stop(self) -> None:
         """End the loop; its thread has given everything back when it ends."""
@@ -387,6 +394,14 @@ class Server:
     def keep(self, name: bytes, session: str, sizes: list[int], segment: Segment) -> None:
         """What was brought from elsewhere is an object from now on."""
         self._keep(name, Object(session, sizes, segment, b""))
+
+    def ask_holders(self, name: bytes) -> bool:
+        """Ask the router which stores have it."""
+        return self._tell(WhoHas([name])) is not False
+
+    def _on_holders(self, answer: Holders) -> None:
+        if self._transit is not None:
+            self._transit.on_holders(answer.ids, answer.at)
 
     def drop_copies(self, names: Iterable[bytes]) -> None:
         """Their homes have dropped these."""

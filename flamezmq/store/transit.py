@@ -35,7 +35,8 @@ class Lying(Protocol):
 class Shelves(Protocol):
     """The store.
 
-    on_fetched  an object has come, into the segment that was given for it; or not, and why
+    on_fetched   an object has come, into the segment that was given for it; or not, and why
+    ask_holders  has the router asked which stores have this one; False: there is none to ask
     """
 
     def find(self, name: bytes) -> Lying | None: ...
@@ -45,6 +46,7 @@ class Shelves(Protocol):
     def drop(self, names: Iterable[bytes]) -> None: ...
     def drop_copies(self, names: Iterable[bytes]) -> None: ...
     def on_fetched(self, name: bytes, why_not: str, lost: bool) -> None: ...
+    def ask_holders(self, name: bytes) -> bool: ...
 
 
 class Transit:
@@ -57,7 +59,9 @@ class Transit:
     def __init__(self, shelves: Shelves, at: str, upload_bytes: int) -> None:
         self._shelves, self.at = shelves, at
         self._context: zmq.Context[Any] = zmq.Context()
-        self._courier = Courier(self._context, at, self._on_end, self._on_part, shelves.drop_copies)
+        self._courier = Courier(
+            self._context, at, self._on_end, self._on_part, shelves.drop_copies, shelves.ask_holders
+        )
         shelf = Shelf(shelves.take, shelves.give, shelves.keep, lambda name: shelves.find(name) is not None)
         self._uploads = Uploads(shelf, upload_bytes)
         self._counter: Counter | None = None
@@ -88,6 +92,12 @@ class Transit:
         """Have an object of `size` bytes brought into the segment; then `on_fetched` is called."""
         self._coming[name] = segment
         self._courier.fetch(name, home, self._targets.of(segment), size)
+        self.more = True
+
+    def on_holders(self, names: list[bytes], at: list[list[str]]) -> None:
+        """The router's answer about these objects: the addresses of stores that have them."""
+        for name, addresses in zip(names, at, strict=False):
+            self._courier.on_holders(name, addresses)
         self.more = True
 
     def watch(self, register: Callable[[int], None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -112,3 +112,7 @@ class Holders(msgspec.Struct, tag=118, array_like=True):
 
     ids: list[bytes]
     at: list[list[str]]
+
+
+#: What a store has to say to the router.
+News: TypeAlias = Stocks | Stocked | WhoHas
