@@ -68,6 +68,10 @@ class Rooms:
         self._home[executor] = self._node(name)
         self._here[name][executor] = None
 
+    def on_node(self, name: str) -> Iterable[int]:
+        """The executors of this node, whatever they do."""
+        return self._here.get(name, ())
+
     def remove_executor(self, executor: int) -> None:
         node = self._home.pop(executor, None)
         if node is not None:

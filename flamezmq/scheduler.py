@@ -33,6 +33,7 @@ from flamezmq.fairness import QUANTUM_SECONDS as QUANTUM_SECONDS
 from flamezmq.fairness import reweigh
 from flamezmq.gangs import Gangs
 from flamezmq.idle import Idle
+from flamezmq.picking import free_on, pick
 from flamezmq.promises import Promises
 from flamezmq.rooms import Rooms
 from flamezmq.shares import LEAST_ENTER_SECONDS, NO_LIMIT, Share, Tree
@@ -50,19 +51,27 @@ def _never(_session: int, _other: int) -> float:
     return inf
 
 
+def _nowhere(_session: int) -> list[str]:
+    return []
+
+
 class Scheduler:
     """Sessions and executors are integers.
 
     suits: whether an executor can serve a session as it is.
     lending: seconds until an executor that begins a task of one session can serve another; inf: unknown.
+    wishes: nodes on which a session would like its next executors to be, of those in `choosy`.
     """
 
     def __init__(
         self,
         suits: Callable[[int, int], bool] = _always,
         lending: Callable[[int, int], float] = _never,
+        wishes: Callable[[int], list[str]] = _nowhere,
     ) -> None:
-        self._suits = suits
+        self._suits, self._wishes = suits, wishes
+        self.choosy: dict[int, None] = {}
+        self._wished: dict[int, list[str]] = {}  # in this decision: what is left of their wishes
         self._shares: dict[int, Share] = {}
         self._free = Idle()
         self._serves: dict[int, int] = {}  # executor -> session
@@ -130,6 +139,7 @@ class Scheduler:
         del self._shares[session]
         self._rooms.demanding -= bool(share.request)
         self._stuck.pop(share, None)
+        self.choosy.pop(session, None)
         for executor in share.warm:
             self._free.forget(executor)
         for executor in share.coming:
@@ -497,7 +507,7 @@ class Scheduler:
             if share.bound is not None and not share.bound.allows(share):
                 self._pass_over(share, passed)
                 continue
-            executor = self._pick(share)
+            executor = pick(self, share)
             if executor is not None:
                 self._give(executor, share, now)
                 moves.assign.append((executor, share.number))
@@ -516,6 +526,7 @@ class Scheduler:
                 self._changed(share)
             else:
                 self._pass_over(share, passed)
+        self._wished.clear()
         for share in passed:
             share.passed = share in self._stuck
             self._tree.stale[share] = None
@@ -531,6 +542,10 @@ class Scheduler:
     def fits(self, executor: int, session: int) -> bool:
         """Whether its node has room for one of this session, and it is not set aside for a gang."""
         return executor not in self._gangs.aside and self._fits(executor, self._shares[session])
+
+    def has_free(self, node: str, session: int) -> bool:
+        """Whether an executor of this node is free that could serve the session."""
+        return free_on(self, self._shares[session], node) is not None
 
     def _fits(self, executor: int, share: Share) -> bool:
         """Whether its node has what the session's executors need, and its tenant may have it."""
@@ -553,23 +568,6 @@ class Scheduler:
                 return share
         found = self._tree.neediest()
         return found or next((share for share in bounding.hungry(self) if not share.passed), None)
-
-    def _pick(self, share: Share) -> int | None:
-        """A free executor: a warm one (it served this session last), a promised one, or any that suits."""
-        for executor in reversed(share.warm):
-            if self._fits(executor, share):
-                return executor
-        session = share.number
-        for executor in share.promised:
-            if (
-                executor in self._promises.kept
-                and self._suits(executor, session)
-                and self._fits(executor, share)
-            ):
-                return executor
-        return next(
-            (e for e in self._free.latest() if self._suits(e, session) and self._fits(e, share)), None
-        )
 
     def _give(self, executor: int, share: Share, now: float) -> None:
         if share.promised and executor not in share.promised:

@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: From the bottom up.  A name is a module or a package directly in flamezmq/.
 LAYERS = (
     "address errors fairness ids resources states tenant version",
-    "backfill bounding bounds gangs idle promises reclaims retracts rooms scheduler scheduler_check shares"
-    " waits",
+    "backfill bounding bounds gangs idle picking promises reclaims retracts rooms scheduler scheduler_check"
+    " shares waits",
     "wire",
     "core",
     "config log metrics net journal optioned security serialize store processes page streams capacity folder"

@@ -16,7 +16,28 @@ def sentences(why: m.Why) -> str:
         return " ".join(filter(None, (_of_session(why), _cause(why), unsent(why))))
     name = f"task {why.session}/{why.task}"
     said = _PLACES.get(why.where, _somewhere)(why)
-    return f"{name} {said} {_cause(why) if why.where in ('queue', 'retry') else ''}".rstrip()
+    waits = why.where in ("queue", "retry")
+    return " ".join(filter(None, (f"{name} {said}", _cause(why) if waits else "", _near(why))))
+
+
+def _near(why: m.Why) -> str:
+    """Where its data is; empty if that makes no difference."""
+    if not why.input_bytes or not why.near:
+        return ""
+    there = "all" if why.near_bytes >= why.input_bytes else memory(why.near_bytes)
+    if not why.near_bytes:
+        there = "none"
+    where = "this node" if why.where in ("runs", "held") else f"node {why.near}"
+    return f"Of its data in stores, {memory(why.input_bytes)}, {there} is on {where}."
+
+
+def memory(size: int) -> str:
+    """Bytes as people say them: 1.5 GiB."""
+    amount, units = float(size), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount /= 1024
+        units.pop(0)
+    return f"{amount:.0f} {units[0]}" if units[0] == "bytes" else f"{amount:.1f} {units[0]}"
 
 
 def span(seconds: float) -> str:
@@ -285,6 +306,10 @@ _CAUSES: dict[str, str | Callable[[m.Why], str]] = {
     "too many actors": _too_many_actors,
     "actor starts": "Its actor has no process{since}: it gets the next one that is free.",
     "now": "An executor is free, and about to get it.",
+    "near": lambda why: (
+        f"An executor of node {why.near}, where most of its data is, is due sooner than that could be "
+        f"fetched; another one takes it in {span(why.near_for)} at most."
+    ),
     "readers": (
         "No more streams begin{since}, nor what its session has queued behind them: as many wait for "
         "their readers as may, two for each executor of a node."

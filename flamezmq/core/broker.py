@@ -31,6 +31,7 @@ from flamezmq.core import (
     events,
     interrupts,
     joining,
+    locality,
     needs,
     nodes,
     overview,
@@ -69,7 +70,7 @@ class Broker:
         self.executors: dict[int, Executor] = {}
         self.workers: dict[int, Worker] = {}
         self.sessions: dict[int, Session] = {}
-        self.scheduler = Scheduler(self._suits, self._lending)
+        self.scheduler = Scheduler(self._suits, self._lending, partial(locality.wishes, self))
         self.records = Records()
         self.registry = applications.Registry()
         self.commons: dict[int, Common] = {}  # by the client that stands for all members
@@ -96,6 +97,8 @@ class Broker:
         self.drained: dict[int, Session] = {}  # sessions that end when what they have has ended
         self.delaying: dict[int, Session] = {}  # sessions with tasks that wait for their time
         self.rests: list[tuple[float, int]] = []  # a heap: when to look at an executor that rests
+        #: Executors that are idle though there are tasks, for their data is elsewhere: since and until when.
+        self.holding_out: dict[int, tuple[float, float]] = {}
         self.preempts: list[tuple[float, int]] = []  # a heap: when to end the task of one that is reclaimed
         self.expiring: dict[int, Session] = {}  # sessions with tasks that have deadlines
         self.look_at = math.inf  # when to look whether some task is over its timeout
@@ -113,7 +116,7 @@ class Broker:
         #: Of all these, those of which something may be due at a certain time, or when a turn ends.
         self.duties: tuple[Sized, ...] = (self.mourned, self.orphans, self.expiring, self.unwanted)
         self.duties += (self.delaying, self.drained, self.owing, self.gated)
-        self.duties += (self.rests, self.preempts, self.going)
+        self.duties += (self.rests, self.preempts, self.going, self.holding_out)
         #: What people may want to know of, as (event, fields); the host takes it away.
         self.events: list[tuple[str, dict[str, Any]]] = []
         self._last_function = 0
@@ -261,6 +264,7 @@ class Broker:
         if message.ages:
             deadlines.check_ages(message)
         wants = needs.read(session, message) if message.needs else None
+        inputs = locality.read(message, session.next_index) if message.uses else None
         for number in message.forget:
             functions.pop(number, None)
         if session.functions is not functions:
@@ -274,6 +278,8 @@ class Broker:
             if session.actor:
                 self.gated.setdefault(session.number, actors.gate(session))
             queued -= len(wants)
+        if inputs:
+            locality.note(self, session, inputs)
         session.queue.extend(runs)
         session.next_index += used
         session.queued += queued
@@ -311,6 +317,7 @@ class Broker:
         session.cancelled += session.queued + retries.forget(self, session)
         session.queued = 0
         session.queue.clear()
+        session.inputs.clear()
         session.functions.clear()
         self.drained.pop(session.number, None)
         session.client.sessions.pop(session.alias, None)
@@ -425,6 +432,8 @@ class Broker:
                 session.retried.pop(index, None)
         if session.composed:
             needs.over(session, range(first, first + count))
+        if session.inputs:
+            locality.over(session, range(first, first + count))
         return count
 
     def took_from(self, executor: Executor, session: Session) -> None:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from flamezmq.core.link import Link
+from flamezmq.core.uses import Uses
 from flamezmq.errors import (
     ActorDied,
     Certificate,
@@ -268,6 +269,7 @@ class Calls:
         slices: list[m.Slice] = []
         inputs: list[Any] = []
         needs: list[int] = []
+        uses: Uses | None = None
         held: dict[int, list[Need]] = {}
         holds: dict[int, Any] = {}
         ages: list[float] = []
@@ -283,6 +285,8 @@ class Calls:
                 complete = payload.complete()
                 if payload.holds or complete is not None:
                     holds[index] = [*payload.holds, *payload.needs]
+                    uses = uses or Uses()
+                    uses.note(index - first, payload.holds, payload.needs if complete is not None else ())
                 if complete is None:
                     held[index] = payload.needs
                     for calls, need in payload.needs:
@@ -324,6 +328,8 @@ class Calls:
         submit = m.Submit(
             self.alias, functions, self.forget, slices, inputs, parts, needs, ages if timed else []
         )
+        if uses is not None:
+            uses.tell(submit)
         body = codec.encode(submit)
         total = len(body) + sum(map(len, frames))
         made, needed = [body, *frames], held or None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from flamezmq.core import actors, commons, devices, needs, quotas, readers
+from flamezmq.core import actors, commons, devices, locality, needs, quotas, readers
 
 if TYPE_CHECKING:
     from flamezmq.core.broker import Broker
@@ -49,6 +49,7 @@ def check(broker: Broker, mourned: Iterable[int]) -> None:
         assert session.closed and any(executor.unbinding for executor in session.bound.values()), "parting"
     assert set(mourned) <= set(broker.executors)
     needs.check(broker)
+    locality.check(broker)
     actors.check(broker)
     readers.check(broker)
     commons.check(broker)

@@ -61,11 +61,15 @@ def _number(entry: Entry) -> int:
 class Directory:
     """All objects that the stores of a cluster have told of.
 
-    used  node -> bytes of memory that its store has in use
+    used     node -> bytes of memory that its store has in use
+    homes    name of a store -> its node
+    version  another one after each change of what is where
     """
 
     def __init__(self) -> None:
         self.used: dict[str, int] = {}
+        self.homes: dict[str, str] = {}
+        self.version = 0
         self._last = 0
         self._objects: dict[bytes, Entry] = {}
         self._by_session: dict[str, dict[bytes, Entry]] = {}
@@ -85,6 +89,7 @@ class Directory:
 
     def has(self, node: str, report: Report) -> Entry:
         """The node has this object, or knows better now what it is."""
+        self.version += 1
         entry = self._objects.get(report.id)
         if entry is None:
             self._last += 1
@@ -114,6 +119,7 @@ class Directory:
 
     def gone(self, node: str, ids: Iterable[bytes]) -> None:
         """The node has these no more."""
+        self.version += 1
         here = self._by_node.get(node, {})
         for id in ids:
             entry = here.pop(id, None)
@@ -124,14 +130,17 @@ class Directory:
 
     def lose(self, node: str) -> list[Entry]:
         """The node is gone, with all that it had; returns what is nowhere now."""
+        self.version += 1
         here = self._by_node.pop(node, {})
         self.used.pop(node, None)
+        self.homes = {store: other for store, other in self.homes.items() if other != node}
         for entry in here.values():
             self._leave_node(entry, node)
         return [entry for entry in here.values() if not entry.holders]
 
     def end_session(self, session: str) -> None:
         """Its objects are nobody's any more, wherever they lie for a while yet."""
+        self.version += 1
         for entry in self._by_session.pop(session, {}).values():
             del self._objects[entry.id]
             for node in entry.holders:

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from flamezmq import gangs
-from flamezmq.core import actors, devices, events, readers, rests, services, wear
+from flamezmq.core import actors, devices, events, locality, readers, rests, services, wear
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Function, Run, merge
 from flamezmq.errors import ProtocolError
@@ -79,7 +79,10 @@ def _balance_once(broker: Broker, lingered: dict[int, Executor], now: float, out
         elif session.counted and wear.is_spent(executor, session):
             wear.replace(broker, executor, session, now, out)
         elif session.queued and not executor.leaving and may_have(session):
-            staying.append(executor)
+            if session.inputs and locality.gives_way(broker, executor, session):
+                release(broker, executor, now, out)  # the session gets one that is nearer
+            else:
+                staying.append(executor)
         elif not executor.tasks and not (session.keeps and rests.keep(broker, executor, session, out)):
             dry.append(executor)
     for executor in dry:
@@ -256,7 +259,7 @@ def _feed_all(broker: Broker, executors: list[Executor], little: bool, out: Effe
             share = shares[session.number] = -(-session.queued // len(session.executors))
         if session.queued:
             _feed(broker, executor, session, share, little, out)
-        if not executor.tasks and not session.actor:
+        if not (little or executor.tasks or session.actor or executor.peer in broker.holding_out):
             broker.fed[executor.peer] = executor  # the others have taken all: it is free again
 
 
@@ -287,6 +290,13 @@ def _feed(
             n = min(n, actors.gate(session) - run.start)
         if n <= 0:
             break
+        if session.inputs:
+            n, function = locality.bring_near(broker, executor, session, n, little), run.function
+            if not n:
+                break
+            run = queue[0]
+            if run.function is not function:
+                n, estimate = 1, _estimate(run.function, session)
         if n == len(run):
             queue.popleft()
         else:

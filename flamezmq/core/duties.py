@@ -14,6 +14,7 @@ from flamezmq.core import (
     deadlines,
     deaths,
     interrupts,
+    locality,
     needs,
     preempts,
     quotas,
@@ -56,6 +57,8 @@ def see_to(broker: Broker, now: float, out: Effects) -> None:
         preempts.kill_due(broker, now, out)
     if broker.going:
         services.look(broker, now)
+    if broker.holding_out:
+        locality.look(broker, now)
 
 
 def next_deadline(broker: Broker, now: float) -> float | None:
@@ -70,6 +73,7 @@ def next_deadline(broker: Broker, now: float) -> float | None:
     if timed:
         due += [when for when, _ in [*broker.rests[:1], *broker.preempts[:1]]]
         due += broker.going.values()
+        due += [until for _, until in broker.holding_out.values()]
         due += [session.delayed[0][0] for session in broker.delaying.values()]
         due += [when for when, _ in broker.mourned.values()]
         due += broker.orphans.values()

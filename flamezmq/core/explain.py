@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from flamezmq import waits
-from flamezmq.core import actors, commons, events, readers, unsent
+from flamezmq.core import actors, commons, events, locality, readers, unsent
 from flamezmq.core.backoff import ACCIDENTS
 from flamezmq.core.blocked import Blocked, Key
 from flamezmq.core.control import cancelled_by
@@ -53,6 +53,8 @@ def of_task(broker: Broker, session: Session, index: int, now: float) -> m.Why:
         _ended(session, index, why, now)
     elif why.where == "queue" or (why.where == "retry" and not may_have(session)):
         _cause(broker, session, why, now)
+    if session.inputs:
+        locality.explain(broker, session, why)
     return why
 
 
@@ -70,6 +72,8 @@ def of_session(broker: Broker, session: Session, now: float) -> m.Why:
         why.since = now - session.queue[0].came
     if session.queued or session.suspended:
         _cause(broker, session, why, now)
+        if session.inputs and why.cause in ("now", "all", "share"):
+            locality.explain(broker, session, why)
     else:
         readers.explain_own(session, why, now)
     unsent.explain(session, why, now)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from flamezmq.core import dispatch
+from flamezmq.core import dispatch, locality
 from flamezmq.core.blocked import Blocked, Key, Value
 from flamezmq.core.members import Client, Effects, Session
 from flamezmq.core.tasks import Run, merge, rejoin
@@ -251,6 +251,7 @@ def _queue(broker: Broker, ready: list[Blocked]) -> None:
         payload = compose(blocked.payload, [blocked.values[key].payload for key in blocked.needs])
         session.composed[blocked.index] = list(blocked.values.values())
         session.client.composed += not blocked.fetching
+        locality.note_values(broker, session, blocked.index, blocked.values.values())
         run = Run(blocked.function, blocked.index, 1, [payload], type(payload) is list, blocked.came)
         runs.setdefault(session, []).append(run)
     for session, found in runs.items():
@@ -301,6 +302,8 @@ def ended_badly(session: Session, indices: Iterable[int], out: Effects) -> None:
     """These never had a value and will not have one: those that wait for it fail, and so on for theirs."""
     if session.composed:
         over(session, indices)
+    if session.inputs:
+        locality.over(session, indices)
     if session.alias in session.client.awaited:
         _fail(session.client, [(session.alias, index) for index in indices], out)
 

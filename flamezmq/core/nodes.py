@@ -32,6 +32,8 @@ def on_register(
         resources=message.resources, devices=message.devices, store=message.store,
         store_at=message.store_at, store_limit=message.store_limit,
     )  # fmt: skip
+    if message.store:
+        broker.directory.homes[message.store] = message.token
     has = {one.name: one.amount for one in message.resources}
     has |= {"cpu": message.cores, "mem": float(message.memory), "gpu": float(message.gpus)}
     broker.scheduler.add_node(message.token, has, message.executors)

@@ -177,6 +177,10 @@ class Submit(msgspec.Struct, tag=2, array_like=True):
                of this client whose value it takes), positions rising; its placeholders are in that order
     ages       for each slice, the seconds since the submit of its first task if its function has a deadline;
                empty if none has
+    objects    ids of those that the arguments refer to, as far as they can be had from other nodes
+    homes      for each of these, the name of the store that keeps it
+    sizes      and its bytes
+    uses       flat pairs (position in `inputs`, index into `objects`), positions rising
     """
 
     session: int
@@ -187,6 +191,10 @@ class Submit(msgspec.Struct, tag=2, array_like=True):
     parts: list[int]
     needs: list[Index] = []
     ages: list[Seconds] = []
+    objects: list[bytes] = []
+    homes: list[str] = []
+    sizes: list[Index] = []
+    uses: list[Index] = []
 
 
 class Cancel(msgspec.Struct, tag=3, array_like=True):

@@ -272,7 +272,8 @@ class Why(msgspec.Struct, array_like=True):
                  "actor starts", "actor waits" (call `current`, before it, lacks values), "too many actors"
                  (`limit` a node), "gang" (`gathered` of `gang` are reserved), "gang too large" (there are
                  never so many), "readers" (`streams` wait for their readers: no more may begin), "tenant"
-                 (`tenant` has all that it may, `by` says what), "beyond tenant" (it may never have so much)
+                 (`tenant` has all that it may, `by` says what), "beyond tenant" (it may never have so much),
+                 "near" (node `near`, which has its data, is due sooner than that could be elsewhere)
     by           who has suspended, cancelled or closed it; how executors die
     cause_since  seconds since that is so, -1: unknown
     have         executors that serve the session
@@ -298,6 +299,10 @@ class Why(msgspec.Struct, array_like=True):
     reads        what the task that runs waits for is its reader
     streams      of all sessions, that wait for their readers, where it is for those that executors are few
     streams_since  seconds for which the first of them has
+    input_bytes  that the task takes out of stores; 0: none, or all are on one node
+    near         the node that has most of them; of a task that runs, its own, and
+    near_bytes   so many of them
+    near_for     seconds for which an executor elsewhere still leaves it to one of that node ("near")
     """
 
     session: str
@@ -348,6 +353,10 @@ class Why(msgspec.Struct, array_like=True):
     reads: bool = False
     streams: int = 0
     streams_since: float = -1.0
+    input_bytes: int = 0
+    near: str = ""
+    near_bytes: int = 0
+    near_for: float = -1.0
 
 
 class RouterRow(msgspec.Struct, array_like=True):

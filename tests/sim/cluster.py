@@ -15,10 +15,11 @@ from flamezmq.core.meter import Leeway
 from flamezmq.core.quotas import usage
 from flamezmq.errors import DeadlinePassed, TaskTimeout
 from flamezmq.wire import messages as m
-from tests.sim import tenants
+from tests.sim import lateness, objects, tenants
 from tests.sim.ends import Router
 from tests.sim.ledger import Ledger
 from tests.sim.nodes import SimExecutor, SimWorker
+from tests.sim.objects import Objects
 from tests.sim.payloads import head
 from tests.sim.plan import Plan, draw
 from tests.sim.services import application
@@ -53,6 +54,7 @@ class Cluster:
         self.workers: list[SimWorker] = []
         self.users: list[SimUser] = []
         self.sessions: list[SimSession] = []
+        self.objects = Objects(self.world, self.workers)
         self.visitor: SimVisitor | None = None
         self.unreported = False  # some executor has died, or was lost, without a report
         self._until: dict[Leeway, int] = {}  # how far sessions may submit, at the end of the last turn
@@ -97,6 +99,7 @@ class Cluster:
         plan = self.plan
         session.poison, session.needy, session.buffers = plan.poison, plan.needy, plan.buffers
         session.streams = 0.0 if session.detached else plan.streams
+        session.data, session.objects = plan.data, self.objects if plan.workers > 1 else None
         self.sessions.append(session)
         self._submit(session)
 
@@ -340,6 +343,7 @@ class Cluster:
         self._check_suspended(effects)
         self._check_quotas()
         tenants.check(broker)
+        objects.check(broker, self.world.now)
         if broker.scheduler.idle:
             overdue = [executor for executor in broker.executors.values() if self._overdue(executor)]
             now = self.world.now
@@ -366,7 +370,7 @@ class Cluster:
         for session in broker.sessions.values():
             for executor in session.executors.values():
                 rests = session.keeps and executor.rests_since is not None
-                rests = rests or executor.peer in broker.lingering
+                rests = rests or executor.peer in broker.lingering or executor.peer in broker.holding_out
                 assert executor.tasks or rests or executor.unbinding or executor.aside, (
                     f"executor {executor.name} is bound and has nothing to do"
                 )
@@ -379,7 +383,8 @@ class Cluster:
                 may_have_more = room and not session.executors
             if session.spec.gang > 1:
                 continue  # nothing less than so many is of use to it
-            if session.queued and may_have_more and may_have(session):
+            holding_out = sum(peer in broker.holding_out for peer in session.executors)
+            if session.queued > holding_out and may_have_more and may_have(session):
                 fitting = [e for e in idle if broker.scheduler.fits(e.peer, session.number)]
                 for executor in fitting:
                     assert not suits(executor, session), (
@@ -509,7 +514,7 @@ class Cluster:
             return
         said = session.announced[future._index]
         if type(future._value) is DeadlinePassed:
-            self._check_late(future, account)
+            lateness.check(self, future, account)
             return
         if future._form == caller.ERROR:
             assert said.startswith("lost"), said
@@ -543,16 +548,6 @@ class Cluster:
         if future._form == caller.RAW_ERROR:
             assert account.sent_back >= options.retries, f"{name} was not tried often enough: {account}"
         assert account.finished >= 1
-
-    def _check_late(self, future, account) -> None:
-        """It had not begun in time; or it had, and something else has ended that attempt."""
-        deadline = future.name.options.deadline
-        assert deadline, "it had no deadline"
-        assert future.ended >= future.submitted + deadline * 0.99, "it had time left"
-        dead = {executor.name for worker in self.workers for executor in worker.retired}
-        lost = account.finished > account.sent  # what it ended with: its executor was cut off, and given up
-        failed = lost or account.sent_back or any(executor in dead for executor, _ in account.begins)
-        assert failed or not account.begins, f"it had begun: {account}"
 
     def check_refusals(self) -> None:
         """Everybody here is honest: only those are refused that were given up before they spoke again."""

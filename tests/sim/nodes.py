@@ -460,9 +460,9 @@ class SimWorker:
         self.retired: list[SimExecutor] = []
         self._last_number = 0
         self.dialler = Dialler(self.world, router.network, "worker", self._on_message, self._on_lost)
-        self.dialler.enqueue(
-            m.Register(node, self.token, 1, float(executors), 1 << 30, executors, 2, (), ("0", "1"))
-        )
+        register = m.Register(node, self.token, 1, float(executors), 1 << 30, executors, 2, (), ("0", "1"))
+        register.store = f"{self.token}-store"
+        self.dialler.enqueue(register)
         self._fill(0.0, 0.005)
 
     def _fill(self, least: float, spread: float) -> None:

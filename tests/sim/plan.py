@@ -56,6 +56,7 @@ class Plan:
     queued_tasks: int = 0  # what each tenant may have queued
     queued_bytes: int = 0
     tenant_executors: int = 0  # that may serve each tenant
+    data: float = 0.0  # the share of tasks that take objects, where there are several nodes
 
     @property
     def has_quotas(self) -> bool:
@@ -115,4 +116,5 @@ def draw(seed: int) -> Plan:
         queued_bytes=r.choice((0, 0, 0, 1, 60, 1000)),
         gangs=r.random() < 0.3,
         tenant_executors=r.choice((0, 0, 0, 1, 2, 3)),
+        data=maybe(0.7, 0.1, 1.0),
     )

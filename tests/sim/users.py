@@ -16,6 +16,7 @@ from flamezmq.wire.codec import join_payloads
 from tests.sim.ends import Dialler, Router
 from tests.sim.network import Connection
 from tests.sim.nodes import answer
+from tests.sim.objects import Objects
 from tests.sim.payloads import head, is_stream
 from tests.sim.streaming import Reader
 
@@ -79,7 +80,8 @@ class SimSession:
         self.closing = False
         self.restarts = -1  # of an actor
         self.drained = False  # a visitor has it closed when what was submitted has ended
-        self.poison = self.needy = self.streams = 0.0
+        self.poison = self.needy = self.streams = self.data = 0.0
+        self.objects: Objects | None = None
         self.buffers = False
 
     @property
@@ -120,8 +122,15 @@ class SimSession:
                 future._form, future._value = caller.UNMET, dead
                 self.tell(future, caller.FINISHED)
                 continue
-            record = caller.Dependent(payload, needs) if needs else payload
+            takes = self._takes()
+            record = caller.Dependent(payload, needs, takes) if needs or takes else payload
             self.calls.outbox.append((future, name, record))
+
+    def _takes(self) -> list[Any]:
+        """The objects of a new task."""
+        if self.objects is None or self.user.world.random.random() >= self.data:
+            return []
+        return self.objects.take(self)
 
     def tell(self, future: Future, state: str) -> None:
         assert future._state not in (caller.FINISHED, caller.CANCELLED), "a task ended twice"
