@@ -7,6 +7,8 @@
 PYTHON ?=
 ARGS ?=
 ONLY_SLOW ?=
+SECONDS ?= 1800
+SEED ?= 1
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -20,7 +22,7 @@ DOCS := $(VENV)/.stamp-docs
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-all test-versions perf peers docs docs-tools lint clean anew
+.PHONY: help run test test-all soak test-versions perf peers docs docs-tools lint clean anew
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +48,10 @@ else
 test-all: $(DEV) docs-tools
 	$(PY) -m pytest -m slow $(ARGS) || { code=$$?; [ $$code -eq 5 ] && echo "no slow tests"; }
 endif
+
+soak: $(DEV) ## objects and kills for half an hour; SECONDS=600 for less, SEED=2 for others
+	FLAMEZMQ_TEST_SOAK_SECONDS=$(SECONDS) FLAMEZMQ_TEST_SOAK_SEED=$(SEED) \
+	    $(PY) -m pytest -s tests/test_soak_objects.py $(ARGS)
 
 test-versions: $(DEV) ## tests under the other Pythons that are supported and found here
 	$(PY) -m tests.versions $(ARGS)
