@@ -37,7 +37,7 @@ from flamezmq.shims.attempts import note_attempts, prepare
 from flamezmq.shims.interrupts import interrupts, unbroken
 from flamezmq.shims.slices import SliceResult
 from flamezmq.shims.streaming import Outlet
-from flamezmq.store import access
+from flamezmq.store import access, keeping
 from flamezmq.store.ahead import Ahead
 from flamezmq.store.keeping import Keeper, NodeKeeper
 from flamezmq.store.names import name_of
@@ -132,6 +132,7 @@ class Executor:
         self._exit = False
         self._to_say: deque[m.Waiting] = deque()
         self.session_id = ""
+        self.root_id = ""  # of the outermost session of which that is a nested one, or its own
         self.nested: NestedClient | None = None  # made by a task that asks for it
         self._nesting = threading.Lock()
         self.home = Home()
@@ -379,13 +380,17 @@ class Executor:
         self.ended = runs[-1:] if keep_open else []
         if slices:
             stored: list[int] = []
+            last = b""
             if self.keeper.has_kept:  # since the last message, or while this one was made
                 self.keeper.has_kept = False
                 for position, output in enumerate(outputs):
                     if is_handle(output):
-                        stored += (position, unpack(output).size)
+                        handle = unpack(output)
+                        stored += (position, handle.size)
+                        last = handle.id
             column, parts, frames = join_payloads(outputs)
-            self.line.enqueue(m.Results(self.session, slices, failed, seconds, parts, column, stored), frames)
+            results = m.Results(self.session, slices, failed, seconds, parts, column, stored, last)
+            self.line.enqueue(results, frames)
 
     def _apply(self, message: Any, frames: list[Any]) -> None:
         kind = type(message)
@@ -393,6 +398,8 @@ class Executor:
             self._on_grant(message, frames)
         elif kind is m.Bind:
             self.session, self.session_id = message.session, message.id
+            self.root_id = message.root or message.id
+            keeping.arrivals.drop()
             self.bindings.on_bind(message)
             self.retried.clear()
             self.home.enter(message.environment)
@@ -408,6 +415,7 @@ class Executor:
             self.outlet.on_pull(message)
         elif kind is m.Unbind:
             self.bindings.on_unbind(message)
+            keeping.arrivals.drop()
         elif kind is m.Huddle:
             self.line.huddle(message.cpu)
         elif kind is m.Exit:

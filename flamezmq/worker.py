@@ -262,6 +262,10 @@ class Worker:
             self.store.end_session(message.session)
         elif isinstance(message, m.Holders):
             self.store.on_holders(message)
+        elif isinstance(message, m.Unclaimed):
+            self.store.lose(message.pid, message.last)
+        elif isinstance(message, m.Discard):
+            self.store.discard(message.ids)
         elif isinstance(message, m.Exit):
             self.told = True
             self.stop()

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
+import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import flamezmq as flm
+from flamezmq import running
+from flamezmq.store import access
+from flamezmq.wire.handles import Handle, pack, unpack
 from tests.waiting import until
 
 numpy = pytest.importorskip("numpy")
@@ -251,33 +259,198 @@ def test_a_function_that_holds_a_reference_has_the_reference_itself(client: flm.
 # --- how long they live
 
 
+def is_gone(handle: Handle) -> bool:
+    return access.of(handle.home).open([handle])[0] is None
+
+
 def has_gone(ref: flm.ObjectRef) -> Callable[[], bool]:
-    """It is gone from the store; a copy of the reference asks, which keeps nothing there."""
-    copy = pickle.loads(pickle.dumps(ref))
+    """Whether it is gone from its store; who asks holds nothing there."""
+    assert ref._handle is not None
+    return partial(is_gone, ref._handle)
 
-    def is_gone() -> bool:
-        try:
-            copy.get()
-        except flm.ObjectLost:
-            return True
-        return False
 
-    return is_gone
+def stays(is_gone: Callable[[], bool], client: flm.Client) -> bool:
+    """It is still there when all has been done that was to be done by now."""
+    other = client.put("other")
+    other_is_gone = has_gone(other)
+    del other
+    until(other_is_gone)
+    return not is_gone()
 
 
 def test_what_was_freed_is_gone_for_all_and_views_of_it_stay(client: flm.Client) -> None:
     refs = [client.put(numpy.ones(100_000)), client.put(1)]
     view = refs[0].get()
-    gone = [has_gone(ref) for ref in refs]
     client.free(refs)
-    for is_gone in gone:
-        until(is_gone)
+    assert all(has_gone(ref)() for ref in refs)
     others = [client.put(numpy.zeros(100_000)) for _ in range(20)]
     assert view.sum() == 100_000
     with pytest.raises(flm.ObjectLost, match="freed"):
         client.submit(total, refs[0]).result(LIMIT_SECONDS)
     client.free(refs[0])
     client.free(others)
+
+
+def test_an_object_goes_with_the_last_reference_to_it(client: flm.Client) -> None:
+    for value in (1, numpy.ones(100_000)):
+        ref = client.put(value)
+        again, gone = [ref], has_gone(ref)
+        del ref
+        assert stays(gone, client)
+        del again[0]
+        until(gone)
+
+
+def test_views_of_an_object_outlive_it(client: flm.Client) -> None:
+    ref = client.put(numpy.ones(100_000))
+    view, gone = ref.get(), has_gone(ref)
+    del ref
+    until(gone)
+    others = [client.put(numpy.zeros(100_000)) for _ in range(20)]
+    assert view.sum() == 100_000
+    assert all(other.get().sum() == 0 for other in others)
+
+
+def read(ref: flm.ObjectRef) -> float:
+    return float(ref.get().sum())
+
+
+def give(value: Any) -> dict[str, Any]:
+    return {"ref": flm.current().client.put(value)}
+
+
+def test_a_reference_in_a_result_holds_its_object_until_nobody_has_either(client: flm.Client) -> None:
+    for value in (5, numpy.full(100_000, 5)):
+        futures = [client.submit(give, value) for _ in range(20)]
+        flm.wait(futures)
+        refs = [future.result()["ref"] for future in futures[:10]]
+        gone = [has_gone(ref) for ref in refs]
+        del futures  # of half of them nobody has looked at the result
+        assert all(stays(is_gone, client) for is_gone in gone)
+        assert all(numpy.max(ref.get()) == 5 for ref in refs)
+        del refs
+        for is_gone in gone:
+            until(is_gone)
+
+
+def test_a_reference_inside_another_object_holds_its_own(client: flm.Client) -> None:
+    inner = client.put(numpy.ones(100_000))
+    gone = has_gone(inner)
+    middle = client.put({"inner": inner})
+    outer = client.put([middle])
+    del inner, middle
+    assert stays(gone, client)
+    inner = client.submit(lambda refs: refs[0].get()["inner"], outer).result(LIMIT_SECONDS)
+    assert inner.get().sum() == 100_000
+    del outer
+    assert stays(gone, client)
+    del inner
+    until(gone)
+
+
+def test_what_is_pickled_where_nobody_counts_stays_until_the_session_ends(client: flm.Client) -> None:
+    with client.session("short") as session:
+        ref = session.put(numpy.ones(100_000))
+        gone = has_gone(ref)
+        text = pickle.dumps(ref)
+        future = session.submit(partial(read, ref))
+        del ref
+        assert stays(gone, client)
+        assert pickle.loads(text).get().sum() == future.result(LIMIT_SECONDS) == 100_000
+        assert stays(gone, client)
+    until(gone)
+
+
+def test_what_is_pinned_stays_until_it_is_freed(client: flm.Client) -> None:
+    with client.session("short") as session:
+        ref = session.put(numpy.ones(100_000), pin=True)
+        again, gone, other_gone = pickle.dumps(ref), has_gone(ref), has_gone(session.put(1))
+        del ref
+    until(other_gone)
+    with client.session("other") as session:
+        ref = pickle.loads(again)
+        assert session.submit(total, ref).result(LIMIT_SECONDS) == 100_000
+        session.free(ref)
+        assert gone()
+
+
+def put_and_die(file: str) -> None:
+    ref = flm.current().client.put(numpy.ones(100_000))
+    assert ref._handle is not None
+    Path(file).write_bytes(pack(ref._handle))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def return_and_die(file: str) -> Any:
+    """Its result is put, and never sent."""
+    assert running.executor is not None
+    keeper = running.executor.keeper
+    keep = keeper.keep
+
+    def keep_and_die(*args: Any) -> None:
+        kept = keep(*args)
+        assert kept is not None
+        Path(file).write_bytes(kept.payload)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    keeper.keep = keep_and_die  # type: ignore[method-assign,assignment]
+    return numpy.ones(100_000)
+
+
+@pytest.mark.parametrize("work", [put_and_die, return_and_die])
+def test_what_a_killed_executor_has_put_goes_with_it(
+    client: flm.Client, work: Callable[[str], Any], tmp_path: Path
+) -> None:
+    kept = client.submit(numpy.ones, 100_000)  # of the same executor, maybe
+    assert kept.result(LIMIT_SECONDS).sum() == 100_000
+    with client.session("deadly", max_retries=0) as session, pytest.raises(flm.TaskLost):
+        session.submit(work, str(tmp_path / "handle")).result(LIMIT_SECONDS)
+    handle = unpack((tmp_path / "handle").read_bytes())
+    until(partial(is_gone, handle))
+    assert client.submit(total, kept).result(LIMIT_SECONDS) == 100_000
+
+
+def test_the_result_of_a_task_that_was_cancelled_goes(client: flm.Client) -> None:
+    def work() -> Any:
+        return numpy.ones(100_000)
+
+    futures = [client.submit(work) for _ in range(50)]
+    client._own().cancel(futures, running=True)
+    handles = [future._hold.handle for future in futures if future._hold is not None]
+    del futures
+    for handle in handles:
+        until(partial(is_gone, handle))
+
+
+def test_what_a_nested_task_has_put_outlives_its_task(client: flm.Client) -> None:
+    def inner(k: int) -> flm.ObjectRef:
+        return flm.current().client.put(numpy.full(100_000, k))
+
+    def outer(count: int) -> list[flm.ObjectRef]:
+        mine = flm.current().client
+        time.sleep(0.05)  # so that others begin some of them
+        return [future.result() for future in [mine.submit(inner, k) for k in range(count)]]
+
+    refs = client.submit(outer, 6).result(LIMIT_SECONDS)
+    gone = [has_gone(ref) for ref in refs]
+    assert [ref.get()[0] for ref in refs] == list(range(6))
+    assert {ref.session_id for ref in refs} == {client._own().id}
+    del refs
+    for is_gone in gone:
+        until(is_gone)
+
+
+def test_a_forked_child_lets_go_of_nothing_that_its_parent_has(client: flm.Client) -> None:
+    ref = client.put(numpy.ones(100_000))
+    gone = has_gone(ref)
+    pid = os.fork()
+    if not pid:
+        del ref
+        client._objects.holdings.drop()
+        client._objects.holdings.close()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert stays(gone, client)
 
 
 def test_a_task_has_its_argument_though_its_caller_drops_the_reference(client: flm.Client) -> None:

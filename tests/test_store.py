@@ -16,7 +16,7 @@ import pytest
 from flamezmq.errors import ObjectLost, StoreFull, StoreLost
 from flamezmq.store import messages as s
 from flamezmq.store import outside
-from flamezmq.store.access import Access, Connection
+from flamezmq.store.access import About, Access, Connection
 from flamezmq.store.doors import open_doors
 from flamezmq.store.names import ids
 from flamezmq.store.pool import Pool
@@ -64,6 +64,13 @@ class Store:
 
     def has_dropped(self, handle: Handle) -> bool:
         return handle.id not in self.server.objects
+
+    def settle(self) -> None:
+        """What was said by now has been read, and what was to go has gone."""
+        said = self.put(b"the last word")
+        assert self.read(said)
+        self.access.drop([said.id])
+        until(partial(self.has_dropped, said))
 
     def close(self) -> None:
         self.access.close()
@@ -221,6 +228,128 @@ def test_the_objects_of_a_session_go_with_it_when_their_room_is_needed(store: St
     until(lambda: bool(store.server._ended))
     store.put(b"a" * (60 * MIB), session="open")
     assert store.read(other) == [b"b"]
+
+
+def test_who_holds_an_object_keeps_it_when_its_owner_lets_go(store: Store) -> None:
+    for size in (10, MIB):
+        handle = store.put(b"a" * size)
+        with child(partial(hold, store, handle)) as pid:
+            store.access.drop([handle.id])
+            store.settle()
+            assert store.read(handle) == [b"a" * size]
+            kill(pid)
+            until(partial(store.has_dropped, handle))
+
+
+def hold(store: Store, *handles: Handle) -> object:
+    access = Access(store.name)
+    access.tell(s.Hold, [handle.id for handle in handles])
+    access.close()  # it is the process that holds, not the connection
+    return access
+
+
+def test_what_is_held_twice_is_to_be_let_go_twice(store: Store) -> None:
+    handle = store.put(b"a")
+    for _ in range(2):
+        store.access.tell(s.Hold, [handle.id])
+    for _ in range(2):
+        store.access.drop([handle.id])
+        store.settle()
+        assert not store.has_dropped(handle)
+    store.access.drop([handle.id])  # as its owner
+    until(partial(store.has_dropped, handle))
+
+
+def test_letting_go_never_overtakes_who_has_held_on_before(store: Store) -> None:
+    """Each of many threads says `Hold` on one connection, and then `Drop` on another one."""
+    writers = [Access(store.name) for _ in range(8)]
+
+    def work(access: Access) -> None:
+        for k in range(100):
+            handle = access.put(ids.next(), "s", [b"x" * (70_000 if k % 2 else 10)])
+            with access._connection() as one, access._connection() as other:
+                one.tell(s.Hold([handle.id]))
+                other.tell(s.Drop([handle.id]))
+                other.tell(s.Drop([handle.id, handle.id]))
+            left.append(handle)
+
+    left: list[Handle] = []
+    threads = [threading.Thread(target=work, args=[access]) for access in writers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(left) == 800
+    until(lambda: all(map(store.has_dropped, left)))
+    for access in writers:
+        access.close()
+    until(lambda: store.pool.total == store.pool.free_bytes)
+    until(lambda: not store.server.lifetimes.holders._claims)
+
+
+def test_what_contains_references_holds_their_objects(store: Store) -> None:
+    inner, outer = store.put(b"inner"), ids.next()
+    middle = store.access.put(ids.next(), "s", [b"m" * MIB], About(contains=[inner.id]))
+    store.access.put(outer, "s", [b"outer"], About(contains=[middle.id]))
+    store.access.drop([inner.id, middle.id])
+    store.settle()
+    assert store.read(inner) == [b"inner"]
+    store.access.drop([outer])
+    until(lambda: store.has_dropped(inner) and store.has_dropped(middle))
+
+
+def test_what_is_pinned_stays_when_its_session_ends_until_it_is_freed(store: Store) -> None:
+    pinned = store.access.put(ids.next(), "s", [b"pinned"], About(s.PINNED))
+    other = store.put(b"other")
+    store.access.drop([pinned.id])
+    store.server.end_session("s")
+    until(partial(store.has_dropped, other))
+    assert store.read(pinned) == [b"pinned"]
+    store.access.free([pinned.id])
+    assert store.has_dropped(pinned)
+
+
+def test_what_was_said_to_stay_goes_with_its_session(store: Store) -> None:
+    handle = store.put(b"a")
+    store.access.tell(s.Stay, [handle.id])
+    store.access.drop([handle.id])
+    store.settle()
+    assert not store.has_dropped(handle)
+    store.server.end_session("s")
+    until(partial(store.has_dropped, handle))
+
+
+def test_what_a_process_has_put_for_itself_goes_with_it(store: Store) -> None:
+    name = ids.next()
+
+    def put() -> object:
+        access = Access(store.name)
+        access.put(name, "s", [b"a" * MIB], About(s.OF_PROCESS))
+        return access
+
+    with child(put) as pid:
+        until(lambda: name in store.server.objects)
+        store.settle()
+        assert name in store.server.objects
+        kill(pid)
+        until(lambda: name not in store.server.objects)
+
+
+def test_results_that_have_reached_nobody_go_and_no_others(store: Store) -> None:
+    sent, lost = (store.access.put(ids.next(), "s", [b"a"], About(s.RESULT)) for _ in range(2))
+    other = store.put(b"no result")
+    store.settle()
+    store.server.lose((os.getpid(), sent.id))
+    until(partial(store.has_dropped, lost))
+    assert not store.has_dropped(sent)
+    assert not store.has_dropped(other)
+
+
+def test_what_is_let_go_of_makes_room_at_once(store: Store) -> None:
+    for k in range(40):
+        handle = store.put(bytes([k]) * (40 * MIB))
+        with store.access._connection() as one, store.access._connection():
+            one.tell(s.Drop([handle.id]))
 
 
 def test_an_object_is_found_by_who_hears_of_it_before_its_put_is_read(store: Store) -> None:

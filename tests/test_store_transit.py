@@ -283,12 +283,16 @@ def test_a_dead_gateway_is_passed_over_and_left_alone(stack: ExitStack) -> None:
 
 def test_a_gateway_without_room_says_so_at_once(stack: ExitStack) -> None:
     (store,) = stores(stack, 1)
-    assert not gateway.bring(store.server.doors.at, ids.next(), "s", [bytes(LIMIT // 2 + MIB)])
-    assert gateway.bring(store.server.doors.at, ids.next(), "s", [bytes(LIMIT // 4)])
+    assert not gateway.bring(store.server.doors.at, *brought(LIMIT // 2 + MIB))
+    assert gateway.bring(store.server.doors.at, *brought(LIMIT // 4))
+
+
+def brought(size: int) -> tuple[t.Offer, list[bytes]]:
+    return t.Offer(ids.next(), "s", [size]), [bytes(size)]
 
 
 def test_a_gateway_that_takes_nothing_is_given_up(stack: ExitStack) -> None:
-    assert not gateway.bring(Slow(stack).at, ids.next(), "s", [bytes(MIB)], patience=0.1)
+    assert not gateway.bring(Slow(stack).at, *brought(MIB), patience=0.1)
 
 
 def test_what_is_offered_and_not_brought_is_given_up(

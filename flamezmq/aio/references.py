@@ -20,13 +20,13 @@ class References:
         """The session that they belong to."""
         raise NotImplementedError
 
-    async def put(self, obj: Any, /, *, name: str = "") -> ObjectRef:
+    async def put(self, obj: Any, /, *, name: str = "", pin: bool = False) -> ObjectRef:
         """Keep a copy of `obj` where every task can read it; returns a reference to it.
 
-        As `flm.Session.put`, which explains `name`, and what is raised.  `obj` is read on another thread:
-        leave it as it is until this returns.
+        As `flm.Session.put`, which explains `name` and `pin`, and what is raised.  `obj` is read on another
+        thread: leave it as it is until this returns.
         """
-        ref: ObjectRef = await in_thread(partial(self._objects().put, obj, name=name))
+        ref: ObjectRef = await in_thread(partial(self._objects().put, obj, name=name, pin=pin))
         return ref
 
     async def get(self, refs: ObjectRef | Iterable[ObjectRef], /, *, copy: bool = False) -> Any:

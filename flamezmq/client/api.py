@@ -243,7 +243,7 @@ class Client(ApplicationsOfClient, ObjectsOfClient, ReferencesOfClient, Sessions
             if not self._closed_in_wait:
                 self._hang_up()
             self._errands.stop(CLOSE_SECONDS)
-            self._objects.holdings.close()
+            self._objects.close()
         if self._cluster is not None:
             self._cluster.stop()
         self._ended = True  # not before: one that was interrupted can be called again

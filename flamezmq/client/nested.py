@@ -27,6 +27,7 @@ from msgspec import structs
 from flamezmq.client.api import Client
 from flamezmq.client.arguments import reduce_client, value_payload
 from flamezmq.client.future import Future
+from flamezmq.client.objects import InPlaceKeeper
 from flamezmq.client.published import publish_here
 from flamezmq.client.session import CANCEL_SECONDS, Session
 from flamezmq.core.caller import DONE, FINISHED, RAW, RAW_ERROR, RUNNING, Calls, Dependent, Record
@@ -99,8 +100,10 @@ class NestedClient(Client):
         self._in_place = 0  # how many have run so, for their names
         self._ending: dict[int, NestedCalls] = {}  # sessions of tasks that have ended before their own tasks
         self._aside: dict[int, NestedCalls] = {}  # sessions with tasks that need others
+        self._in_place_keeper = InPlaceKeeper()
         self._promoted = 0  # how often some of these have got what they need
         super().__init__(executor.config.address, forward_output=True)
+        self._objects.ends_with_process = True
 
     # --- the executor's side
 
@@ -136,7 +139,7 @@ class NestedClient(Client):
         return OrderedCalls(alias, id) if ordered else NestedCalls(alias, id)
 
     def _session_of_objects(self, id: str) -> str:
-        return self._executor.session_id  # a reference may be what the task returns
+        return self._executor.root_id  # a reference may be what the task returns
 
     def _environment(self) -> m.Environment:
         return self._executor.home.environment or super()._environment()
@@ -365,7 +368,7 @@ class NestedClient(Client):
                     load_function(function.blob), _tries_again
                 )
                 self._loaded_bytes += len(function.blob)
-            output = dump_value(call(*args, **kwargs))
+            output = dump_value(call(*args, **kwargs), keeper=self._in_place_keeper)
         except Unfed as error:
             form, output = RAW_ERROR, dump_error(error.lost.of_task(name))
         except BaseException as error:

@@ -12,9 +12,11 @@ from flamezmq.client import inquiry
 from flamezmq.client.future import Future
 from flamezmq.core.caller import RAW
 from flamezmq.errors import FlameError, ObjectLost, StoreFull, StoreLost
+from flamezmq.running import in_place
 from flamezmq.store import access
 from flamezmq.store.gateway import Gateways
-from flamezmq.store.keeping import Hold, Holdings, Kept
+from flamezmq.store.keeping import Hold, Holdings, Kept, helpers
+from flamezmq.store.messages import OF_PROCESS
 from flamezmq.store.names import ids
 from flamezmq.wire import messages as m
 from flamezmq.wire.handles import KEPT_BYTES, Handle, pack, unpack
@@ -32,13 +34,15 @@ if TYPE_CHECKING:
 class Objects:
     """One per client.
 
-    store     the name of the store of this node; "": as far as is known there is none
-    gateways  the stores that are put through if there is none
+    store              the name of the store of this node; "": as far as is known there is none
+    gateways           the stores that are put through if there is none
+    ends_with_process  what it puts is not needed any more when this process has ended
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, ends_with_process: bool = False) -> None:
+        self._client, self.ends_with_process = client, ends_with_process
         self.holdings = Holdings(client._errands.add_late)
+        helpers.append(client._errands.add_late)
         self.store = access.own
         self.gateways = Gateways()
         self._asked_at = -inf
@@ -73,9 +77,16 @@ class Objects:
         self.store = next(filter(access.is_here, stores.names), "")
         self.gateways.known = {name: at for name, at in zip(stores.names, stores.at, strict=False) if at}
 
-    def put_elsewhere(self, name: bytes, session: str, pieces: Sequence[Any]) -> Handle | None:
-        """Through the store of another node; None: where that may not be waited for, or nobody takes it."""
-        return self.gateways.put(name, session, pieces) if self._client._may_wait() else None
+    def put_elsewhere(
+        self, name: bytes, session: str, pieces: Sequence[Any], about: access.About, wait: bool
+    ) -> Handle | None:
+        """Through the store of another node; None: where that may not be waited for, or nobody takes it.
+
+        Nor does it take what has references in it: their objects may be in another store.
+        """
+        if about.contains or not (wait or self._client._may_wait()):
+            return None
+        return self.gateways.put(name, session, pieces, about.terms, about.name)
 
     def own(self, future: Future, payload: Any) -> None:
         """The value of this future, which has come, lies in a store: for as long as the future lives.
@@ -86,6 +97,16 @@ class Objects:
         handle = unpack(payload)
         future._hold = Hold(handle, _keep) if session._shared else self.holdings.hold(handle)
         session._kept.add(future)
+
+    def disown(self, payload: Any) -> None:
+        """Nobody waits for this value, which has come and lies in a store."""
+        self.holdings.hold(unpack(payload))  # and lets go, unless somebody has it after all
+
+    def close(self) -> None:
+        """Hang up."""
+        with suppress(ValueError):
+            helpers.remove(self._client._errands.add_late)
+        self.holdings.close()
 
     def take_home(self, session: Session) -> None:
         """The session ends, and its objects with it: map those that are the values of futures."""
@@ -121,6 +142,29 @@ def _keep(_: Handle) -> None:
     """It goes with its session."""
 
 
+class InPlaceKeeper:
+    """Of the results of tasks that run in place: they stay in this process, but for those with references.
+
+    The objects of these are held by what contains them, wherever the result goes on to.
+    """
+
+    least = 1 << 62
+
+    def keep(self, pieces: Sequence[Any], size: int, contains: Sequence[bytes] = ()) -> Kept | None:
+        """As of `Keeper`; the future holds what is kept."""
+        here = in_place.get()
+        publish: Any = here._publish if here is not None else None
+        if publish is None:
+            return None
+        future: Future = publish.args[0]
+        session = future._session
+        kept = session._keeper.keep(pieces, size, contains)
+        if kept is not None:
+            future._hold = kept.hold
+            session._kept.add(future)
+        return kept
+
+
 class SessionKeeper:
     """Puts the large arguments of a session's tasks into the store of this node.
 
@@ -132,16 +176,26 @@ class SessionKeeper:
     def __init__(self, objects: Objects, session: str) -> None:
         self._objects, self.session = objects, session
 
-    def keep(self, pieces: Sequence[Any], size: int) -> Kept | None:
+    def keep(self, pieces: Sequence[Any], size: int, contains: Sequence[bytes] = ()) -> Kept | None:
         """As of `Keeper`; what the store has no room for travels."""
         try:
-            handle = self.put(ids.next(), pieces, self._objects.find())
+            about = access.About(contains=contains)
+            handle = self.put(ids.next(), pieces, self._objects.find(), about)
         except StoreFull:
             return None
         return None if handle is None else Kept(pack(handle), self.hold(handle))
 
-    def put(self, name: bytes, pieces: Sequence[Any], store: str) -> Handle | None:
+    def put(
+        self,
+        name: bytes,
+        pieces: Sequence[Any],
+        store: str,
+        about: access.About = access.NOTHING,
+        wait: bool = False,
+    ) -> Handle | None:
         """Copy the pieces into this store, or into another node's if it is ""; None: there is none in reach.
+
+        wait: for that of another node, where a `submit` may not
 
         Raises:
             StoreFull: it has no room.
@@ -149,13 +203,15 @@ class SessionKeeper:
         holdings = self._objects.holdings
         holdings.drop_many()
         if not store:
-            return self._objects.put_elsewhere(name, self.session, pieces)
+            return self._objects.put_elsewhere(name, self.session, pieces, about, wait)
+        if self._objects.ends_with_process:
+            about = about._replace(terms=about.terms | OF_PROCESS)
         try:
             try:
-                return access.of(store).put(name, self.session, pieces)
+                return access.of(store).put(name, self.session, pieces, about)
             except StoreFull:
                 holdings.drop()  # perhaps there is room now
-                return access.of(store).put(name, self.session, pieces)
+                return access.of(store).put(name, self.session, pieces, about)
         except StoreLost:
             self._objects.store = ""  # another one may come
             return None

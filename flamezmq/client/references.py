@@ -1,18 +1,18 @@
-"""References in sessions and clients: putting objects, reading many at once; what they are as arguments."""
+"""References in sessions and clients: putting objects, reading many at once."""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.client.future import FAILED, Future
 from flamezmq.client.waiting import FIRST_EXCEPTION, wait
-from flamezmq.serialize.pickler import Pickler, add_reducer
 from flamezmq.serialize.values import dump_object
+from flamezmq.store.access import About
 from flamezmq.store.keeping import Hold, Kept
+from flamezmq.store.messages import PINNED
 from flamezmq.store.names import ids
-from flamezmq.store.refs import ObjectRef, argument_of, inline_argument_of, kind_of, values_of
+from flamezmq.store.refs import ObjectRef, kind_of, values_of
 from flamezmq.wire.handles import Handle, pack
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class References:
 
     _keeper: SessionKeeper
 
-    def put(self, obj: Any, /, *, name: str = "") -> ObjectRef:
+    def put(self, obj: Any, /, *, name: str = "", pin: bool = False) -> ObjectRef:
         """Keep a copy of `obj` where every task can read it; returns a reference to it, at once.
 
         What is changed in `obj` afterwards does not reach the copy.  Anything that can be pickled; arrays
@@ -33,9 +33,12 @@ class References:
 
         Args:
             name: what people see of it, in `repr` and in error messages.
+            pin: keep it until it is freed, or its node's worker ends, though no reference is left and the
+                session is closed.
 
-        The object goes when its last reference is gone, and with the session.  One that was pickled,
-        in whatever way, keeps it until the session ends.
+        The object goes when its last reference is gone, in any process, in a result, or inside another
+        object; and with the session.  What is pickled where nobody counts, in the closure of a function or
+        by `pickle` itself, keeps it until the session ends.
 
         Raises:
             Unpicklable: names what can't travel.
@@ -49,7 +52,7 @@ class References:
         if not isinstance(name, str):
             raise TypeError(f"name is {name!r}; it must be a string")
         self._check_usable()
-        putting = Putting(self._keeper)
+        putting = Putting(self._keeper, name, PINNED if pin else 0)
         pieces = dump_object(obj, putting)
         where = pieces if putting.handle is None else putting.handle
         return ObjectRef(putting.id, where, self._keeper.session, name, kind_of(obj), putting.hold)
@@ -123,12 +126,12 @@ class ReferencesOfClient:
     def _own(self) -> Session:
         raise NotImplementedError
 
-    def put(self, obj: Any, /, *, name: str = "") -> ObjectRef:
+    def put(self, obj: Any, /, *, name: str = "", pin: bool = False) -> ObjectRef:
         """Keep a copy of `obj` where every task can read it; returns a reference to it, at once.
 
-        As `Session.put`, which explains `name`, in the client's own session.
+        As `Session.put`, which explains `name` and `pin`, in the client's own session.
         """
-        return self._own().put(obj, name=name)
+        return self._own().put(obj, name=name, pin=pin)
 
     def get(self, refs: ObjectRef | Iterable[ObjectRef], /, *, copy: bool = False) -> Any:
         """The values of these references, in their order; of a single one, its value.
@@ -157,29 +160,17 @@ class Putting:
 
     least = 0
 
-    def __init__(self, keeper: SessionKeeper) -> None:
-        self._keeper = keeper
+    def __init__(self, keeper: SessionKeeper, name: str, terms: int) -> None:
+        self._keeper, self._name, self._terms = keeper, name, terms
         self.id = ids.next()
         self.handle: Handle | None = None
         self.hold: Hold | None = None
 
-    def keep(self, pieces: Sequence[Any], size: int) -> Kept | None:
+    def keep(self, pieces: Sequence[Any], size: int, contains: Sequence[bytes] = ()) -> Kept | None:
         """As of `Keeper`; raises StoreFull, for nobody has asked for a copy that travels."""
-        self.handle = self._keeper.put(self.id, pieces, self._keeper.find())
+        about = About(self._terms, contains, self._name)
+        self.handle = self._keeper.put(self.id, pieces, self._keeper.find(), about, wait=True)
         if self.handle is None:
             return None
         self.hold = self._keeper.hold(self.handle)
         return Kept(pack(self.handle))
-
-
-def reduce_ref(pickler: Pickler, ref: ObjectRef) -> Any:
-    """In a call its value; elsewhere itself."""
-    if pickler.owner is None:
-        return NotImplemented
-    if ref._handle is not None:
-        pickler.holds.append(ref)
-        return argument_of, (pack(ref._handle),)
-    return inline_argument_of, tuple(map(pickle.PickleBuffer, ref._pieces))
-
-
-add_reducer(ObjectRef, reduce_ref)

@@ -73,6 +73,8 @@ class Session(Steering, References):
         self._keeper = SessionKeeper(client._objects, client._session_of_objects(calls.id))
         self._kept: WeakSet[Future] = WeakSet()  # whose values lie in a store
         calls.take_over = client._objects.own
+        if not self._shared:  # else others may fetch them
+            calls.disown = client._objects.disown
         self._drive = client._drive
         self._wait = client._wait
         self._actors: dict[int, ActorSession] = {}  # that end with it

@@ -45,6 +45,7 @@ from flamezmq.core import (
     streams,
     telling,
     tenants,
+    unclaimed,
     wear,
 )
 from flamezmq.core.commons import Common
@@ -360,8 +361,12 @@ class Broker:
     ) -> None:
         executor = self.executor_of(peer)
         executor.heard = now
+        if message.stored:
+            executor.last_object = message.last
         session = executor.session
         if session is None or session.number != message.session:
+            if message.stored:
+                unclaimed.on_stale(self, executor, message, frames, out)
             return  # it answers a session that it does not serve any more
         if len(message.seconds) != len(message.slices):
             raise ProtocolError("one run time is due for each slice")
@@ -370,6 +375,8 @@ class Broker:
         for part, seconds in zip(message.slices, message.seconds, strict=True):
             ended += self._settle(executor, session, part, seconds)
         if not ended:
+            if message.stored:
+                unclaimed.on_stale(self, executor, message, frames, out)
             return
         executor.finished += ended
         executor.stalled = False

@@ -163,6 +163,8 @@ class Calls:
         self.holds: dict[int, Any] = {}
         #: Told of each value that has come and lies in a store, with its future.
         self.take_over: Callable[[Any, Any], None] | None = None
+        #: Told of each such value that nobody waits for any more.
+        self.disown: Callable[[Any], None] | None = None
         self.needed = WeakValueDictionary() if needed is None else needed
         self.outbox: list[Record] = []
         self.pending: dict[int, Any] = {}
@@ -433,11 +435,15 @@ class Calls:
         stored = set(message.stored[::2])
         position = 0
         for part in message.slices:
-            for index in range(part.first, part.first + part.count) if part.attempt else ():
-                future = self.pending.get(index)
-                at = position + index - part.first
-                if at in stored and at < len(outputs) and future is not None and future._hold is None:
-                    take_over(future, outputs[at])
+            for at in range(position, min(position + part.count, len(outputs))) if stored else ():
+                if at not in stored:
+                    continue
+                future = self.pending.get(part.first + at - position) if part.attempt else None
+                if future is not None and (future._state not in DONE or future._hold is not None):
+                    if future._hold is None:
+                        take_over(future, outputs[at])
+                elif self.disown is not None:
+                    self.disown(outputs[at])
             position += part.count
 
     def _remove(self, indices: Iterable[int]) -> None:

@@ -21,6 +21,7 @@ from flamezmq.core import (
     services,
     spares,
     streams,
+    unclaimed,
 )
 from flamezmq.core.members import Effects, Executor, Session
 from flamezmq.core.tasks import Run, rejoin
@@ -36,6 +37,7 @@ def bury(broker: Broker, peer: int, died: m.Died | None, now: float, out: Effect
     broker.mourned.pop(peer, None)
     if executor is None:
         return
+    unclaimed.on_death(broker, executor, out)
     broker.bare_since = now  # as far as it was the last one
     broker.by_name.pop((executor.token, executor.number), None)
     printed.on_executor_gone(broker, executor.token, out)

@@ -179,6 +179,7 @@ class Executor:
     paused    since when its task has waited for its own tasks, or for the reader of its stream; or None
     reads     and it is for its reader
     stream    what it has streamed last; of a task that has ended, unless it still holds it
+    last_object  id of the last result of its tasks that lies in a store, as far as has been heard
     rests_since  when it ran dry, and stayed with its session all the same; None while it does not
     rests_until  when that is to be looked at again
     preempt_at  when it is to be killed, if somebody still waits for it
@@ -205,6 +206,7 @@ class Executor:
     stalled: bool = False
     paused: float | None = None
     reads: bool = False
+    last_object: bytes = b""
     rests_since: float | None = None
     rests_until: float = inf
     preempt_at: float = inf

@@ -49,7 +49,8 @@ def bind(executor: Executor, session: Session, out: Effects) -> None:
     executor.past.append((session.number, session.id))
     initializer = b"" if session.number in executor.taken else spec.initializer
     service = _service(executor, session)
-    words = m.Bind(session.number, environment, session.id, initializer, service, executor.devices)
+    root = session.root.id if session.root is not None else ""
+    words = m.Bind(session.number, environment, session.id, initializer, service, executor.devices, root)
     out.append((executor.peer, words, []))
 
 

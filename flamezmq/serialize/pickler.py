@@ -32,6 +32,7 @@ from flamezmq.core.caller import Dependent
 from flamezmq.errors import StrayFuture, TooLarge, Unpicklable
 from flamezmq.store import mapping
 from flamezmq.store.keeping import Keeper, Kept
+from flamezmq.store.messages import MOST_IDS
 
 #: One frame or buffer, as pyzmq sends and receives it (`Frame.buffer` is a memoryview).
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -137,7 +138,7 @@ class Pickler(_cloud.Pickler):  # type: ignore[misc]
 
     owner  the client whose call this is: its futures may be arguments; None: there may be none
     needs  those that were met and have no value yet, in the order of their placeholders
-    holds  what keeps objects that were met in their stores
+    holds  what keeps objects in their stores that were met: futures' holds, and references
     """
 
     dump = pickle.Pickler.dump  # cloudpickle's only rewords RecursionError
@@ -213,29 +214,42 @@ def dump_for(owner: Any, value: object, keeper: Keeper | None = None) -> Payload
     pickled = sink.pickled()
     needs, holds = pickler.needs, pickler.holds
     payload: Payload | Kept
-    if keeper is not None and (sink.buffers or len(pickled) >= keeper.least):
-        payload = _kept(keeper, pickled, sink)
-        if type(payload) is Kept and payload.hold is not None:
+    if keeper is not None and (sink.buffers or holds or len(pickled) >= keeper.least):
+        payload = _kept(keeper, pickled, sink, [] if owner is not None else holds)
+        if type(payload) is Kept and owner is not None:
             holds.append(payload.hold)
             payload = payload.payload
     else:
         payload = [pickled, *sink.buffers] if sink.buffers else pickled
     if needs or holds:
         pickler.needs, pickler.holds = [], []
+        if owner is None and type(payload) is not Kept:
+            _outlive(holds)
     if len(pickled) <= OUT_OF_BAND_BYTES:  # after large ones it would keep a large memo table
         pickler.reuse()
         _spare.append(pickler)
-    return Dependent(payload, needs, holds) if needs or holds else payload
+    return Dependent(payload, needs, holds) if (needs or holds) and owner is not None else payload
 
 
-def _kept(keeper: Keeper, pickled: bytes, sink: Sink) -> Payload | Kept:
+def _kept(keeper: Keeper, pickled: bytes, sink: Sink, refs: list[Any]) -> Payload | Kept:
+    """The same in a store, if it is large, or holds references: their objects are held by it from now on."""
     size = len(pickled) + sum(memoryview(buffer).nbytes for buffer in sink.buffers)
-    if size >= keeper.least:
-        kept = keeper.keep([pickled, *sink.buffers], size)
+    if size >= keeper.least or refs:
+        contains = list(dict.fromkeys(ref._handle.id for ref in refs))
+        if len(contains) > MOST_IDS:
+            _outlive(refs)
+            contains = []
+        kept = keeper.keep([pickled, *sink.buffers], size, contains)
         if kept is not None:
             return kept
     sink.settle()
     return [pickled, *sink.buffers] if sink.buffers else pickled
+
+
+def _outlive(refs: list[Any]) -> None:
+    """Nobody counts what becomes of these: their objects stay until the session ends."""
+    for ref in refs:
+        ref._outlive()
 
 
 def dump_in_band(value: object, most: int = 0) -> bytes:
@@ -244,7 +258,9 @@ def dump_in_band(value: object, most: int = 0) -> bytes:
     most: PastLimit is raised as soon as it has more bytes; 0: there is no limit
     """
     sink = BoundedSink(most) if most else Sink()
-    Pickler(sink, in_band=True).dump(value)
+    pickler = Pickler(sink, in_band=True)
+    pickler.dump(value)
+    _outlive(pickler.holds)
     return sink.pickled()
 
 

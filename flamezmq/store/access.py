@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from flamezmq.errors import ObjectLost, StoreFull, StoreLost
 from flamezmq.store import mapping, outside
@@ -21,6 +21,17 @@ from flamezmq.store.filling import Filling
 from flamezmq.store.layout import cut, cut_packed, extent
 from flamezmq.store.names import address
 from flamezmq.wire.handles import Handle
+
+
+class About(NamedTuple):
+    """What is said of an object when it is put; the fields are those of `messages.Put`."""
+
+    terms: int = 0
+    contains: Sequence[bytes] = ()
+    name: str = ""
+
+
+NOTHING = About()
 
 
 class Connection:
@@ -69,19 +80,20 @@ class Access:
         self._idle: list[Connection] = []
         self._pid = os.getpid()
 
-    def put(self, name: bytes, session: str, pieces: Sequence[Any]) -> Handle:
+    def put(self, name: bytes, session: str, pieces: Sequence[Any], about: About = NOTHING) -> Handle:
         """Keep a copy of the pieces as object `name`; returns its handle.
 
         Raises:
             StoreFull: there is no room, and none can be made.
         """
         sizes = tuple(memoryview(piece).nbytes for piece in pieces)
+        said = about.terms, list(about.contains), about.name
         with self._connection() as connection:
             if sum(sizes) < s.INLINE_BYTES:
-                connection.tell(s.PutSmall(name, session, list(sizes), b"".join(pieces)))
+                connection.tell(s.PutSmall(name, session, list(sizes), b"".join(pieces), *said))
             else:
                 segment = connection.filling.fill(pieces, extent(sizes))
-                connection.tell(s.Put(name, session, segment, list(sizes)))
+                connection.tell(s.Put(name, session, segment, list(sizes), *said))
             return Handle(name, self.name, sizes, connection.at, connection.node)
 
     def open(
@@ -107,10 +119,21 @@ class Access:
                 opened += _views(answer.found, fds, private)
         return opened
 
-    def drop(self, names: Iterable[bytes]) -> None:
-        """Nobody needs these any more."""
+    def free(self, names: Sequence[bytes]) -> None:
+        """Have these objects go, whoever needs them; they are gone when this returns."""
         with self._connection() as connection:
-            connection.tell(s.Drop(list(names)))
+            for start in range(0, len(names), s.MOST_IDS):
+                connection.ask(s.Free(list(names[start : start + s.MOST_IDS])))
+
+    def tell(self, kind: type[s.Hold | s.Stay | s.Drop], names: Sequence[bytes]) -> None:
+        """Say this of these objects."""
+        with self._connection() as connection:
+            for start in range(0, len(names), s.MOST_IDS):
+                connection.tell(kind(list(names[start : start + s.MOST_IDS])))
+
+    def drop(self, names: Iterable[bytes]) -> None:
+        """This process needs these no more, as their owner, or as one who holds them."""
+        self.tell(s.Drop, list(names))
 
     def close(self) -> None:
         """Hang up."""

@@ -43,8 +43,12 @@ class Source(Protocol):
         """A view of these bytes, which are in it; None: they are on their way here."""
         ...
 
-    def drop(self, names: Iterable[bytes]) -> None:
-        """Nobody needs these any more."""
+    def drop(self, names: Iterable[bytes], free: bool) -> None:
+        """Their owner needs these no more; free: they are to go, whoever else does."""
+        ...
+
+    def stay(self, names: Iterable[bytes]) -> None:
+        """Somebody elsewhere has references to these."""
         ...
 
 
@@ -63,7 +67,8 @@ class Counter:
             t.Have: lambda peer, question: self.spread.has(question.id, peer),
             t.Lack: self._on_lack,
             t.Offer: self._on_offer,
-            t.Discard: lambda _peer, question: self._source.drop(question.ids),
+            t.Discard: lambda _peer, question: self._source.drop(question.ids, question.free),
+            t.Stay: lambda _peer, question: self._source.stay(question.ids),
         }
 
     @property

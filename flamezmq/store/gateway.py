@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -47,16 +47,22 @@ class Gateways:
         self._answered: set[str] = set()
         self._current = ""
 
-    def put(self, name: bytes, session: str, pieces: Sequence[Any]) -> Handle | None:
-        """Keep a copy of the pieces as object `name`, somewhere; None: nobody takes it."""
+    def put(
+        self, name: bytes, session: str, pieces: Sequence[Any], terms: int = 0, label: str = ""
+    ) -> Handle | None:
+        """Keep a copy of the pieces as object `name`, somewhere; None: nobody takes it.
+
+        terms, label: as in `transfer.Offer`, where the latter is `name`
+        """
+        sizes = tuple(memoryview(piece).nbytes for piece in pieces)
+        offer = t.Offer(name, session, list(sizes), terms, label)
         for _ in range(MOST_TRIES):
             home = self._choose()
             if not home:
                 return None
             patience = SILENCE_SECONDS if home in self._answered else STRANGE_SECONDS
-            if bring(self.known[home], name, session, pieces, patience):
+            if bring(self.known[home], offer, pieces, patience):
                 self._answered.add(home)
-                sizes = tuple(memoryview(piece).nbytes for piece in pieces)
                 return Handle(name, home, sizes, self.known[home])
             self._shunned[home] = monotonic() + SHUN_SECONDS
         return None
@@ -70,13 +76,11 @@ class Gateways:
         return self._current
 
 
-def bring(
-    address: str, name: bytes, session: str, pieces: Sequence[Any], patience: float = SILENCE_SECONDS
-) -> bool:
+def bring(address: str, offer: t.Offer, pieces: Sequence[Any], patience: float = SILENCE_SECONDS) -> bool:
     """Copy the pieces to the store at this address; whether they are there now."""
     line = _take(address)
     try:
-        _Upload(line, name, patience).run(session, pieces)
+        _Upload(line, offer.id, patience).run(offer, pieces)
     except (_Failed, zmq.ZMQError, ProtocolError):
         line.close()
         return False
@@ -87,16 +91,27 @@ def bring(
     return True
 
 
-def discard(address: str, names: Iterable[bytes]) -> None:
-    """Tell the store at this address that nobody needs these any more.
+def discard(address: str, names: Iterable[bytes], free: bool = False) -> None:
+    """Tell the store at this address that their owner does not need these any more.
+
+    free: that they are to go, whoever else needs them
 
     Nothing confirms it: what is not heard goes with its session.
     """
+    _tell(address, names, lambda some: t.Discard(some, free))
+
+
+def stay(address: str, names: Iterable[bytes]) -> None:
+    """Tell the store at this address that somebody has references to these."""
+    _tell(address, names, t.Stay)
+
+
+def _tell(address: str, names: Iterable[bytes], word: Callable[[list[bytes]], t.Question]) -> None:
     line = _take(address)
     left = list(names)
     with suppress(zmq.Again):
         for start in range(0, len(left), t.MOST_PIECES):
-            line.socket.send(t.encode(t.Discard(left[start : start + t.MOST_PIECES])), zmq.DONTWAIT)
+            line.socket.send(t.encode(word(left[start : start + t.MOST_PIECES])), zmq.DONTWAIT)
     _give(line)
 
 
@@ -119,12 +134,11 @@ class _Upload:
         self._line, self._name, self._patience = line, name, patience
         self._waiting: dict[int, tuple[Any, int]] = {}
 
-    def run(self, session: str, pieces: Sequence[Any]) -> None:
+    def run(self, offer: t.Offer, pieces: Sequence[Any]) -> None:
         """Raises _Failed, or what ZeroMQ and the decoder raise."""
-        sizes = [memoryview(piece).nbytes for piece in pieces]
-        if len(sizes) > t.MOST_PIECES:
+        if len(offer.sizes) > t.MOST_PIECES:
             raise _Failed
-        self._line.socket.send(t.encode(t.Offer(self._name, session, sizes)), zmq.DONTWAIT)
+        self._line.socket.send(t.encode(offer), zmq.DONTWAIT)
         for offset, chunk in chunks(pieces, t.CHUNK_BYTES):
             self._send(offset, chunk, 1)
             while len(self._waiting) >= WINDOW:

@@ -80,6 +80,16 @@ class Hosting:
         if self._server is not None:
             self._server.end_session(session)
 
+    def lose(self, pid: int, last: bytes) -> None:
+        """The executor of this pid has ended; of its results those after object `last` reach nobody."""
+        if self._server is not None:
+            self._server.lose((pid, last))
+
+    def discard(self, ids: list[bytes]) -> None:
+        """These objects go."""
+        if self._server is not None:
+            self._server.drop(ids)
+
     def stop(self) -> None:
         """End the thread; views of objects that other processes have stay as they are."""
         if self._thread is not None and self._server is not None:

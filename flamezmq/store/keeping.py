@@ -6,12 +6,15 @@ place, and, where somebody here is to decide how long the object lives, a `Hold`
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from flamezmq.errors import StoreFull, StoreLost
 from flamezmq.store import access, gateway
+from flamezmq.store import messages as s
 from flamezmq.store.names import ids
 from flamezmq.wire.handles import KEPT_BYTES, Handle, pack
 
@@ -25,8 +28,11 @@ class Keeper(Protocol):
 
     least: int
 
-    def keep(self, pieces: Sequence[Any], size: int) -> Kept | None:
-        """Copy the pieces to where others find them; None: they are to travel."""
+    def keep(self, pieces: Sequence[Any], size: int, contains: Sequence[bytes] = ()) -> Kept | None:
+        """Copy the pieces to where others find them; None: they are to travel.
+
+        contains: ids of the objects that references in it stand for
+        """
         ...
 
 
@@ -49,27 +55,27 @@ class Kept:
 class Hold:
     """As long as it lives its object does.  `let_go` is told the handle, in any thread; it may not block."""
 
-    __slots__ = ("__weakref__", "_let_go", "handle")
+    __slots__ = ("__weakref__", "_let_go", "handle", "stays")
 
     def __init__(self, handle: Handle, let_go: Callable[[Handle], object]) -> None:
         self.handle, self._let_go = handle, let_go
+        self.stays = False
 
-    def keep(self) -> None:
-        """Its end tells nobody: the object goes with its session."""
-        self._let_go = _nobody
+    def stay(self) -> None:
+        """Somebody may have a reference of whom nothing is known: the object stays until its session ends."""
+        if not self.stays:
+            self.stays = True
+            _stay(self.handle)
 
     def __del__(self) -> None:
         self._let_go(self.handle)
-
-
-def _nobody(_: Handle) -> None:
-    pass
 
 
 class NodeKeeper:
     """Puts the results of tasks into the store of this executor's node.  How long they live others decide.
 
     has_kept  something was put since this was last set to False
+    last      id of what was put last; empty: nothing was
     """
 
     least = KEPT_BYTES
@@ -77,20 +83,22 @@ class NodeKeeper:
     def __init__(self, store: str, session: Callable[[], str]) -> None:
         self._store, self._session = store, session
         self.has_kept = False
+        self.last = b""
 
-    def keep(self, pieces: Sequence[Any], size: int) -> Kept | None:
+    def keep(self, pieces: Sequence[Any], size: int, contains: Sequence[bytes] = ()) -> Kept | None:
         """As of `Keeper`; what the store has no room for travels."""
         name = ids.next()
+        about = access.About(s.RESULT, contains)
         try:
-            handle = access.of(self._store).put(name, self._session(), pieces)
+            handle = access.of(self._store).put(name, self._session(), pieces, about)
         except (StoreFull, StoreLost):
             return None
-        self.has_kept = True
+        self.has_kept, self.last = True, name
         return Kept(pack(handle))
 
 
 class Holdings:
-    """The holds of a client: finalizers note what is let go of, and `drop` tells the stores.
+    """Holds of this process: finalizers note what is let go of, and `drop` tells the stores.
 
     later  has a function called soon, on a thread of its own; callable anywhere, in a finalizer, too
     """
@@ -100,11 +108,16 @@ class Holdings:
         self._gone: deque[Handle] = deque()
         self._homes: set[str] = set()
         self._due = False
+        self._pid = os.getpid()
 
     def hold(self, handle: Handle) -> Hold:
-        """Own an object from now on."""
+        """Own an object from now on; what this process holds already it holds once."""
+        found = _live.get(handle.id)
+        if found is not None:
+            return found
         self._homes.add(handle.home)
-        return Hold(handle, self._let_go)
+        hold = _live[handle.id] = Hold(handle, self._let_go)
+        return hold
 
     def drop_many(self) -> None:
         """`drop`, if it is worth a message by now; otherwise that comes later."""
@@ -119,6 +132,8 @@ class Holdings:
         while self._gone:
             handle = self._gone.popleft()
             by_home.setdefault((handle.home, handle.at), []).append(handle.id)
+        if self._pid != os.getpid():
+            return  # what a forked child lets go of its parent may still have
         for (home, at), names in by_home.items():
             try:
                 access.of(home).drop(names)
@@ -137,3 +152,58 @@ class Holdings:
         if not self._due:
             self._due = True
             self._later(self.drop)
+
+
+#: By the ids of their objects; each process holds an object once.
+_live: WeakValueDictionary[bytes, Hold] = WeakValueDictionary()
+#: Those who can have `arrivals` dropped: the threads of the clients that are open in this process.
+helpers: list[Callable[[Callable[[], None]], None]] = []
+
+
+def _soon(deed: Callable[[], None]) -> None:
+    """By the thread of some client; without one, when this process has to do with a store again."""
+    if helpers:
+        helpers[-1](deed)
+    else:
+        arrivals._due = False
+
+
+#: The holds of what came here by references.
+arrivals = Holdings(_soon)
+
+
+def _stay(handle: Handle) -> None:
+    try:
+        access.of(handle.home).tell(s.Stay, [handle.id])
+    except StoreLost:  # it has ended, or is on another node
+        if handle.at:
+            gateway.stay(handle.at, [handle.id])
+
+
+def arrive(handle: Handle) -> Hold | None:
+    """A reference to this object has come, from whomever: hold it.
+
+    None: its store is on another node, and keeps no books of the processes of this one; so the object is to
+    stay until its session ends.
+    """
+    found = _live.get(handle.id)
+    if found is not None:
+        return found
+    try:
+        access.of(handle.home).tell(s.Hold, [handle.id])
+    except StoreLost:
+        if handle.at:
+            gateway.stay(handle.at, [handle.id])
+        return None
+    arrivals.drop()
+    return arrivals.hold(handle)
+
+
+def _forked() -> None:
+    global arrivals
+    _live.clear()
+    helpers.clear()
+    arrivals = Holdings(_soon)
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -16,6 +16,13 @@ INLINE_BYTES: Final = 1 << 16
 MOST_FDS: Final = 200
 #: Of one packet; more than any of these messages takes.
 PACKET_BYTES: Final = 1 << 18
+#: Ids in one packet.
+MOST_IDS: Final = 4096
+#: Terms of an object: it stays when its session ends; it is needed by the process that puts it, with whose
+#: end it goes, and by no other owner; it is what a task has returned.
+PINNED: Final = 1
+OF_PROCESS: Final = 2
+RESULT: Final = 4
 
 
 class Lease(msgspec.Struct, tag="lease", array_like=True, gc=False):
@@ -43,23 +50,32 @@ class Forget(msgspec.Struct, tag="forget", array_like=True, gc=False):
 class Put(msgspec.Struct, tag="put", array_like=True):
     """A leased segment has been filled: it is an object now.
 
-    session  by whose end it goes
-    sizes    of its pieces, in bytes, as they lie in it (`layout`)
+    session   by whose end it goes
+    sizes     of its pieces, in bytes, as they lie in it (`layout`)
+    terms     flags: PINNED, OF_PROCESS, RESULT
+    contains  objects that references in it stand for: they are needed as long as it is here
+    name      for people
     """
 
     id: bytes
     session: str
     segment: int
     sizes: list[int]
+    terms: int = 0
+    contains: list[bytes] = []
+    name: str = ""
 
 
 class PutSmall(msgspec.Struct, tag="small", array_like=True):
-    """An object as a whole: its pieces one behind the other."""
+    """An object as a whole: its pieces one behind the other; the rest as in `Put`."""
 
     id: bytes
     session: str
     sizes: list[int]
     data: bytes
+    terms: int = 0
+    contains: list[bytes] = []
+    name: str = ""
 
 
 class Open(msgspec.Struct, tag="open", array_like=True):
@@ -74,8 +90,29 @@ class Open(msgspec.Struct, tag="open", array_like=True):
     sizes: list[tuple[int, ...]]
 
 
+class Hold(msgspec.Struct, tag="hold", array_like=True):
+    """This process has references to these objects, beside their owners, until it says `Drop`, or ends."""
+
+    ids: list[bytes]
+
+
+class Stay(msgspec.Struct, tag="stay", array_like=True):
+    """Somebody of whom nothing is known may have references to these: they stay until their session ends."""
+
+    ids: list[bytes]
+
+
 class Drop(msgspec.Struct, tag="drop", array_like=True):
-    """Nobody needs these any more; views of them stay as they are."""
+    """This process needs these no more: one `Hold` of it is over; or, if it has none, their owner has let go.
+
+    Views of an object stay as they are when it goes.
+    """
+
+    ids: list[bytes]
+
+
+class Free(msgspec.Struct, tag="free", array_like=True):
+    """These are to go now, whoever needs them.  Answer: `Freed`, when they are gone."""
 
     ids: list[bytes]
 
@@ -130,14 +167,18 @@ class Found(msgspec.Struct, array_like=True):
     lost: bool = False
 
 
+class Freed(msgspec.Struct, tag="freed", array_like=True):
+    """They are gone."""
+
+
 class Opened(msgspec.Struct, tag="opened", array_like=True):
     """In the order of the ids; maybe fewer than were asked for, never none: ask again for the others."""
 
     found: list[Found]
 
 
-Question: TypeAlias = Lease | Return | Forget | Put | PutSmall | Open | Drop
-Answer: TypeAlias = Hello | Leased | Full | Opened
+Question: TypeAlias = Lease | Return | Forget | Put | PutSmall | Open | Hold | Stay | Drop | Free
+Answer: TypeAlias = Hello | Leased | Full | Freed | Opened
 
 encode = msgspec.msgpack.Encoder().encode
 decode_question = msgspec.msgpack.Decoder(Question).decode

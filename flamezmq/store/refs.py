@@ -1,20 +1,22 @@
 """References: small things that stand for objects, wherever these lie.
 
 Made by `Session.put`.  A reference that is pickled is a reference again where it
-is unpickled; only as an argument of `submit` or `map` it stands for its value
-(client/references.py).  Where no store is in reach it carries the value itself.
+is unpickled; only as an argument of `submit` or `map` it stands for its value.
+Where no store is in reach it carries the value itself.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from typing import Any
 
 from flamezmq.errors import ObjectLost
+from flamezmq.serialize.pickler import Pickler, add_reducer
 from flamezmq.serialize.values import load_pieces
 from flamezmq.store import access, gateway
-from flamezmq.store.keeping import Hold
+from flamezmq.store.keeping import Hold, arrive
 from flamezmq.store.names import shown
 from flamezmq.wire.handles import Handle, pack, unpack
 
@@ -84,6 +86,9 @@ class ObjectRef:
 
     def __reduce__(self) -> Any:
         self._outlive()
+        return self._reduced()
+
+    def _reduced(self) -> Any:
         where = self._pieces if self._handle is None else pack(self._handle)
         return _arrived, (bytes.fromhex(self.id), where, self.session_id, self.name, self.kind)
 
@@ -92,9 +97,9 @@ class ObjectRef:
         if self._handle is None:
             self._pieces = ()
         elif access.is_here(self._handle.home):
-            access.of(self._handle.home).drop([self._handle.id])
+            access.of(self._handle.home).free([self._handle.id])
         elif self._handle.at:
-            gateway.discard(self._handle.at, [self._handle.id])
+            gateway.discard(self._handle.at, [self._handle.id], free=True)
 
     def _fetch(self, private: bool = False) -> list[memoryview]:
         if self._handle is not None:
@@ -107,7 +112,7 @@ class ObjectRef:
     def _outlive(self) -> None:
         """It is on its way to somebody of whom nothing is known: the object stays until its session ends."""
         if self._hold is not None:
-            self._hold.keep()
+            self._hold.stay()
 
 
 def private(value: Any) -> Any:
@@ -173,4 +178,21 @@ def kind_of(value: object) -> str:
 
 def _arrived(id: bytes, where: bytes | Sequence[bytes], session_id: str, name: str, kind: str) -> ObjectRef:
     """What a pickled reference becomes."""
-    return ObjectRef(id, unpack(where) if isinstance(where, bytes) else where, session_id, name, kind)
+    if not isinstance(where, bytes):
+        return ObjectRef(id, where, session_id, name, kind)
+    handle = unpack(where)
+    return ObjectRef(id, handle, session_id, name, kind, arrive(handle))
+
+
+def _reduce(pickler: Pickler, ref: ObjectRef) -> Any:
+    """In a call its value; elsewhere itself."""
+    if ref._handle is not None:
+        pickler.holds.append(ref)  # so that it is there when the call, or what contains it, is read
+    if pickler.owner is None:
+        return ref._reduced()
+    if ref._handle is not None:
+        return argument_of, (pack(ref._handle),)
+    return inline_argument_of, tuple(map(pickle.PickleBuffer, ref._pieces))
+
+
+add_reducer(ObjectRef, _reduce)

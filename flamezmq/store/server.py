@@ -29,13 +29,18 @@ from flamezmq.store import segments
 from flamezmq.store.census import Census, Fact
 from flamezmq.store.doors import Doors
 from flamezmq.store.layout import extent
+from flamezmq.store.lifetimes import Lifetimes
+from flamezmq.store.peers import Gone, Object, Peer, Waiting
 from flamezmq.store.pool import Pool, Segment
 from flamezmq.store.transit import Transit
-from flamezmq.wire.objects import COPY, Holders, News, Stocks, WhoHas
+from flamezmq.wire import transfer as t
+from flamezmq.wire.objects import COPY, PINNED, Holders, News, Stocks, WhoHas
 
 _CREDENTIALS = struct.Struct("3i")
 #: Packets taken from one connection before the others have their turn.
 TURN_PACKETS = 32
+#: More than the kernel lets wait in one: so many are read where all is to be read.
+MOST_PACKETS = 4096
 #: How often to look at segments whose object is gone, but not its readers, and at sessions that have ended.
 LOOK_SECONDS = 0.5
 #: Objects of a session that has ended stay for so long, if nobody needs their room: who hears of its end
@@ -51,45 +56,6 @@ COPY_SECONDS = 30.0
 #: What a peer may be lent beside the segment that it needs, to fill it later without a question: this part
 #: of the limit at most.
 AHEAD_PART = 64
-
-
-class _Gone(Exception):
-    """This peer has hung up, or has said what makes no sense."""
-
-
-class Object:
-    """One that is here: in a segment, or, if it is small, as `data`."""
-
-    __slots__ = ("data", "segment", "session", "sizes")
-
-    def __init__(self, session: str, sizes: list[int], segment: Segment | None, data: bytes) -> None:
-        self.session, self.sizes, self.segment, self.data = session, sizes, segment, data
-
-
-class Peer:
-    """A connection.  leased: what it may fill; known: segments that it was passed the descriptor of."""
-
-    __slots__ = ("known", "leased", "socket")
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
-        self.leased: dict[int, Segment] = {}
-        self.known: set[int] = set()
-
-
-class Waiting:
-    """A question about objects of which some are not here, or not yet.
-
-    fresh  it may be that their Put has only not been read
-    gone   those that can't be had, and what to say of them
-    """
-
-    __slots__ = ("fresh", "gone", "peer", "question")
-
-    def __init__(self, peer: Peer, question: s.Open) -> None:
-        self.peer, self.question = peer, question
-        self.fresh = True
-        self.gone: dict[bytes, s.Found] = {}
 
 
 class Server:
@@ -118,9 +84,11 @@ class Server:
         self._ended: dict[str, float] = {}  # session -> when, oldest first
         self._known_sessions: set[str] = set()  # that have had objects here, and have not ended
         self.small_bytes = 0
+        self.lifetimes = Lifetimes(self._drain, self._drop, self._try_to_answer, self._changed)
         self._peers: dict[int, Peer] = {}
         self._orders: deque[tuple[Callable[..., None], Any]] = deque()
         self._waiting: list[Waiting] = []
+        self._unserved: list[tuple[Peer, s.Lease]] = []  # until it is known what goes
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._deeds: dict[type, Callable[[Peer, Any], None]] = {
@@ -130,7 +98,7 @@ class Server:
             s.Put: self._on_put,
             s.PutSmall: self._on_put_small,
             s.Open: self._on_open,
-            s.Drop: self._on_drop,
+            **self.lifetimes.deeds(),
         }
 
     # --- other threads
@@ -140,8 +108,12 @@ class Server:
         self._order(self._end_session, session)
 
     def drop(self, ids: Iterable[bytes]) -> None:
-        """These objects go, as far as they are here."""
-        self._order(self._drop, list(ids))
+        """The owner of these objects needs them no more."""
+        self._order(self.lifetimes.disown, list(ids))
+
+    def lose(self, executor: tuple[int, bytes]) -> None:
+        """The executor of this pid has ended; of its results those after this object have reached nobody."""
+        self._order(lambda lost: self.lifetimes.on_lost(*lost), executor)
 
     def on_holders(self, answer: Holders) -> None:
         """The router's answer to `WhoHas`."""
@@ -165,6 +137,7 @@ class Server:
     def serve(self) -> None:
         """Until `stop`."""
         self._poll = select.epoll()
+        self.lifetimes.serve(self._poll)
         self.listener.setblocking(False)
         for fd in (self.listener.fileno(), self._wake):
             self._poll.register(fd, select.EPOLLIN)
@@ -180,13 +153,15 @@ class Server:
                     self._transit.watch(self._watch)
                 if self._waiting:
                     self._look_again(bool(ready))
+                if self.lifetimes.is_due or self._unserved:
+                    self._settle()
                 self._tidy(monotonic())
         finally:
             self._end()
 
     def _patience(self) -> float | None:
         """How long to wait for the next packet."""
-        if any(waiting.fresh for waiting in self._waiting):
+        if self._unserved or self.lifetimes.is_due or any(waiting.fresh for waiting in self._waiting):
             return 0
         looks = self._ended or self._waiting or self.copies or self.pool.lingers
         if self._transit is not None:
@@ -218,17 +193,39 @@ class Server:
         """Bytes of memory that objects have, or that readers keep of what is gone."""
         return self.pool.total - self.pool.free_bytes + self.small_bytes
 
-    def _on_ready(self, fd: int) -> None:
+    def _settle(self) -> None:
+        """Let go of what is to go, and serve those who have waited for its room."""
+        self.lifetimes.settle()
+        unserved, self._unserved = self._unserved, []
+        for peer, question in unserved:
+            try:
+                if peer.socket.fileno() >= 0:
+                    self._lease(peer, question, self.lifetimes.is_due)
+            except OSError:
+                self._part(peer)
+
+    def _drain(self) -> None:
+        """Read all that peers have said by now, those, too, that are only about to be let in."""
+        for _ in range(2):
+            for fd, _ in self._poll.poll(0):
+                self._on_ready(fd, MOST_PACKETS)
+        if self._transit is not None:
+            self._transit.more = True  # what has come for it may have been among these
+
+    def _on_ready(self, fd: int, most: int = TURN_PACKETS) -> None:
         peer = self._peers.get(fd)
         if peer is not None:
-            self._on_packets(peer)
+            self._on_packets(peer, most)
         elif fd == self._wake:
             os.eventfd_read(fd)
             while self._orders:
                 deed, what = self._orders.popleft()
                 deed(what)
         elif fd == self.listener.fileno():
-            self._accept()
+            while self._accept():
+                pass
+        else:
+            self.lifetimes.on_end(fd)  # or one of ZeroMQ's, whose turn comes
 
     def _open_transit(self) -> Transit:
         if self._transit is None:
@@ -239,22 +236,28 @@ class Server:
         """ZeroMQ's descriptors tell of changes only."""
         self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Let the next one in; whether there was one."""
         try:
             connection, _ = self.listener.accept()
         except OSError:
-            return  # it has gone again, or there is no descriptor left for it: it sees that
+            return False  # nobody is there, it has gone again, or there is no descriptor left: it sees that
         packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        if _CREDENTIALS.unpack(packed)[1] not in (os.getuid(), 0):
+        pid, uid, _ = _CREDENTIALS.unpack(packed)
+        if uid not in (os.getuid(), 0):
             connection.close()
-            return
+            return True
         connection.setblocking(False)
-        peer = self._peers[connection.fileno()] = Peer(connection)
-        self._answer(peer, s.Hello(self.doors.at, self.doors.node))
+        peer = self._peers[connection.fileno()] = Peer(connection, pid)
         self._poll.register(connection.fileno(), select.EPOLLIN)
+        try:
+            self._answer(peer, s.Hello(self.doors.at, self.doors.node))
+        except OSError:
+            self._part(peer)
+        return True
 
-    def _on_packets(self, peer: Peer) -> None:
-        for _ in range(TURN_PACKETS):
+    def _on_packets(self, peer: Peer, most: int) -> None:
+        for _ in range(most):
             try:
                 packet = peer.socket.recv(s.PACKET_BYTES)
             except BlockingIOError:
@@ -263,10 +266,10 @@ class Server:
                 packet = b""
             try:
                 if not packet:
-                    raise _Gone
+                    raise Gone
                 question = s.decode_question(packet)
                 self._deeds[type(question)](peer, question)
-            except (_Gone, msgspec.DecodeError, OSError):
+            except (Gone, msgspec.DecodeError, OSError):
                 self._part(peer)
                 return
 
@@ -282,6 +285,7 @@ class Server:
         for peer in list(self._peers.values()):
             self._part(peer)
         self._drop(list(self.objects))
+        self.lifetimes.close()
         for segment, _ in self._coming.values():
             self.pool.give(segment)
         if self._transit is not None:
@@ -294,7 +298,13 @@ class Server:
     # --- what peers say
 
     def _on_lease(self, peer: Peer, question: s.Lease) -> None:
+        self._lease(peer, question, may_wait=True)  # that something goes may be there, and not read yet
+
+    def _lease(self, peer: Peer, question: s.Lease, may_wait: bool) -> None:
         segment = self._take(question.size)
+        if segment is None and may_wait:
+            self._unserved.append((peer, question))
+            return
         if segment is None:
             self._answer(peer, s.Full(question.size, self.pool.limit, self._holders()))
             return
@@ -321,17 +331,20 @@ class Server:
         segment = self._leased(peer, question.segment)
         if question.id in self.objects or extent(question.sizes) > segment.size:
             self.pool.give(segment)
-            raise _Gone
-        self._keep(question.id, Object(question.session, question.sizes, segment, b""))
+            raise Gone
+        self._keep(question.id, Object(question.session, question.sizes, segment, b"", question.name))
+        self.lifetimes.on_put(peer.pid, question)
 
-    def _on_put_small(self, _peer: Peer, question: s.PutSmall) -> None:
+    def _on_put_small(self, peer: Peer, question: s.PutSmall) -> None:
         if question.id in self.objects or sum(question.sizes) != len(question.data):
-            raise _Gone
-        self._keep(question.id, Object(question.session, question.sizes, None, question.data))
+            raise Gone
+        one = Object(question.session, question.sizes, None, question.data, question.name)
+        self._keep(question.id, one)
+        self.lifetimes.on_put(peer.pid, question)
 
     def _on_open(self, peer: Peer, question: s.Open) -> None:
         if not len(question.ids) == len(question.at) == len(question.sizes):
-            raise _Gone
+            raise Gone
         if all(name in self.objects for name in question.ids[: s.MOST_FDS]):
             self._open(peer, question)
         else:
@@ -391,9 +404,18 @@ class Server:
         """What was to come into it does not."""
         self.pool.give(segment)
 
-    def keep(self, name: bytes, session: str, sizes: list[int], segment: Segment) -> None:
+    def keep(self, offer: t.Offer, segment: Segment) -> None:
         """What was brought from elsewhere is an object from now on."""
-        self._keep(name, Object(session, sizes, segment, b""))
+        self._keep(offer.id, Object(offer.session, offer.sizes, segment, b"", offer.name))
+        self.lifetimes.on_brought(offer.id, offer.terms)
+
+    def free(self, names: Iterable[bytes]) -> None:
+        """These are to go, whoever needs them."""
+        self.lifetimes.free(list(names))
+
+    def stay(self, names: Iterable[bytes]) -> None:
+        """Somebody elsewhere has references to these."""
+        self.lifetimes.stay(list(names))
 
     def ask_holders(self, name: bytes) -> bool:
         """Ask the router which stores have it."""
@@ -457,19 +479,20 @@ class Server:
             for fd in fds:
                 os.close(fd)
 
-    def _on_drop(self, _peer: Peer, question: s.Drop) -> None:
-        self._drop(question.ids)
-
     def _leased(self, peer: Peer, number: int) -> Segment:
         segment = peer.leased.pop(number, None)
         if segment is None:
-            raise _Gone
+            raise Gone
         return segment
 
     @staticmethod
     def _answer(peer: Peer, answer: s.Answer, fds: list[int] | None = None) -> None:
         """It asks one thing at a time, so there is always room in its socket."""
         socket.send_fds(peer.socket, [s.encode(answer)], fds or [])
+
+    def _try_to_answer(self, peer: Peer, answer: s.Answer) -> None:
+        with suppress(OSError):  # it has gone; its socket says so, too
+            self._answer(peer, answer)
 
     # --- objects
 
@@ -486,10 +509,17 @@ class Server:
         self.census.changed(name, monotonic())
 
     def _drop(self, names: Iterable[bytes]) -> None:
-        names = [name for name in names if name in self.objects]
+        """Have these go, and what only they have needed."""
+        going = list(names)
+        while going:
+            going = self._drop_some([name for name in dict.fromkeys(going) if name in self.objects])
+
+    def _drop_some(self, names: list[bytes]) -> list[bytes]:
+        """Have these go; returns what nobody needs then."""
         self.census.gone(names, monotonic())
         if self._transit is not None and names:
             self._transit.on_dropped(names)
+        free: list[bytes] = []
         for name in names:
             one = self.objects.pop(name)
             self.copies.pop(name, None)
@@ -501,6 +531,8 @@ class Server:
                 self._count_small(-len(one.data))
             else:
                 self.pool.give(one.segment)
+            free += self.lifetimes.on_gone(name)
+        return free
 
     def _count_small(self, more: int) -> None:
         self.small_bytes += more
@@ -511,7 +543,16 @@ class Server:
         one = self.objects.get(name)
         if one is None:
             return None
-        return Fact(one.session, sum(one.sizes), COPY if name in self.copies else 0)
+        holders = self.lifetimes.holders
+        marks = (COPY if name in self.copies else 0) | (PINNED if holders.is_pinned(name) else 0)
+        return Fact(one.session, sum(one.sizes), marks, one.name, holders.readers(name))
+
+    def _changed(self, names: Iterable[bytes]) -> None:
+        """Others hold these than before."""
+        now = monotonic()
+        for name in names:
+            if name in self.objects:
+                self.census.changed(name, now)
 
     def _end_session(self, session: str) -> None:
         self._known_sessions.discard(session)
@@ -524,7 +565,8 @@ class Server:
             if at > before:
                 return
             del self._ended[session]
-            self._drop(list(self.by_session.get(session, ())))
+            names = self.by_session.get(session, ())
+            self._drop([name for name in names if not self.lifetimes.holders.is_pinned(name)])
 
     def _holders(self) -> str:
         """Which sessions hold most, for people."""

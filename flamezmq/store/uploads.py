@@ -29,23 +29,23 @@ class Shelf(NamedTuple):
 
     take  a segment of so many bytes, or None: there is no room
     give  takes one back
-    keep  makes an object (id, session, sizes, segment)
+    keep  makes an object of what was offered, in its segment
     has   whether there is an object of this id
     """
 
     take: Callable[[int], Segment | None]
     give: Callable[[Segment], None]
-    keep: Callable[[bytes, str, list[int], Segment], None]
+    keep: Callable[[t.Offer, Segment], None]
     has: Callable[[bytes], bool]
 
 
 class Upload:
     """missing: offsets of the chunks that have not come.  peer: who brings it."""
 
-    __slots__ = ("heard", "missing", "peer", "segment", "session", "size", "sizes", "target")
+    __slots__ = ("heard", "missing", "offer", "peer", "segment", "size", "target")
 
     def __init__(self, peer: bytes, offer: t.Offer, segment: Segment, size: int, now: float) -> None:
-        self.peer, self.session, self.sizes = peer, offer.session, offer.sizes
+        self.peer, self.offer = peer, offer
         self.segment, self.size, self.heard = segment, size, now
         self.target = Target(segment.fd, segment.size, segment.fresh)
         self.missing = set(range(0, size, t.CHUNK_BYTES))
@@ -109,7 +109,7 @@ class Uploads:
         if upload.missing:
             return None
         self._remove(name)
-        self._shelf.keep(name, upload.session, upload.sizes, upload.segment)
+        self._shelf.keep(upload.offer, upload.segment)
         return t.Stored(name)
 
     def _remove(self, name: bytes) -> Upload:

@@ -54,11 +54,13 @@ from flamezmq.wire.needs import Supply as Supply
 from flamezmq.wire.needs import Unmet as Unmet
 from flamezmq.wire.needs import Wanted as Wanted
 from flamezmq.wire.objects import AskStores as AskStores
+from flamezmq.wire.objects import Discard as Discard
 from flamezmq.wire.objects import Holders as Holders
 from flamezmq.wire.objects import ObjectRow as ObjectRow
 from flamezmq.wire.objects import Stocked as Stocked
 from flamezmq.wire.objects import Stocks as Stocks
 from flamezmq.wire.objects import Stores as Stores
+from flamezmq.wire.objects import Unclaimed as Unclaimed
 from flamezmq.wire.objects import Unstock as Unstock
 from flamezmq.wire.objects import WhoHas as WhoHas
 from flamezmq.wire.ranges import Count as Count
@@ -252,6 +254,7 @@ class Results(msgspec.Struct, tag=21, array_like=True):
     outputs  pickled values and errors
     stored   flat pairs (position in `outputs`, bytes) of those that hold a handle (`handles`): the value lies
              in a store, and is so large
+    last     id of the object that the last of these is; empty: there are none
     """
 
     session: int
@@ -261,6 +264,7 @@ class Results(msgspec.Struct, tag=21, array_like=True):
     parts: list[int]
     outputs: list[bytes]
     stored: list[int] = []
+    last: bytes = b""
 
 
 class RoutedResults(msgspec.Struct, tag=21, array_like=True):
@@ -273,6 +277,7 @@ class RoutedResults(msgspec.Struct, tag=21, array_like=True):
     parts: list[int]
     outputs: msgspec.Raw
     stored: list[int] = []
+    last: bytes = b""
 
 
 class Cancelled(msgspec.Struct, tag=22, array_like=True):
@@ -370,6 +375,7 @@ class Bind(msgspec.Struct, tag=40, array_like=True):
     initializer  to be called before its first task; empty: there is none, or it was called here before
     service      to be bound before its first task, if it has an application
     devices      GPUs that its process may see from now on, as in CUDA_VISIBLE_DEVICES; empty: nothing is said
+    root         of a session of nested tasks: id of the outermost one, to which objects belong that they put
     """
 
     session: Index
@@ -378,6 +384,7 @@ class Bind(msgspec.Struct, tag=40, array_like=True):
     initializer: bytes = b""
     service: Service | None = None
     devices: tuple[str, ...] = ()
+    root: str = ""
 
 
 class Grant(msgspec.Struct, tag=41, array_like=True):
@@ -530,5 +537,5 @@ FromExecutor = (
 ) | AboutServices
 ToExecutor = Bind | Grant | Retract | Drop | Interrupt | Pull | Exit | Huddle | Unbind
 FromWorker = Register | Died | Printed | Flushed | Leave | Stocks | Stocked | WhoHas
-ToWorker = Kill | Flush | Target | Exit | Unstock | Holders
+ToWorker = Kill | Flush | Target | Exit | Unstock | Unclaimed | Discard | Holders
 Message = Any

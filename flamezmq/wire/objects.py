@@ -114,5 +114,23 @@ class Holders(msgspec.Struct, tag=118, array_like=True):
     at: list[list[str]]
 
 
+class Unclaimed(msgspec.Struct, tag=110, array_like=True):
+    """Router -> worker: this executor is gone; of its tasks' results I have heard up to object `last`.
+
+    What it has put as a result after that one (the ids of a process ascend) reaches nobody: it may go.
+
+    last  empty: I have heard of none
+    """
+
+    pid: int
+    last: bytes
+
+
+class Discard(msgspec.Struct, tag=111, array_like=True):
+    """Router -> worker: these objects are results that nobody waits for any more: they may go."""
+
+    ids: list[bytes]
+
+
 #: What a store has to say to the router.
 News: TypeAlias = Stocks | Stocked | WhoHas

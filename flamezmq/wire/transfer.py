@@ -66,11 +66,15 @@ class Offer(msgspec.Struct, tag="offer", array_like=True):
 
     session  by whose end it goes
     sizes    of its pieces
+    terms    1: it stays when its session ends
+    name     for people
     """
 
     id: Id
     session: Annotated[str, msgspec.Meta(max_length=300)]
     sizes: Annotated[list[Offset], msgspec.Meta(min_length=1, max_length=MOST_PIECES)]
+    terms: int = 0
+    name: Annotated[str, msgspec.Meta(max_length=300)] = ""
 
 
 class Fill(msgspec.Struct, tag="fill", array_like=True, gc=False):
@@ -82,7 +86,14 @@ class Fill(msgspec.Struct, tag="fill", array_like=True, gc=False):
 
 
 class Discard(msgspec.Struct, tag="discard", array_like=True):
-    """Nobody needs these any more."""
+    """The owner of these needs them no more.  free: they are to go, whoever else needs them."""
+
+    ids: Ids
+    free: bool = False
+
+
+class Stay(msgspec.Struct, tag="stay", array_like=True):
+    """Processes on other nodes may have references to these: they stay until their session ends."""
 
     ids: Ids
 
@@ -140,7 +151,7 @@ class Refusal(msgspec.Struct, tag="refusal", array_like=True, gc=False):
     why: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
-Question: TypeAlias = Seek | Want | Have | Lack | Offer | Fill | Discard
+Question: TypeAlias = Seek | Want | Have | Lack | Offer | Fill | Discard | Stay
 Answer: TypeAlias = Source | Chunk | Missing | Gone | Got | Stored | Refusal
 
 encode = msgspec.msgpack.Encoder().encode

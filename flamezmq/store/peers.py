@@ -1,0 +1,54 @@
+"""Who speaks with a store, and what about."""
+
+from __future__ import annotations
+
+import socket
+
+from flamezmq.store import messages as s
+from flamezmq.store.pool import Segment
+
+
+class Gone(Exception):
+    """This peer has hung up, or has said what makes no sense."""
+
+
+class Object:
+    """One that is here: in a segment, or, if it is small, as `data`.  name: for people."""
+
+    __slots__ = ("data", "name", "segment", "session", "sizes")
+
+    def __init__(
+        self, session: str, sizes: list[int], segment: Segment | None, data: bytes, name: str = ""
+    ) -> None:
+        self.session, self.sizes, self.segment, self.data = session, sizes, segment, data
+        self.name = name
+
+
+class Peer:
+    """A connection of process `pid`.
+
+    leased  what it may fill
+    known   segments that it was passed the descriptor of
+    """
+
+    __slots__ = ("known", "leased", "pid", "socket")
+
+    def __init__(self, connection: socket.socket, pid: int) -> None:
+        self.socket, self.pid = connection, pid
+        self.leased: dict[int, Segment] = {}
+        self.known: set[int] = set()
+
+
+class Waiting:
+    """A question about objects of which some are not here, or not yet.
+
+    fresh  it may be that their Put has only not been read
+    gone   those that can't be had, and what to say of them
+    """
+
+    __slots__ = ("fresh", "gone", "peer", "question")
+
+    def __init__(self, peer: Peer, question: s.Open) -> None:
+        self.peer, self.question = peer, question
+        self.fresh = True
+        self.gone: dict[bytes, s.Found] = {}
