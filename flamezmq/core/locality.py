@@ -18,11 +18,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice, repeat
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flamezmq.core.blocked import Value
+from flamezmq.core.directory import Directory
 from flamezmq.core.members import NAME_CHARACTERS, Executor, Session
 from flamezmq.errors import ProtocolError
 from flamezmq.wire import messages as m
@@ -56,13 +57,14 @@ class Inputs:
     until   when an executor that could have had it would have had its data; inf: none holds out for it
     """
 
-    __slots__ = ("_held", "_version", "passed", "pieces", "until")
+    __slots__ = ("_held", "_most", "_version", "passed", "pieces", "until")
 
     def __init__(self, pieces: list[Piece]) -> None:
         self.pieces = pieces
         self.passed, self.until = 0, inf
         self._held: dict[str, int] = {}
-        self._version = -1
+        self._most = 0
+        self._version = -1  # of the directory, when that was looked up
 
     @property
     def size(self) -> int:
@@ -70,31 +72,35 @@ class Inputs:
 
     def held(self, broker: Broker) -> dict[str, int]:
         """Node -> bytes of it that are there; the greatest first."""
-        directory = broker.directory
-        if self._version != directory.version:
-            self._version = directory.version
-            held: Counter[str] = Counter()
-            for piece in self.pieces:
-                entry = directory.find(piece.id)
-                nodes = set(entry.holders) if entry is not None else set()
-                home = directory.homes.get(piece.home)
-                if home is not None and entry is None:
-                    nodes.add(home)  # its store has not told of it yet
-                for node in nodes:
-                    held[node] += piece.size
-            self._held = dict(sorted(held.items(), key=lambda item: (-item[1], item[0])))
+        if self._version != broker.directory.version:
+            self._look(broker.directory)
         return self._held
+
+    def _look(self, directory: Directory) -> None:
+        self._version = directory.version
+        held: dict[str, int] = {}
+        for piece in self.pieces:
+            entry = directory.find(piece.id)
+            nodes: Iterable[str] = ()
+            if entry is not None:
+                nodes = entry.holders
+            elif (home := directory.homes.get(piece.home)) is not None:
+                nodes = (home,)  # its store has not told of it yet
+            for node in nodes:
+                held[node] = held.get(node, 0) + piece.size
+        self._held = dict(sorted(held.items(), key=lambda item: (-item[1], item[0])))
+        self._most = max(held.values(), default=0)
 
     def lacks(self, broker: Broker, node: str) -> int:
         """Bytes that this node lacks and the best one has."""
-        held = self.held(broker)
-        return max(next(iter(held.values()), 0) - held.get(node, 0), 0)
+        if self._version != broker.directory.version:
+            self._look(broker.directory)
+        return self._most - self._held.get(node, 0)
 
     def best(self, broker: Broker) -> list[str]:
         """The nodes that have most of it."""
         held = self.held(broker)
-        most = next(iter(held.values()), 0)
-        return [node for node, size in held.items() if size == most]
+        return [node for node, size in held.items() if size == self._most]
 
 
 # --- what is known of tasks
@@ -199,13 +205,10 @@ def gives_way(broker: Broker, executor: Executor, session: Session) -> bool:
 
 def _next(session: Session) -> Iterator[tuple[int, int]]:
     """The next tasks of its queue: (which of the runs, index).  Where there are priorities, the first one."""
-    left = LOOK_TASKS if type(session.queue) is deque else 1
-    for position, run in enumerate(islice(session.queue, left)):
-        for index in range(run.start, min(run.end, run.start + left)):
-            yield position, index
-        left -= len(run)
-        if left <= 0:
-            return
+    most = LOOK_TASKS if type(session.queue) is deque else 1
+    runs = enumerate(islice(session.queue, most))
+    tasks = (zip(repeat(position), range(run.start, run.end)) for position, run in runs)
+    return islice(chain.from_iterable(tasks), most)
 
 
 def _is_near(broker: Broker, session: Session, index: int, node: str) -> bool:
@@ -220,6 +223,9 @@ def _to_front(session: Session, position: int, index: int, count: int) -> None:
     if not position and run.start == index:
         return
     assert type(queue) is deque
+    if len(run) > 2 * LOOK_TASKS:  # the rest of a long one stays as it is: it need not be copied each time
+        queue.insert(position, run.take(index + count - run.start))
+        run = queue[position]
     del queue[position]
     for start, end in ((index + count, run.end), (run.start, index)):
         if start < end:
