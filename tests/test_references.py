@@ -138,8 +138,12 @@ def test_a_task_may_not_write_to_what_others_read_but_to_its_own(client: flm.Cli
         return float(mine.sum())
 
     ref = client.put(numpy.zeros(100_000))
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(ValueError, match="read-only") as caught:
         client.submit(spoil, ref).result(LIMIT_SECONDS)
+    assert "flm.private(value)" in caught.value.__notes__[0], "it says what to do"
+    with pytest.raises(ValueError, match="read-only") as caught:
+        list(client.map(spoil, [ref]))
+    assert len(caught.value.__notes__) == 1
     assert client.submit(add, ref).result(LIMIT_SECONDS) == 100_000
     again = client.put(ref.get())
     for mine in (flm.private(ref), ref.get(copy=True), flm.private(again), again.get(copy=True)):

@@ -26,11 +26,18 @@ from typing import Any
 
 from flamezmq.errors import TaskError
 from flamezmq.serialize.pickler import PROTOCOL, dump_in_band
+from flamezmq.store import access
 
 #: Longer texts lose their middle; their first and last lines tell most.
 MAX_TEXT_CHARS = 64 * 1024
 #: An exception that carries more than this arrives as a TaskError: results carry data, errors carry words.
 MAX_PICKLE_BYTES = 8 * 2**20
+
+#: What stands beside numpy's words, and those of memoryviews.
+HOW_TO_WRITE = (
+    "What comes by a reference is shared with other tasks, and nobody may write to it: "
+    "flm.private(value), or the array's own copy(), gives one that is yours."
+)
 
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
@@ -53,8 +60,18 @@ class RemoteTraceback(Exception):
 
 def dump_error(error: BaseException) -> bytes:
     """All of an exception that can travel.  Never raises an Exception of its own."""
+    if access.has_lent:
+        _advise(error)
     words = _type_name(error), _cut(_text(error)), _cut(_traceback(error))
     return pickle.dumps((*words, _pickled(error)), PROTOCOL)
+
+
+def _advise(error: BaseException) -> None:
+    """Who has written to what others read is told what to do."""
+    if not isinstance(error, ValueError | TypeError) or "read-only" not in _text(error):
+        return
+    if HOW_TO_WRITE not in getattr(error, "__notes__", ()):
+        error.add_note(HOW_TO_WRITE)
 
 
 def words_of(error: BaseException) -> tuple[str, str]:

@@ -163,6 +163,8 @@ class Access:
         self._idle.append(connection)
 
 
+#: Whether this process has been given views that nobody may write to.
+has_lent = False
 #: Why a node of this machine is lost.
 WORKER_ENDED = "its worker has ended"
 #: By the name of the store, of those that this process has reached.

@@ -102,6 +102,7 @@ class ObjectRef:
             gateway.discard(self._handle.at, [self._handle.id], free=True)
 
     def _fetch(self, private: bool = False) -> list[memoryview]:
+        access.has_lent = True
         if self._handle is not None:
             return access.fetch(self._handle, private)
         if not self._pieces:
@@ -153,11 +154,13 @@ def values_of(refs: Sequence[ObjectRef], copy: bool = False) -> list[Any]:
 
 def argument_of(handle: bytes) -> Any:
     """The value of an object, as a task gets it: read-only.  Pickles of calls refer to this by name."""
+    access.has_lent = True
     return load_pieces(*access.fetch(unpack(handle), private=False))
 
 
 def inline_argument_of(*pieces: Any) -> Any:
     """The same of one that has come along with the call."""
+    access.has_lent = True
     return load_pieces(*(memoryview(piece).toreadonly() for piece in pieces))
 
 
