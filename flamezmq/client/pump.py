@@ -199,9 +199,11 @@ class Pump:
         if not self._armed:
             self._linger = linger
             self._armed = True
-            if self._sitting:
+            sits = self._sitting
+            if sits:
                 self.line.wake()
-            self._ring()
+            if not sits or linger <= LINGER_SECONDS:  # else it would be awake twice, and not linger
+                self._ring()
         elif linger < self._linger:
             self._ring()  # what is there already goes along
 

@@ -16,7 +16,7 @@ from weakref import WeakSet
 from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.objects import SessionKeeper
-from flamezmq.client.pump import LARGE_LINGER_SECONDS, LINGER_SECONDS
+from flamezmq.client.pump import LARGE_LINGER_SECONDS
 from flamezmq.client.references import References
 from flamezmq.client.status import Status
 from flamezmq.client.steering import Steering, check_member
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 FULL_TASKS = 256
 #: So are so many bytes of large payloads.
 FULL_BYTES = 1 << 18
+#: And so many bytes of those that lie in a store.
+FULL_STORED_BYTES = 1 << 23
 #: Tasks that a client may have unfinished before `submit` blocks.
 MOST_TASKS = 1 << 20
 #: Bytes of arguments that may wait in the client, beside those that the router has, before `submit` blocks.
@@ -78,6 +80,7 @@ class Session(Steering, References):
         self._drive = client._drive
         self._wait = client._wait
         self._actors: dict[int, ActorSession] = {}  # that end with it
+        self._large_at = 0.0  # when a task with large arguments was the first in the outbox
         self._streams: WeakSet[Future] | None = None  # of tasks that stream, once there was one
 
     @property
@@ -123,8 +126,10 @@ class Session(Steering, References):
         waiting = len(outbox)
         if waiting == 1 or calls.alias not in client._dirty:
             client._dirty[calls.alias] = calls
-            if calls.pending or not client._eager:
-                client._pump.arm(LARGE_LINGER_SECONDS if type(payload) is Dependent else LINGER_SECONDS)
+            if type(payload) is Dependent and self._has_company(calls):
+                client._pump.arm(LARGE_LINGER_SECONDS)
+            elif calls.pending or not client._eager:
+                client._pump.arm()
             else:
                 client._pump.push(look=False)  # nothing is on its way: company may never come
         elif not waiting % FULL_TASKS:
@@ -132,6 +137,12 @@ class Session(Steering, References):
         elif type(payload) is list or len(payload) > HEAVY_BYTES:
             self._heavy(payload)
         return future
+
+    def _has_company(self, calls: Calls) -> bool:
+        """Whether a task whose arguments lie in a store is one of several: some shall share a message."""
+        now, last = monotonic(), self._large_at
+        self._large_at = now
+        return bool(calls.pending) or now - last < 2 * LARGE_LINGER_SECONDS
 
     _submit = submit  # also where `submit` takes no function
 
@@ -405,7 +416,8 @@ class Session(Steering, References):
         """Large arguments count, and make an outbox due sooner."""
         client, calls = self._client, self._calls
         calls.outbox_bytes += weight(payload)
-        if calls.outbox_bytes >= FULL_BYTES:
+        stored = type(payload) is Dependent and type(payload.payload) is bytes
+        if calls.outbox_bytes >= (FULL_STORED_BYTES if stored else FULL_BYTES):
             client._pump.push()
         if calls.outbox_bytes > MOST_BYTES:
             client._wait_for_room(lambda: not calls.outbox or calls.outbox_bytes < MOST_BYTES * 7 // 8)
