@@ -177,7 +177,7 @@ _STORE = (
         "store_limit",
         "size",
         None,
-        "Memory that objects may have on this node; what finds no room travels with its task.",
+        "Memory that objects may have on this node; those used least recently go to disk for others.",
         shown="a third of the node's memory, as its cgroup allows it",
         least=1 << 20,
     ),
@@ -187,6 +187,28 @@ _STORE = (
         None,
         "A folder of a tmpfs that is to hold them, which may be smaller.",
         shown="memory that no file system limits",
+    ),
+    Option(
+        "spill_folder",
+        "folder",
+        None,
+        "A folder on disk for objects that memory has no room for.",
+        shown="/var/tmp",
+    ),
+    Option(
+        "spill_limit",
+        "size",
+        None,
+        "What they may have there; 0: none goes to disk.",
+        shown="half of what is free there when the first object comes",
+        least=0,
+    ),
+    Option(
+        "store_wait_seconds",
+        "number",
+        10.0,
+        "How long `put` waits for room when memory and disk are full.",
+        least=0,
     ),
 )
 

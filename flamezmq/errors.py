@@ -494,8 +494,8 @@ class ConfigError(FlameError, ValueError):
 class StoreFull(FlameError):
     """A node's store has no room for an object.
 
-    Fields: `wanted`, bytes that were asked for; `limit`, bytes that the store may have; `holders`, which
-    sessions hold most of it, in words.  Retryable once something is freed.
+    Fields: `wanted`, bytes that were asked for; `limit`, bytes that the store may have in memory; `holders`,
+    what holds them, in words.  Retryable once something is freed.
     """
 
     def __init__(self, wanted: int, limit: int, holders: str) -> None:
@@ -503,10 +503,13 @@ class StoreFull(FlameError):
         self.wanted, self.limit, self.holders = wanted, limit, holders
 
     def __str__(self) -> str:
+        what = f"no room for an object of {self.wanted:,} bytes in the node's store"
+        if not self.limit:
+            return f"{what}: {self.holders}"
         held = f"; {self.holders}" if self.holders else ""
         return (
-            f"no room for an object of {self.wanted:,} bytes in the node's store, which may have "
-            f"{self.limit:,}{held}; free objects, close sessions, or raise the store's limit"
+            f"{what}, which may have {self.limit:,}{held}; free objects, close sessions, or raise "
+            "store_limit or spill_limit"
         )
 
 

@@ -21,6 +21,7 @@ from flamezmq.store.doors import open_doors
 from flamezmq.store.names import ids
 from flamezmq.store.pool import Pool
 from flamezmq.store.server import Server
+from flamezmq.store.terms import Terms
 from flamezmq.wire.handles import Handle
 from flamezmq.wire.objects import COPY, News, Stocked, Stocks
 
@@ -33,12 +34,12 @@ LIMIT = 64 * MIB
 class Store:
     """A server in a thread of the test, and the test's access to it."""
 
-    def __init__(self, host: str = "", pool: Pool | None = None) -> None:
+    def __init__(self, host: str = "", pool: Pool | None = None, terms: Terms | None = None) -> None:
         self.name = f"test-{uuid4().hex}"
         self.pool = pool or Pool(LIMIT, LIMIT)
         self.told: list[News] = []  # what its router would hear
         doors = open_doors(self.name, host, "far" if host else "near")
-        self.server = Server(doors, self.pool, self.told.append)
+        self.server = Server(doors, self.pool, self.told.append, terms or Terms(spill_limit=0))
         self.thread = threading.Thread(target=self.server.serve, name="flm-store")
         self.thread.start()
         self.access = Access(self.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -82,22 +83,59 @@ def _has_the_limit_of_4_mib(client: flm.Client) -> None:
     assert client.submit(len, bytes(5 * MIB)).result(30) == 5 * MIB  # it travels
 
 
-def test_what_a_private_cluster_may_keep_is_set_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_private_cluster_may_keep_is_set_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("FLAMEZMQ_WORKER_STORE_LIMIT", "4m")
+    monkeypatch.setenv("FLAMEZMQ_WORKER_SPILL_FOLDER", str(tmp_path))
     with flm.Client("", executors=1) as client:
         _has_the_limit_of_4_mib(client)
+        _keeps_more_than_memory_has(client)
     monkeypatch.setenv("FLAMEZMQ_WORKER_STORE_FOLDER", "/no/where")
     with pytest.raises(ConfigError, match="store_folder"):
         flm.Client("", executors=1)
 
 
-def test_what_a_worker_may_keep_is_set_by_flags(tmp_path: Path) -> None:
-    address = f"ipc://{tmp_path}/r"
+def test_what_a_worker_may_keep_is_set_by_flags_and_a_killed_one_leaves_nothing(tmp_path: Path) -> None:
+    address, disk = f"ipc://{tmp_path}/r", tmp_path / "disk"
+    disk.mkdir()
     with daemons_in(tmp_path) as daemons:
-        wrong = daemons.worker(address, "--store-folder", "/no/where")
+        wrong = daemons.worker(address, "--spill-folder", "/no/where")
         assert wrong.wait() == 2
-        assert "store_folder: no files can be made in '/no/where'" in wrong.log.read_text()
+        assert "spill_folder: no files can be made in '/no/where'" in wrong.log.read_text()
         daemons.router(address)
-        daemons.worker(address, "--store-limit", "4m", "--store-folder", "/dev/shm").wait_for("registered")
+        words = ("--store-limit", "4m", "--store-folder", "/dev/shm", "--spill-folder", str(disk))
+        worker = daemons.worker(address, *words)
+        worker.wait_for("registered")
         with flm.Client(address) as client:
             _has_the_limit_of_4_mib(client)
+            kept = _keeps_more_than_memory_has(client)
+            worker.signal(signal.SIGKILL)
+            worker.wait()
+            assert not os.listdir(disk)
+            del kept
+
+
+def _of_byte(number: int) -> bytes:
+    return bytes([number]) * MIB
+
+
+def _first(blob: bytes) -> int:
+    return blob[0]
+
+
+def _keeps_more_than_memory_has(client: flm.Client) -> list[flm.Future]:
+    kept = [client.submit(_of_byte, number) for number in range(20)]
+    assert [client.submit(_first, future).result(30) for future in kept] == list(range(20))
+    assert all(future._hold is not None for future in kept), "they lie in the store"
+    return kept
+
+
+def test_where_neither_memory_nor_disk_has_room_results_travel_and_no_task_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FLAMEZMQ_WORKER_STORE_LIMIT", "4m")
+    monkeypatch.setenv("FLAMEZMQ_WORKER_SPILL_LIMIT", "0")
+    with flm.Client("", executors=2) as client:
+        kept = [client.submit(_of_byte, number) for number in range(20)]
+        assert [future.result(30) for future in kept] == [_of_byte(number) for number in range(20)]

@@ -195,7 +195,8 @@ class SessionKeeper:
     ) -> Handle | None:
         """Copy the pieces into this store, or into another node's if it is ""; None: there is none in reach.
 
-        wait: for that of another node, where a `submit` may not
+        wait: for that of another node, where a `submit` may not; and for room, as long as the store's
+            settings say, where memory and disk are full
 
         Raises:
             StoreFull: it has no room.
@@ -211,7 +212,7 @@ class SessionKeeper:
                 return access.of(store).put(name, self.session, pieces, about)
             except StoreFull:
                 holdings.drop()  # perhaps there is room now
-                return access.of(store).put(name, self.session, pieces, about)
+                return access.of(store).put(name, self.session, pieces, about, patient=wait)
         except StoreLost:
             self._objects.store = ""  # another one may come
             return None

@@ -42,7 +42,8 @@ class References:
 
         Raises:
             Unpicklable: names what can't travel.
-            StoreFull: the node's store has no room for it.
+            StoreFull: the node's store has no room for it, neither in memory nor on disk, and nobody has made
+                any in the time that its settings give (`store_wait_seconds`, 10); says what holds it.
             TypeError: `name` is no string.
             ClientClosed, RouterLost: the session is closed, or nobody is there.
 

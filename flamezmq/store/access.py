@@ -8,6 +8,7 @@ connection with it, and the store takes back what that had leased.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,12 +16,16 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from flamezmq.errors import ObjectLost, StoreFull, StoreLost
-from flamezmq.store import mapping, outside
+from flamezmq.store import checked, mapping, outside
 from flamezmq.store import messages as s
-from flamezmq.store.filling import Filling
+from flamezmq.store.checked import Damaged
+from flamezmq.store.filling import NO_FILES, Filling, Unpassed
 from flamezmq.store.layout import cut, cut_packed, extent
 from flamezmq.store.names import address
 from flamezmq.wire.handles import Handle
+
+#: Small objects are put without a question; only for so many bytes of them room is asked for, at once.
+SMALL_BYTES = 1 << 20
 
 
 class About(NamedTuple):
@@ -52,18 +57,41 @@ class Connection:
             self.socket.close()
             raise
         self.filling = Filling(self.ask, self.tell)
+        self._small_left = 0
 
     def tell(self, message: s.Question) -> None:
         """Say what has no answer."""
         self.socket.send(s.encode(message))
 
     def ask(self, question: s.Question) -> tuple[Any, list[int]]:
-        """The answer, and the descriptors that came with it; they are the caller's to close."""
+        """The answer, and the descriptors that came with it; they are the caller's to close.
+
+        Raises:
+            Unpassed: not all could be taken in.
+        """
         self.socket.send(s.encode(question))
-        packet, fds, _flags, _ = socket.recv_fds(self.socket, s.PACKET_BYTES, s.MOST_FDS)
+        packet, fds, flags, _ = socket.recv_fds(self.socket, s.PACKET_BYTES, s.MOST_FDS)
         if not packet:
             raise ConnectionResetError
-        return s.decode_answer(packet), fds
+        answer = s.decode_answer(packet)
+        if flags & socket.MSG_CTRUNC:
+            for fd in fds:
+                os.close(fd)
+            raise Unpassed(answer)
+        return answer, fds
+
+    def count_small(self, size: int, patient: bool = False) -> None:
+        """A small object of so many bytes will be put.
+
+        Raises:
+            StoreFull: there is no room for it.
+        """
+        if size > self._small_left:
+            answer, _ = self.ask(s.Small(SMALL_BYTES, patient))
+            if isinstance(answer, s.Full):
+                raise StoreFull(size, answer.limit, answer.holders)
+            self._small_left += SMALL_BYTES
+        self._small_left -= size
 
     def close(self) -> None:
         self.socket.close()
@@ -80,8 +108,17 @@ class Access:
         self._idle: list[Connection] = []
         self._pid = os.getpid()
 
-    def put(self, name: bytes, session: str, pieces: Sequence[Any], about: About = NOTHING) -> Handle:
+    def put(
+        self,
+        name: bytes,
+        session: str,
+        pieces: Sequence[Any],
+        about: About = NOTHING,
+        patient: bool = False,
+    ) -> Handle:
         """Keep a copy of the pieces as object `name`; returns its handle.
+
+        patient: where memory and disk are full, wait as long as the store's settings say
 
         Raises:
             StoreFull: there is no room, and none can be made.
@@ -90,9 +127,10 @@ class Access:
         said = about.terms, list(about.contains), about.name
         with self._connection() as connection:
             if sum(sizes) < s.INLINE_BYTES:
+                connection.count_small(sum(sizes), patient)
                 connection.tell(s.PutSmall(name, session, list(sizes), b"".join(pieces), *said))
             else:
-                segment = connection.filling.fill(pieces, extent(sizes))
+                segment = connection.filling.fill(pieces, extent(sizes), patient)
                 connection.tell(s.Put(name, session, segment, list(sizes), *said))
             return Handle(name, self.name, sizes, connection.at, connection.node)
 
@@ -107,16 +145,23 @@ class Access:
         whys: gets, by the id of what can't be had, what the store says of it
         """
         opened: list[list[memoryview] | None] = []
+        at_once = s.MOST_FDS
         with self._connection() as connection:
             while len(opened) < len(handles):
-                some = handles[len(opened) : len(opened) + s.MOST_FDS]
+                some = handles[len(opened) : len(opened) + at_once]
                 at = ["" if one.home == self.name else one.at for one in some]
                 question = s.Open([one.id for one in some], at, [one.sizes for one in some])
-                answer, fds = connection.ask(question)
+                try:
+                    answer, fds = connection.ask(question)
+                except Unpassed:
+                    if len(some) == 1:
+                        raise
+                    at_once = len(some) // 2
+                    continue
+                opened += _views(answer.found, fds, private)
                 if whys is not None:
                     asked = zip(some, answer.found, strict=False)
                     whys.update((handle.id, found) for handle, found in asked if not found.sizes)
-                opened += _views(answer.found, fds, private)
         return opened
 
     def free(self, names: Sequence[bytes]) -> None:
@@ -154,6 +199,9 @@ class Access:
         except StoreFull:
             self._idle.append(connection)
             raise
+        except Unpassed:
+            self._idle.append(connection)
+            raise OSError(errno.EMFILE, NO_FILES) from None
         except OSError as error:
             connection.close()
             raise StoreLost(self.name) from error
@@ -211,6 +259,8 @@ def fetch(handle: Handle, private: bool = True) -> list[memoryview]:
         pieces = _from_own(handle, private, whys)
     if pieces is None:
         said = whys.get(handle.id) or s.Found([])
+        if said.why == s.NO_ROOM:
+            return outside.fetch(handle)
         raise ObjectLost(handle.id.hex(), handle.size, said.why, (handle.node or "?") if said.lost else "")
     return pieces
 
@@ -231,11 +281,33 @@ def _views(found: Iterable[s.Found], fds: list[int], private: bool) -> Iterator[
         for one in found:
             if not one.sizes:
                 yield None
+            elif one.checks:
+                yield _from_disk(one, next(left))
             elif one.size:
-                yield cut(view(next(left), one.size), one.sizes)
+                yield cut(_view_or_copy(view, next(left), one.size), one.sizes)
             else:
                 pieces = cut_packed(one.data, one.sizes)
                 yield [memoryview(bytearray(piece) if private else piece) for piece in pieces]
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def _view_or_copy(view: Callable[[int, int], memoryview], fd: int, size: int) -> memoryview:
+    """A process may have no more mappings than the system allows (vm.max_map_count): then it gets a copy."""
+    try:
+        return view(fd, size)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        return checked.copy_of(fd, size)
+
+
+def _from_disk(one: s.Found, fd: int) -> list[memoryview] | None:
+    """Read what the store has no room to bring back; None, and `why`, if it is damaged."""
+    try:
+        memory = checked.checked_copy(fd, one.offset, one.size, one.checks)
+    except Damaged as error:
+        one.sizes, one.why = [], f"it lay on the disk of its node, where {error}"
+        return None
+    return cut(memory, one.sizes)

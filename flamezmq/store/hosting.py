@@ -57,7 +57,7 @@ class Hosting:
         self.fds = []
         files = Files(create=partial(segments.create, folder=self._terms.folder))
         pool = Pool(self.limit, self.limit // 4, files, _most_segments())
-        self._server = Server(self._doors, pool, self._on_news)
+        self._server = Server(self._doors, pool, self._on_news, self._terms)
         self._thread = threading.Thread(target=self._server.serve, name="flm-store", daemon=True)
         self._thread.start()
 

@@ -24,15 +24,30 @@ PINNED: Final = 1
 OF_PROCESS: Final = 2
 RESULT: Final = 4
 
+#: Why an object of another node can't be had here, though it can be read there.
+NO_ROOM: Final = "its bytes are on another node, and the store of this one has no room for them"
+
 
 class Lease(msgspec.Struct, tag="lease", array_like=True, gc=False):
     """A segment to fill, of at least `size` bytes.  Answer: `Leased`, or `Full`.
 
-    more  so many others of its size are welcome, if they lie about
+    more     so many others of its size are welcome, if they lie about
+    patient  where memory and disk are full, wait for a while
     """
 
     size: int
     more: int = 0
+    patient: bool = False
+
+
+class Small(msgspec.Struct, tag="smalls", array_like=True, gc=False):
+    """So many bytes of small objects will follow.  Answer: `Granted`, or `Full`.
+
+    patient  as in `Lease`
+    """
+
+    size: int
+    patient: bool = False
 
 
 class Return(msgspec.Struct, tag="return", array_like=True, gc=False):
@@ -143,6 +158,10 @@ class Leased(msgspec.Struct, tag="leased", array_like=True):
     lent: list[Lent]
 
 
+class Granted(msgspec.Struct, tag="granted", array_like=True, gc=False):
+    """There is room for them."""
+
+
 class Full(msgspec.Struct, tag="full", array_like=True):
     """There is no room: what was asked for, what there is, and what holds it."""
 
@@ -154,10 +173,12 @@ class Full(msgspec.Struct, tag="full", array_like=True):
 class Found(msgspec.Struct, array_like=True):
     """One of the objects that were asked for.
 
-    sizes  of its pieces; empty: it is not here
+    sizes  of its pieces; empty: it is not here, and if it is known, `why`
     size   of its segment, whose descriptor is the next of the packet's; 0: its bytes are `data`
     why    it is not here, if more is known than that
     lost   its node can't be reached
+    checks of its parts (`checked`), if it is on the disk, and there is no room to bring it back: then the
+           descriptor is of a file, where it begins at `offset`
     """
 
     sizes: list[int]
@@ -165,6 +186,8 @@ class Found(msgspec.Struct, array_like=True):
     data: bytes = b""
     why: str = ""
     lost: bool = False
+    offset: int = 0
+    checks: tuple[int, ...] = ()
 
 
 class Freed(msgspec.Struct, tag="freed", array_like=True):
@@ -177,8 +200,8 @@ class Opened(msgspec.Struct, tag="opened", array_like=True):
     found: list[Found]
 
 
-Question: TypeAlias = Lease | Return | Forget | Put | PutSmall | Open | Hold | Stay | Drop | Free
-Answer: TypeAlias = Hello | Leased | Full | Freed | Opened
+Question: TypeAlias = Lease | Small | Return | Forget | Put | PutSmall | Open | Hold | Stay | Drop | Free
+Answer: TypeAlias = Hello | Leased | Granted | Full | Freed | Opened
 
 encode = msgspec.msgpack.Encoder().encode
 decode_question = msgspec.msgpack.Decoder(Question).decode

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from flamezmq.store import messages as s
+from flamezmq.store.disk import Piece
 from flamezmq.store.pool import Segment
 
 
@@ -13,15 +14,26 @@ class Gone(Exception):
 
 
 class Object:
-    """One that is here: in a segment, or, if it is small, as `data`.  name: for people."""
+    """One that is here: in a segment, on the disk, or, if it is small, as `data`.
 
-    __slots__ = ("data", "name", "segment", "session", "sizes")
+    name  for people
+    lost  why it can't be had any more, although it was not dropped
+    """
+
+    __slots__ = ("data", "lost", "name", "piece", "segment", "session", "sizes")
 
     def __init__(
         self, session: str, sizes: list[int], segment: Segment | None, data: bytes, name: str = ""
     ) -> None:
         self.session, self.sizes, self.segment, self.data = session, sizes, segment, data
         self.name = name
+        self.piece: Piece | None = None
+        self.lost = ""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is only on the disk."""
+        return self.segment is None and self.piece is not None
 
 
 class Peer:
@@ -44,11 +56,13 @@ class Waiting:
 
     fresh  it may be that their Put has only not been read
     gone   those that can't be had, and what to say of them
+    away   those that stay on the disk, and are read there
     """
 
-    __slots__ = ("fresh", "gone", "peer", "question")
+    __slots__ = ("away", "fresh", "gone", "peer", "question")
 
     def __init__(self, peer: Peer, question: s.Open) -> None:
         self.peer, self.question = peer, question
         self.fresh = True
         self.gone: dict[bytes, s.Found] = {}
+        self.away: set[bytes] = set()

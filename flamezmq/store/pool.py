@@ -84,6 +84,13 @@ class Pool:
         if self.total + size > self.limit:
             self.shrink(self.limit - size)
 
+    def make_beside(self, size: int) -> bool:
+        """Whether somebody else may use `size` more bytes of the limit; free segments make room for them."""
+        if self.total + self.beside + size > self.limit:
+            self.sweep()
+            self.shrink(self.limit - self.beside - size)
+        return self.total + self.beside + size <= self.limit
+
     def lacks(self, size: int) -> int:
         """Bytes that others must give up for a segment of `size`; at least 1 if there are too many segments.
 

@@ -20,6 +20,8 @@ from __future__ import annotations
 import fcntl
 import os
 
+from flamezmq.store.unlinked import open_unlinked
+
 #: Classes of sizes: so many steps from one power of two to the next, none finer than a page.
 STEPS = 16
 PAGE_BYTES = 4096
@@ -44,7 +46,7 @@ def create(size: int, folder: str = "") -> int:
         OSError: ENOSPC or ENOMEM, there is no memory for it; EMFILE, the process has too many files.
     """
     if folder:
-        fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fd = open_unlinked(folder)
     else:
         made = os.memfd_create("flamezmq-object", os.MFD_CLOEXEC)
         try:

@@ -16,8 +16,9 @@ import select
 import socket
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any
@@ -29,9 +30,12 @@ from flamezmq.store import segments
 from flamezmq.store.census import Census, Fact
 from flamezmq.store.doors import Doors
 from flamezmq.store.layout import extent
+from flamezmq.store.leases import Leases
 from flamezmq.store.lifetimes import Lifetimes
 from flamezmq.store.peers import Gone, Object, Peer, Waiting
 from flamezmq.store.pool import Pool, Segment
+from flamezmq.store.room import Room
+from flamezmq.store.terms import Terms
 from flamezmq.store.transit import Transit
 from flamezmq.wire import transfer as t
 from flamezmq.wire.objects import COPY, PINNED, Holders, News, Stocks, WhoHas
@@ -48,14 +52,9 @@ LOOK_SECONDS = 0.5
 FAREWELL_SECONDS = 2.0
 #: What is brought by processes on no node may have this part of the limit before it is complete.
 UPLOADS_PART = 2
-NO_ROOM = "its bytes are on another node, and the store of this one has no room for them"
 #: A copy of an object of another node stays for so long after its last use, if nobody needs its room.
 COPY_SECONDS = 30.0
-
-
-#: What a peer may be lent beside the segment that it needs, to fill it later without a question: this part
-#: of the limit at most.
-AHEAD_PART = 64
+NOTHING: Mapping[bytes, s.Found] = {}
 
 
 class Server:
@@ -72,6 +71,7 @@ class Server:
         doors: Doors,
         pool: Pool,
         tell: Callable[[News], object] = lambda message: False,
+        terms: Terms | None = None,
     ) -> None:
         self.doors, self.listener = doors, doors.inner
         self.pool, self._tell = pool, tell
@@ -79,7 +79,10 @@ class Server:
         self.copies: OrderedDict[bytes, float] = OrderedDict()
         self._transit: Transit | None = None
         self._coming: dict[bytes, tuple[Segment, list[int]]] = {}
+        self._awaited: set[bytes] = set()  # will be fetched when there is room
         self.objects: dict[bytes, Object] = {}
+        self.room = Room(pool, terms or Terms(), self._order, self._take, self.objects, self._on_brought)
+        self.leases = Leases(self.room, self._take, self._answer, self._part, self._holders)
         self.by_session: dict[str, set[bytes]] = {}
         self._ended: dict[str, float] = {}  # session -> when, oldest first
         self._known_sessions: set[str] = set()  # that have had objects here, and have not ended
@@ -88,13 +91,10 @@ class Server:
         self._peers: dict[int, Peer] = {}
         self._orders: deque[tuple[Callable[..., None], Any]] = deque()
         self._waiting: list[Waiting] = []
-        self._unserved: list[tuple[Peer, s.Lease]] = []  # until it is known what goes
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._stopping = False
+        self._stopping = self._again = False
         self._deeds: dict[type, Callable[[Peer, Any], None]] = {
-            s.Lease: self._on_lease,
-            s.Return: self._on_return,
-            s.Forget: self._on_forget,
+            **self.leases.deeds(),
             s.Put: self._on_put,
             s.PutSmall: self._on_put_small,
             s.Open: self._on_open,
@@ -146,6 +146,7 @@ class Server:
         try:
             while not self._stopping:
                 ready = self._poll.poll(self._patience())
+                self._again = False
                 for fd, _ in ready:
                     self._on_ready(fd)
                 if self._transit is not None:
@@ -153,17 +154,21 @@ class Server:
                     self._transit.watch(self._watch)
                 if self._waiting:
                     self._look_again(bool(ready))
-                if self.lifetimes.is_due or self._unserved:
-                    self._settle()
+                if self.lifetimes.is_due or self.room.waits:
+                    self.lifetimes.settle()  # what goes may be there to be read
+                if self.room.waits and not self.lifetimes.is_due:
+                    self.room.turn(monotonic())
                 self._tidy(monotonic())
         finally:
             self._end()
 
     def _patience(self) -> float | None:
         """How long to wait for the next packet."""
-        if self._unserved or self.lifetimes.is_due or any(waiting.fresh for waiting in self._waiting):
+        if self._again or self.room.more or self.lifetimes.is_due:
             return 0
-        looks = self._ended or self._waiting or self.copies or self.pool.lingers
+        if any(waiting.fresh for waiting in self._waiting):
+            return 0
+        looks = self._ended or self._waiting or self.room.waits or self.copies or self.pool.lingers
         if self._transit is not None:
             self._transit.watch(self._watch)
             if self._transit.more:
@@ -192,17 +197,6 @@ class Server:
     def used(self) -> int:
         """Bytes of memory that objects have, or that readers keep of what is gone."""
         return self.pool.total - self.pool.free_bytes + self.small_bytes
-
-    def _settle(self) -> None:
-        """Let go of what is to go, and serve those who have waited for its room."""
-        self.lifetimes.settle()
-        unserved, self._unserved = self._unserved, []
-        for peer, question in unserved:
-            try:
-                if peer.socket.fileno() >= 0:
-                    self._lease(peer, question, self.lifetimes.is_due)
-            except OSError:
-                self._part(peer)
 
     def _drain(self) -> None:
         """Read all that peers have said by now, those, too, that are only about to be let in."""
@@ -280,10 +274,12 @@ class Server:
         peer.socket.close()
         for segment in peer.leased.values():
             self.pool.give(segment)
+        self.room.part(peer)
 
     def _end(self) -> None:
         for peer in list(self._peers.values()):
             self._part(peer)
+        self.room.close()
         self._drop(list(self.objects))
         self.lifetimes.close()
         for segment, _ in self._coming.values():
@@ -297,42 +293,15 @@ class Server:
 
     # --- what peers say
 
-    def _on_lease(self, peer: Peer, question: s.Lease) -> None:
-        self._lease(peer, question, may_wait=True)  # that something goes may be there, and not read yet
-
-    def _lease(self, peer: Peer, question: s.Lease, may_wait: bool) -> None:
-        segment = self._take(question.size)
-        if segment is None and may_wait:
-            self._unserved.append((peer, question))
-            return
-        if segment is None:
-            self._answer(peer, s.Full(question.size, self.pool.limit, self._holders()))
-            return
-        more = min(question.more, self.pool.limit // AHEAD_PART // segment.size, s.MOST_FDS - 1)
-        lent = [segment, *self.pool.take_some(segment.size, more)]
-        fds = [one.fd for one in lent if one.number not in peer.known]
-        answer = s.Leased(segment.size, [])
-        for one in lent:
-            fresh = one.fresh and one is segment
-            answer.lent.append(s.Lent(one.number, one.number in peer.known, fresh))
-            peer.leased[one.number] = one
-            if not fresh:
-                peer.known.add(one.number)
-        self._answer(peer, answer, fds)
-
-    def _on_return(self, peer: Peer, question: s.Return) -> None:
-        self.pool.give(self._leased(peer, question.segment))
-
-    @staticmethod
-    def _on_forget(peer: Peer, question: s.Forget) -> None:
-        peer.known.discard(question.segment)
-
     def _on_put(self, peer: Peer, question: s.Put) -> None:
-        segment = self._leased(peer, question.segment)
+        segment = peer.leased.pop(question.segment, None)
+        if segment is None:
+            raise Gone
         if question.id in self.objects or extent(question.sizes) > segment.size:
             self.pool.give(segment)
             raise Gone
-        self._keep(question.id, Object(question.session, question.sizes, segment, b"", question.name))
+        one = Object(question.session, question.sizes, segment, b"", question.name)
+        self._keep(question.id, one, bool(question.terms & s.PINNED))
         self.lifetimes.on_put(peer.pid, question)
 
     def _on_put_small(self, peer: Peer, question: s.PutSmall) -> None:
@@ -345,7 +314,8 @@ class Server:
     def _on_open(self, peer: Peer, question: s.Open) -> None:
         if not len(question.ids) == len(question.at) == len(question.sizes):
             raise Gone
-        if all(name in self.objects for name in question.ids[: s.MOST_FDS]):
+        names = question.ids[: s.MOST_FDS]
+        if all(name in self.objects and not self.objects[name].is_away for name in names):
             self._open(peer, question)
         else:
             self._waiting.append(Waiting(peer, question))
@@ -367,28 +337,56 @@ class Server:
                 self._waiting.append(one)
                 continue
             try:
-                self._open(one.peer, one.question, one.gone)
+                self._open(one.peer, one.question, one.gone, one.away)
             except OSError:
                 self._part(one.peer)
 
     def _lacks(self, one: Waiting) -> bool:
-        names = one.question.ids[: s.MOST_FDS]
-        return not all(name in self.objects or name in one.gone for name in names)
+        """Of those on the disk it waits for the first alone: they may not have room together."""
+        for number, name in enumerate(one.question.ids[: s.MOST_FDS]):
+            here = self.objects.get(name)
+            if here is None and name not in one.gone:
+                return True
+            if here is not None and not number and here.is_away and name not in one.away:
+                return True
+        return False
 
     def _fetch(self, one: Waiting) -> None:
         """Have what it lacks brought here, as far as it is anywhere."""
+        first = self.objects.get(one.question.ids[0]) if one.question.ids else None
+        if first is not None and first.is_away and one.question.ids[0] not in one.away:
+            self.room.bring(one.question.ids[0])
         for name, at, sizes in zip(one.question.ids, one.question.at, one.question.sizes, strict=True):
             if name in self.objects or name in one.gone or name in self._coming:
                 continue
             if not at or at == self.doors.at:
                 one.gone[name] = s.Found([])
                 continue
-            segment = self._take(extent(sizes))
-            if segment is None:
-                one.gone[name] = s.Found([], why=NO_ROOM)
-                continue
+            if name not in self._awaited:
+                self._awaited.add(name)
+                then = partial(self._fetch_into, name, at, sizes)
+                self.room.wait(None, extent(sizes), then)
+
+    def _fetch_into(self, name: bytes, at: str, sizes: Sequence[int], segment: Segment | None) -> None:
+        """Have it brought there; None: there is no room for it."""
+        self._awaited.discard(name)
+        self._again = True
+        if segment is None:
+            for waiting in self._waiting:
+                if name in waiting.question.ids:
+                    waiting.gone[name] = s.Found([], why=s.NO_ROOM)
+        elif name in self.objects or name in self._coming:
+            self.pool.give(segment)
+        else:
             self._coming[name] = segment, list(sizes)
             self._open_transit().fetch(name, at, segment, extent(sizes))
+
+    def _on_brought(self, name: bytes, here: bool) -> None:
+        """An object that was on the disk is in memory, or stays where it is: who asked is answered next."""
+        self._again = True
+        for waiting in () if here else self._waiting:
+            if name in waiting.question.ids:
+                waiting.away.add(name)
 
     # --- for the transit
 
@@ -397,8 +395,15 @@ class Server:
         return self.objects.get(name)
 
     def take(self, size: int) -> Segment | None:
-        """A segment for what comes; None: there is no room."""
-        return self._take(size)
+        """A segment for what comes; None: there is no room, but the next one may find some."""
+        segment = self._take(size)
+        if segment is None:
+            self.room.wait(None, size, lambda made: None if made is None else self.pool.give(made))
+        return segment
+
+    def read_chunk(self, name: bytes, offset: int, length: int, then: Callable[[bytes | None], None]) -> None:
+        """Of an object that is only on the disk: `then` gets these bytes, or None, and it is lost."""
+        self.room.read_chunk(name, offset, length, then)
 
     def give(self, segment: Segment) -> None:
         """What was to come into it does not."""
@@ -406,7 +411,8 @@ class Server:
 
     def keep(self, offer: t.Offer, segment: Segment) -> None:
         """What was brought from elsewhere is an object from now on."""
-        self._keep(offer.id, Object(offer.session, offer.sizes, segment, b"", offer.name))
+        one = Object(offer.session, offer.sizes, segment, b"", offer.name)
+        self._keep(offer.id, one, bool(offer.terms & s.PINNED))
         self.lifetimes.on_brought(offer.id, offer.terms)
 
     def free(self, names: Iterable[bytes]) -> None:
@@ -454,7 +460,13 @@ class Server:
             segment = self.pool.take(size)
         return segment
 
-    def _open(self, peer: Peer, question: s.Open, gone: dict[bytes, s.Found] | None = None) -> None:
+    def _open(
+        self,
+        peer: Peer,
+        question: s.Open,
+        gone: Mapping[bytes, s.Found] = NOTHING,
+        away: Container[bytes] = NOTHING,
+    ) -> None:
         found: list[s.Found] = []
         fds: list[int] = []
         room = s.PACKET_BYTES // 2
@@ -464,8 +476,17 @@ class Server:
                 if name in self.copies:
                     self.copies[name] = monotonic()
                     self.copies.move_to_end(name)
+                self.room.use(name)
                 if one is None:
-                    found.append((gone or {}).get(name) or s.Found([]))
+                    found.append(gone.get(name) or s.Found([]))
+                elif one.lost:
+                    found.append(s.Found([], why=one.lost))
+                elif one.is_away and one.piece is not None:
+                    if name not in away:
+                        break  # it has a question of its own next
+                    piece = one.piece
+                    fds.append(segments.open_reader(piece.volume.fd))
+                    found.append(s.Found(one.sizes, piece.size, offset=piece.offset, checks=piece.checks))
                 elif one.segment is None:
                     room -= len(one.data)
                     if room < 0 and found:
@@ -479,12 +500,6 @@ class Server:
             for fd in fds:
                 os.close(fd)
 
-    def _leased(self, peer: Peer, number: int) -> Segment:
-        segment = peer.leased.pop(number, None)
-        if segment is None:
-            raise Gone
-        return segment
-
     @staticmethod
     def _answer(peer: Peer, answer: s.Answer, fds: list[int] | None = None) -> None:
         """It asks one thing at a time, so there is always room in its socket."""
@@ -496,7 +511,7 @@ class Server:
 
     # --- objects
 
-    def _keep(self, name: bytes, one: Object) -> None:
+    def _keep(self, name: bytes, one: Object, pinned: bool = False) -> None:
         self.objects[name] = one
         if one.session not in self.by_session:
             self.by_session[one.session] = set()
@@ -506,6 +521,8 @@ class Server:
         self.by_session[one.session].add(name)
         if one.segment is None:
             self._count_small(len(one.data))
+        else:
+            self.room.add(name, one, pinned)
         self.census.changed(name, monotonic())
 
     def _drop(self, names: Iterable[bytes]) -> None:
@@ -527,10 +544,8 @@ class Server:
             others.discard(name)
             if not others:
                 del self.by_session[one.session]
-            if one.segment is None:
-                self._count_small(-len(one.data))
-            else:
-                self.pool.give(one.segment)
+            self._count_small(-len(one.data))
+            self.room.gone(name, one)
             free += self.lifetimes.on_gone(name)
         return free
 
@@ -569,10 +584,8 @@ class Server:
             self._drop([name for name in names if not self.lifetimes.holders.is_pinned(name)])
 
     def _holders(self) -> str:
-        """Which sessions hold most, for people."""
-        sizes = {
-            session: sum(one.segment.size for name in names if (one := self.objects[name]).segment)
+        """What holds the room, for people."""
+        return self.room.holders(
+            (session, sum(extent(self.objects[name].sizes) for name in names))
             for session, names in self.by_session.items()
-        }
-        most = sorted(sizes.items(), key=lambda item: -item[1])[:3]
-        return ", ".join(f"session {session} has {size:,} bytes" for session, size in most)
+        )

@@ -25,11 +25,18 @@ from flamezmq.wire import transfer as t
 
 
 class Lying(Protocol):
-    """An object as a store has it: in a segment, or, if it is small, as `data`."""
+    """An object as a store has it: in a segment, on its disk (`is_away`), or, if it is small, as `data`.
+
+    lost  it is nowhere, and why
+    """
 
     sizes: list[int]
     segment: Segment | None
     data: bytes
+    lost: str
+
+    @property
+    def is_away(self) -> bool: ...
 
 
 class Shelves(Protocol):
@@ -42,6 +49,9 @@ class Shelves(Protocol):
     def find(self, name: bytes) -> Lying | None: ...
     def take(self, size: int) -> Segment | None: ...
     def give(self, segment: Segment) -> None: ...
+    def read_chunk(
+        self, name: bytes, offset: int, length: int, then: Callable[[bytes | None], None]
+    ) -> None: ...
     def keep(self, offer: t.Offer, segment: Segment) -> None: ...
     def drop(self, names: Iterable[bytes]) -> None: ...
     def free(self, names: Iterable[bytes]) -> None: ...
@@ -69,6 +79,7 @@ class Transit:
         self._counter: Counter | None = None
         self._coming: dict[bytes, Segment] = {}
         self._targets, self._views = Targets(), Views()
+        self._chunks: dict[bytes, dict[tuple[int, int], bytes | None]] = {}  # from disk; None: being read
         self.more = False
 
     @property
@@ -131,6 +142,7 @@ class Transit:
             one = self._shelves.find(name)
             if one is not None and one.segment is not None:
                 self._views.let_go(one.segment)
+            self._chunks.pop(name, None)
         if self._counter is not None:
             self._counter.on_dropped(names)
             self.more = True
@@ -174,7 +186,7 @@ class Transit:
         """As of `counter.Source`."""
         one = self._shelves.find(name)
         if one is not None:
-            return extent(one.sizes)
+            return -1 if one.lost else extent(one.sizes)
         fetch = self._courier.fetches.get(name)
         return fetch.size if fetch is not None else -1
 
@@ -184,11 +196,36 @@ class Transit:
         if one is None:
             has = self._courier.fetches[name].has(offset, length)
             return self._views.of(self._coming[name])[offset : offset + length] if has else None
+        if one.is_away:
+            return self._lend_from_disk(name, offset, length)
         if one.segment is None:
             lying = bytearray(extent(one.sizes))
             fill(memoryview(lying), cut_packed(one.data, one.sizes))
             return memoryview(lying)[offset : offset + length]
         return self._views.of(one.segment)[offset : offset + length]
+
+    def _lend_from_disk(self, name: bytes, offset: int, length: int) -> Any:
+        """Who asks for these bytes waits until they have been read."""
+        chunks = self._chunks.setdefault(name, {})
+        if (offset, length) not in chunks:
+            chunks[offset, length] = None
+
+            def on_read(data: bytes | None) -> None:
+                if self._chunks.get(name) is chunks:
+                    if data is None:
+                        del self._chunks[name]
+                    else:
+                        chunks[offset, length] = data
+                self._on_part(name)
+                self.more = True
+
+            self._shelves.read_chunk(name, offset, length, on_read)
+        elif chunks[offset, length] is not None:
+            data = chunks.pop((offset, length))
+            if not chunks:
+                del self._chunks[name]
+            return memoryview(data or b"")
+        return None
 
     def drop(self, names: Iterable[bytes], free: bool) -> None:
         """As of `counter.Source`."""
