@@ -97,11 +97,14 @@ class Slow:
 
 
 def wants(slow: Slow, count: int) -> list[tuple[bytes, t.Want]]:
+    """Of so many chunks, each by itself."""
     found: list[tuple[bytes, t.Want]] = []
     while len(found) < count:
         peer, question = slow.receive()
         if isinstance(question, t.Want):
-            found.append((peer, question))
+            end = question.offset + question.length
+            starts = range(question.offset, end, MIB)
+            found += [(peer, t.Want(question.id, start, min(MIB, end - start))) for start in starts]
     return found
 
 

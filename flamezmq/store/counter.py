@@ -143,10 +143,17 @@ class Counter:
             self._doubt(peer, want)
         elif want.offset + want.length > size:
             self._answer(peer, t.Missing(want.id))  # it has no such bytes
-        elif (data := self._source.lend(want.id, want.offset, want.length)) is None:
-            self._park(peer, want)
         else:
-            self._answer(peer, t.Chunk(want.id, want.offset, xxh3_64_intdigest(data)), data)
+            end = want.offset + want.length
+            for offset in range(want.offset, end, t.CHUNK_BYTES):
+                self._send_chunk(peer, want.id, offset, min(t.CHUNK_BYTES, end - offset))
+
+    def _send_chunk(self, peer: bytes, name: bytes, offset: int, length: int) -> None:
+        data = self._source.lend(name, offset, length)
+        if data is None:
+            self._park(peer, t.Want(name, offset, length))
+        else:
+            self._answer(peer, t.Chunk(name, offset, xxh3_64_intdigest(data)), data)
 
     def _on_lack(self, peer: bytes, question: t.Lack) -> None:
         for name in question.ids:

@@ -25,7 +25,7 @@ from flamezmq.store.counter import SPREAD_BYTES
 from flamezmq.store.mapping import Target
 from flamezmq.wire import transfer as t
 
-#: Chunks of one object that are asked for at a time, and of all objects from one source.
+#: Chunks of one object that are on their way at a time, and of all objects from one source.
 WINDOW = 8
 LINE_WINDOW = 32
 #: A source that says nothing for so long, while something is wanted of it, is given up.
@@ -218,22 +218,26 @@ class Courier:
     def _ask_on(self, fetch: Fetch) -> None:
         """Ask for what is to come next, as far as the credit goes."""
         line = self._line(fetch.source)
-        while fetch.again or (fetch.asked < fetch.size and len(fetch.missing) < WINDOW):
-            if len(line.wants) >= LINE_WINDOW:
+        while fetch.again or fetch.asked < fetch.size:
+            run = 1 if fetch.again else min(t.MOST_CHUNKS, -(-(fetch.size - fetch.asked) // t.CHUNK_BYTES))
+            if not fetch.again and len(fetch.missing) + run > WINDOW:
+                return
+            if len(line.wants) + run > LINE_WINDOW:
                 line.waiting[fetch.name] = None
                 return
             if fetch.again:
                 offset = fetch.again.pop()
                 if offset in fetch.missing:  # not if it came late from who was given up
-                    self._ask(line, fetch, offset)
+                    self._ask(line, fetch, offset, 1)
             else:
-                self._ask(line, fetch, fetch.asked)
-                fetch.asked += t.CHUNK_BYTES
+                self._ask(line, fetch, fetch.asked, run)
+                fetch.asked += run * t.CHUNK_BYTES
 
-    def _ask(self, line: Line, fetch: Fetch, offset: int) -> None:
-        fetch.missing[offset] = fetch.missing.get(offset, 0) + 1
-        line.wants.add((fetch.name, offset))
-        self._send(line, t.Want(fetch.name, offset, min(t.CHUNK_BYTES, fetch.size - offset)))
+    def _ask(self, line: Line, fetch: Fetch, offset: int, run: int) -> None:
+        for start in range(offset, offset + run * t.CHUNK_BYTES, t.CHUNK_BYTES):
+            fetch.missing[start] = fetch.missing.get(start, 0) + 1
+            line.wants.add((fetch.name, start))
+        self._send(line, t.Want(fetch.name, offset, min(run * t.CHUNK_BYTES, fetch.size - offset)))
 
     def _line(self, address: str) -> Line:
         line = self._lines.get(address)
@@ -306,8 +310,9 @@ class Courier:
             self._end_if_all(fetch)
 
     def _ask_waiting(self, line: Line) -> None:
-        while line.waiting and len(line.wants) < LINE_WINDOW:
-            name = next(iter(line.waiting))
+        for name in list(line.waiting):
+            if len(line.wants) + t.MOST_CHUNKS > LINE_WINDOW:
+                return
             del line.waiting[name]
             fetch = self.fetches.get(name)
             if fetch is not None and fetch.source == line.address:
@@ -338,7 +343,7 @@ class Courier:
         line.close()
         self.changed = True
         for fetch in list(self.fetches.values()):
-            if line.address == (fetch.source or fetch.home):
+            if not fetch.asks and line.address == (fetch.source or fetch.home):
                 self._fail(fetch, line.address, why)
 
     def _fail(self, fetch: Fetch, address: str, why: str) -> None:

@@ -16,8 +16,10 @@ import msgspec
 
 from flamezmq.errors import ProtocolError
 
-#: Bytes that are asked for at a time.
+#: Bytes that travel in one message.
 CHUNK_BYTES: Final = 1 << 20
+#: Chunks that are asked for by one question: each question wakes two threads.
+MOST_CHUNKS: Final = 4
 MOST_FRAME_BYTES: Final = 2 * CHUNK_BYTES
 #: Addresses that are told at a time, and pieces that an object that is brought may have.
 MOST_ADDRESSES: Final = 16
@@ -42,11 +44,14 @@ class Seek(msgspec.Struct, tag="seek", array_like=True, gc=False):
 
 
 class Want(msgspec.Struct, tag="want", array_like=True, gc=False):
-    """Bytes of an object, as it lies in its segment.  Answer: `Chunk` or `Missing`."""
+    """Bytes of an object, as it lies in its segment, from the beginning of a chunk on.
+
+    Answer: a `Chunk` for each of them, or `Missing`.
+    """
 
     id: Id
     offset: Offset
-    length: Annotated[int, msgspec.Meta(ge=1, le=CHUNK_BYTES)]
+    length: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHUNKS * CHUNK_BYTES)]
 
 
 class Have(msgspec.Struct, tag="have", array_like=True, gc=False):
