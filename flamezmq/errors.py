@@ -546,6 +546,6 @@ class ObjectLost(FlameError):
             what = f"task {self.task_id} did not run: {what}, which it was to get,"
         if self.node:
             why = f"node {self.node}, which kept it, is lost" + (f" ({self.reason})" if self.reason else "")
-            return f"{what} is gone: {why}; make it again, or keep a copy of what can't be made again"
+            return f"{what} is gone: {why}; make it again, as sessions with lineage=True do with results"
         why = self.reason or "it was freed, or its session was closed"
         return f"{what} is gone: {why}; keep its reference, or make it again"

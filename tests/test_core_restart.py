@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from flamezmq.core import caller, link, orders
+from flamezmq.core import caller, lineage, link, orders
 from flamezmq.core.caller import FINISHED, Calls
 from flamezmq.core.link import Link
 from flamezmq.core.orders import Orders
@@ -19,7 +19,7 @@ from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 from tests.core_calls import Future, Name, answer, calls_with, everything, link_up, submits, tell
 
-FILES = (caller.__file__, orders.__file__, link.__file__)
+FILES = (caller.__file__, lineage.__file__, orders.__file__, link.__file__)
 PAYLOADS: list[Any] = [b"a", b"b" * 3000, [b"c", b"buffer"], b"d"]
 
 

@@ -2,65 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import flamezmq as flm
 from flamezmq.errors import ObjectLost
-from tests.daemons import Daemon, Daemons, daemons_in, free_port
+from tests.daemons import daemons_in
+from tests.two_nodes import SIZE, TwoNodes
 from tests.waiting import LIMIT_SECONDS, until
 
 pytestmark = pytest.mark.processes
 
-SIZE = 1 << 20
-
-
-def make(size: int) -> bytes:
-    return os.urandom(size)
-
-
-class Cluster:
-    """A router and two nodes, "a" and "b", with an executor each; and a client on no node in particular."""
-
-    def __init__(self, daemons: Daemons) -> None:
-        address = f"tcp://127.0.0.1:{free_port()}"
-        daemons.router(address)
-        self.workers: dict[str, Daemon] = {
-            node: daemons.worker(address, "--node", node, executors=1) for node in "ab"
-        }
-        for worker in self.workers.values():
-            worker.wait_for("registered")
-        self.client = flm.Client(address)
-
-    def made_on(self, session: Any, node: str) -> Any:
-        """A future whose value lies on this node, and that nobody has looked at."""
-
-        def one() -> Any:
-            futures = [session.submit(make, SIZE) for _ in range(4)]
-            flm.wait(futures, LIMIT_SECONDS)
-            return next((future for future in futures if future._hold.handle.node == node), None)
-
-        return until(one, f"a task on node {node}")
-
-    def lose(self, node: str) -> None:
-        worker = self.workers.pop(node)
-        worker.process.kill()
-        worker.process.wait(LIMIT_SECONDS)
-
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def cluster(tmp_path: Path) -> Iterator[TwoNodes]:
     with daemons_in(tmp_path) as daemons:
-        cluster = Cluster(daemons)
+        cluster = TwoNodes(daemons)
         with cluster.client:
             yield cluster
 
 
-def test_a_value_whose_node_is_lost_is_an_error_that_names_both(cluster: Cluster) -> None:
+def test_a_value_whose_node_is_lost_is_an_error_that_names_both(cluster: TwoNodes) -> None:
     future = cluster.made_on(cluster.client, "a")
     cluster.lose("a")
     with pytest.raises(ObjectLost, match=r"node a, which kept it, is lost") as caught:
@@ -70,7 +34,7 @@ def test_a_value_whose_node_is_lost_is_an_error_that_names_both(cluster: Cluster
     assert error.size > SIZE
 
 
-def test_a_task_that_needs_what_is_lost_does_not_run_and_says_so(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_task_that_needs_what_is_lost_does_not_run_and_says_so(cluster: TwoNodes, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     patient = flm.options(retries=3)(lambda value: ran.touch())
     future = cluster.made_on(cluster.client, "a")
@@ -84,7 +48,7 @@ def test_a_task_that_needs_what_is_lost_does_not_run_and_says_so(cluster: Cluste
     assert not ran.exists()
 
 
-def test_what_waits_for_others_at_the_router_fails_with_them(cluster: Cluster, tmp_path: Path) -> None:
+def test_what_waits_for_others_at_the_router_fails_with_them(cluster: TwoNodes, tmp_path: Path) -> None:
     go = tmp_path / "go"
 
     def slow() -> int:
@@ -107,7 +71,7 @@ def test_what_waits_for_others_at_the_router_fails_with_them(cluster: Cluster, t
     assert "node a" in failed.reason
 
 
-def test_a_session_is_closed_though_the_values_of_its_futures_are_lost(cluster: Cluster) -> None:
+def test_a_session_is_closed_though_the_values_of_its_futures_are_lost(cluster: TwoNodes) -> None:
     with cluster.client.session() as session:
         lost = cluster.made_on(session, "a")
         kept = cluster.made_on(session, "b")

@@ -189,7 +189,24 @@ class Answer(asyncio.Future):  # type: ignore[type-arg]
             wrapped.__cause__ = error
             self.set_exception(wrapped)
         else:
+            self._fail(light, error)
+
+    def _fail(self, light: Future, error: BaseException | None) -> None:
+        """Unless it is that the value is lost, and it can be made again."""
+        if light._recipe is not None and error is not None:
+            later = partial(in_loop, self.get_loop(), self._on_made_again, light)
+            error = light._session._client._lineage.made_later(light, error, later)
+        if error is not None:
             self.set_exception(error)
+
+    def _on_made_again(self, light: Future) -> None:
+        if self.done():
+            return
+        error = light._session._client._lineage.adopt(light)
+        if error is None:
+            self.set_result(light._value)
+        else:
+            self._fail(light, error)
 
 
 def in_loop(loop: asyncio.AbstractEventLoop, fn: Callable[[Any], object], value: Any) -> None:

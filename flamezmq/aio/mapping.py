@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flamezmq.aio.hub import in_loop
+from flamezmq.aio.lineage import made_again
 from flamezmq.client.mapping import Slices
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Mapped:
                 raise StopAsyncIteration
             self._news.event.clear()
             await self._news.event.wait()
+        if future._recipe is not None:
+            await made_again(future)
         self._items = iter(self._slices.open(future))
 
     def on_publish(self, fn: Callable[[Any], object]) -> None:

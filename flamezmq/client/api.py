@@ -32,6 +32,7 @@ from flamezmq.client.applications import ApplicationsOfClient
 from flamezmq.client.errands import Errands
 from flamezmq.client.future import Future
 from flamezmq.client.inventory import ObjectsOfClient
+from flamezmq.client.lineage import Lineage
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.objects import Objects
 from flamezmq.client.pump import Pump
@@ -157,6 +158,7 @@ class Client(ApplicationsOfClient, ObjectsOfClient, ReferencesOfClient, Sessions
         self._pump = self._Pump(self._line, self._stage, self._unsent, self._fail)
         self._errands = Errands()
         self._objects = Objects(self)
+        self._lineage = Lineage(self)
         roll.clients.add(self)
         try:
             self._connect()
@@ -273,6 +275,7 @@ class Client(ApplicationsOfClient, ObjectsOfClient, ReferencesOfClient, Sessions
             **self._line.statistics(),
             "unfinished": self._unfinished(),
             "hand_offs": self._pump.hand_offs,
+            "lineage_bytes": self._lineage.ledger.bytes,
         }
 
     # --- towards the router
@@ -293,9 +296,10 @@ class Client(ApplicationsOfClient, ObjectsOfClient, ReferencesOfClient, Sessions
         """Whether a `submit` may block here: never in a callback."""
         return not self._errands.is_here()
 
-    def _new_session(self, name: str, kind: type[Session] = Session) -> Session:
-        alias = self._next_alias()
-        calls = self._new_calls(alias, opening.fresh_id(name), kind.ordered)
+    def _new_session(self, name: str, kind: type[Session] = Session, runs: int = 0) -> Session:
+        """runs: how often values of its tasks that are lost are made again."""
+        alias, id = self._next_alias(), opening.fresh_id(name)
+        calls = self._lineage.calls(alias, id, runs) if runs else self._new_calls(alias, id, kind.ordered)
         session = kind(self, calls)
         self._calls[alias] = calls
         self._sessions[alias] = session

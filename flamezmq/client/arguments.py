@@ -36,6 +36,9 @@ def reduce_future(pickler: Pickler, future: Future) -> Any:
     if future._session._client is not pickler.owner:
         raise OutOfPlace("it is of another client; pass its result()", future)
     state, form, value = future._state, future._form, future._value
+    if state is FINISHED and future._recipe is not None:  # a placeholder: it may have to be made again
+        pickler.needs.append(future._session._client._lineage.current(future))
+        return value_at, (len(pickler.needs) - 1,)
     if (
         state is FINISHED and future._hold is not None
     ):  # as the task has made it, whatever was done to it here
@@ -106,7 +109,12 @@ def on_wanted(client: Client, message: m.Wanted) -> None:
     """
     for index in message.indices:
         need = client._needed.get((message.session, index))
-        if need is None or need._state not in DONE:
+        if need is None:
+            continue
+        if need._state not in DONE:
+            if need._index != index:  # it was put back, and runs under another number
+                client._orders.append(m.Supply(message.session, index, True, [], []), [])
+                client._pump.arm()
             continue
         if need._form == VALUE:  # the user has looked at it: to pickle it again runs the user's code
             client._errands.add(_supply, client, message.session, index, need)
@@ -126,10 +134,10 @@ def on_unmet(client: Client, message: m.Unmet) -> None:
     tasks = message.tasks
     if len(tasks) % 4:
         raise ProtocolError("`tasks` of Unmet are quadruples")
-    for alias, index, *needed in zip(*(tasks[column::4] for column in range(4)), strict=True):
+    for alias, index, needed, its in zip(*(tasks[column::4] for column in range(4)), strict=True):
         calls = client._calls.get(alias)
         if calls is not None:
-            calls.on_unmet(index, tuple(needed), client._on_end)
+            calls.on_unmet(index, (needed, its), client._on_end)
 
 
 add_reducer(Future, reduce_future)

@@ -10,7 +10,8 @@ import logging
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING
 
-from flamezmq.core.caller import Calls, certificate_of
+from flamezmq.core.caller import Calls
+from flamezmq.core.certificates import certificate_of
 from flamezmq.errors import ActorDied, FlameError
 from flamezmq.wire import messages as m
 

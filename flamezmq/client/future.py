@@ -22,6 +22,7 @@ from flamezmq.serialize.values import load_value
 if TYPE_CHECKING:
     from flamezmq.client.session import Session
     from flamezmq.client.stream import Inflow
+    from flamezmq.core.lineage import Recipe
     from flamezmq.store.keeping import Hold
 
 #: What a future's `_form` may be when its task has failed.
@@ -67,6 +68,11 @@ class Future(cf.Future):  # type: ignore[type-arg]
     _inflow: Inflow | None = None
     #: What keeps its value in a store, if it lies in one (in its dict, too).
     _hold: Hold | None = None
+    #: In sessions with lineage: how its value was made; the one whose value is taken for it, when its own is
+    #: lost; how many others are made again for it, one for the next; how old it is (in its dict, too).
+    _recipe: Recipe | None = None
+    _heir: Future | None = None
+    _depth = _age = 0
     #: What it is called in messages if it has ended without a number: it was never sent (in its dict, too).
     _label = ""
     #: In the place of its index while it has none; "~" and a number if it ran in place (in its dict, too).
@@ -106,11 +112,13 @@ class Future(cf.Future):  # type: ignore[type-arg]
         """The task's value.
 
         Args:
-            timeout: seconds; None waits as long as it takes.
+            timeout: seconds; None waits as long as it takes.  A value that has to be made again (a
+                session with lineage) may take as long once more.
 
         Raises:
             TimeoutError: not done in time; the task goes on.
             CancelledError: it was cancelled; by somebody else (flmctl), the text says by whom.
+            ObjectLost: it is large, and the node that kept it is lost.
             Exception: the task's own, its remote traceback as `__cause__`.
             FlameError: TaskLost, RouterLost, TaskError and others of `flamezmq.errors`.
         """
@@ -119,6 +127,8 @@ class Future(cf.Future):  # type: ignore[type-arg]
         if self._form == VALUE:
             return self._value
         error = self._settle()
+        if error is not None and self._recipe is not None:
+            error = self._session._client._lineage.made_again(self, error, timeout)
         if error is not None:
             try:
                 raise error
@@ -140,7 +150,10 @@ class Future(cf.Future):  # type: ignore[type-arg]
             self._await(timeout)
         if self._state is not FINISHED:
             raise self._settle() or cf.CancelledError()
-        return self._settle()
+        error = self._settle()
+        if error is not None and self._recipe is not None:
+            error = self._session._client._lineage.made_again(self, error, timeout)
+        return error
 
     def done(self) -> bool:
         """Whether it has ended: with a value, with an error, or cancelled.  Does no I/O."""
@@ -255,11 +268,13 @@ class Future(cf.Future):  # type: ignore[type-arg]
         while chain:
             future = chain.pop()
             error = DependencyFailed(future._name, need._name, need._what_became_of_it())
-            error.__cause__ = need._settle()
+            error.__cause__ = need._settle() if need._state in DONE else None
             future._value, future._form = error, ERROR
             need = future
 
     def _what_became_of_it(self) -> str:
+        if self._state not in DONE:
+            return "runs again, for an argument of it was lost, and only sessions with lineage wait for that"
         error = self._settle()
         if self.cancelled():
             return "was cancelled"

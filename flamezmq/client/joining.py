@@ -75,7 +75,7 @@ class MemberCalls(Calls):
         if message.indices:
             self._count()
 
-    def on_unmet(self, index: int, needed: tuple[int, ...], tell: Tell) -> None:
+    def on_unmet(self, index: int, needed: tuple[int, int], tell: Tell) -> None:
         super().on_unmet(index, needed, tell)
         self._count()
 

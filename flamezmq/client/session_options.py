@@ -28,6 +28,7 @@ class SessionOptions(TypedDict, total=False):
     detached: bool
     over_quota: str
     gang: int
+    lineage: bool
 
 
 class ServiceOptions(SessionOptions, total=False):

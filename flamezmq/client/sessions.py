@@ -66,6 +66,7 @@ class SessionsOfClient:
         id: str | None = None,
         detached: bool = False,
         over_quota: str = "wait",
+        lineage: bool = False,
     ) -> Session:
         """Open a session: the unit of work, with its share of the executors.
 
@@ -109,6 +110,10 @@ class SessionsOfClient:
                 for `attach`.  Not with an embedded cluster, which ends with its client.
             over_quota: what becomes of tasks beyond what its tenant may have queued: with "wait"
                 `submit` blocks until there is room; with "fail" they fail with QuotaExceeded.
+            lineage: a large value that is lost with its node is made again, by running its task again, at
+                most `max_retries` times; so tasks should give the same value each time.  For that the
+                arguments are kept as long as the value is.  Not for sessions with an id, detached ones
+                and those of nested tasks.
 
         Raises:
             Refused: the router did not open it; it knows no such application, say.  SessionMismatch: it is
@@ -142,6 +147,7 @@ class SessionsOfClient:
         defaults = terms.options_of_session(options, task_timeout)
         waits = terms.waits_for_room(over_quota)
         client = self._client()
+        runs = terms.runs_of_lineage(lineage, max_retries, id, detached, bool(client._within()))
         client._check_open()
         if app and common_data is not None:
             client._check_common_data(app, common_data)
@@ -150,7 +156,7 @@ class SessionsOfClient:
             asked = client._spec(detached=detached, **limits)
             return joining.join(client, id or opening.fresh_id(name), defaults, asked, waits)
         spec = client._spec(**limits)
-        session = client._new_session(name, ServiceSession if app else Session)
+        session = client._new_session(name, ServiceSession if app else Session, runs)
         session._calls.waits_for_room = waits
         if isinstance(session, ServiceSession):
             session.serve(app)

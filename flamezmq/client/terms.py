@@ -85,6 +85,25 @@ def waits_for_room(over_quota: str) -> bool:
     return over_quota == "wait"
 
 
+def runs_of_lineage(lineage: bool, max_retries: int, id: str | None, detached: bool, nested: bool) -> int:
+    """How often a lost value is made again; raises TypeError, ValueError as `flm.Client.session` says."""
+    if type(lineage) is not bool:
+        raise TypeError(f"lineage is {lineage!r}; it must be True or False")
+    if not lineage:
+        return 0
+    if id is not None or detached:
+        raise ValueError(
+            "lineage=True is for a session of one client, which has the calls: not with `id` or `detached`"
+        )
+    if nested:
+        raise ValueError("lineage=True is not for the sessions of nested tasks: these end with their task")
+    if max_retries < 1:
+        raise ValueError(
+            f"lineage=True runs tasks again, and max_retries={max_retries} forbids it; raise that"
+        )
+    return max_retries
+
+
 def of_session(
     *,
     name: str,

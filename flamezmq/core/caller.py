@@ -9,10 +9,10 @@ by the next call.  A message that is applied twice changes nothing the second
 time.
 
 Futures are opaque here but for their slots: `_index`, `_state`, `_form`,
-`_value`, `_hold` if its value lies in a store, and `_more`, which is None unless
-somebody must be told.  Other threads may make `_more` at any time.  No call and
-no loop stands between the look at it and the new state, so the interpreter does
-not switch threads in between.
+`_value`, `_hold` if its value lies in a store (lineage has a few more), and
+`_more`, which is None unless somebody must be told.  Other threads may make
+`_more` at any time.  No call and no loop stands between the look at it and the
+new state, so the interpreter does not switch threads in between.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from flamezmq.core.certificates import certificate_of
 from flamezmq.core.link import Link
 from flamezmq.core.uses import Uses
 from flamezmq.errors import (
     ActorDied,
-    Certificate,
     DeadlinePassed,
     FlameError,
     ProtocolError,
@@ -39,7 +39,7 @@ from flamezmq.wire import codec
 from flamezmq.wire import messages as m
 from flamezmq.wire.codec import join_payloads, split_payloads
 from flamezmq.wire.composed import compose
-from flamezmq.wire.handles import MARK, unpack
+from flamezmq.wire.handles import MARK, pack, unpack
 
 if TYPE_CHECKING:
     from flamezmq.core.allowance import Allowance
@@ -78,20 +78,6 @@ def weight(payload: Any) -> int:
     return len(payload)
 
 
-def certificate_of(died: m.Died) -> Certificate:
-    """What the worker has reported, as users see it."""
-    return Certificate(
-        f"{died.node}/{died.number}",
-        died.node,
-        died.pid,
-        died.signal,
-        died.exit_code,
-        died.oom,
-        died.rss_bytes,
-        died.stderr,
-    )
-
-
 class Dependent:
     """A call that refers to something: placeholder i to the value of `needs[i]`; or to objects.
 
@@ -108,11 +94,13 @@ class Dependent:
         return weight(self.payload)
 
     def complete(self) -> Any:
-        """The payload, call and values in one, if all values are here and nobody has looked at them yet."""
+        """The payload, call and values in one; None: a value is not here, or somebody has looked at it."""
         values = []
         for _, need in self.needs:
             state, form, value = need._state, need._form, need._value
-            if state is not FINISHED or form != RAW:
+            if state is FINISHED and need._hold is not None:  # as the task has made it
+                value = pack(need._hold.handle)
+            elif state is not FINISHED or form != RAW:
                 return None
             values.append(own(value))
         return compose(self.payload, values) if values else self.payload
@@ -475,7 +463,7 @@ class Calls:
     def on_cancelled(self, message: m.Cancelled, tell: Tell) -> None:
         self._end(message.indices, ERROR, message.reason or None, CANCELLED, tell)
 
-    def on_unmet(self, index: int, needed: tuple[int, ...], tell: Tell) -> None:
+    def on_unmet(self, index: int, needed: tuple[int, int], tell: Tell) -> None:
         """The task will not run: what it needs has no value."""
         future = self.pending.get(index)
         if future is not None:
@@ -483,6 +471,7 @@ class Calls:
             if future._state not in DONE:
                 held = self.needs.get(index, ())
                 need = next((need for calls, need in held if (calls.alias, need._index) == needed), None)
+                need = need or self.needed.get(needed)  # which runs again, under another number
                 if need is None:
                     raise ProtocolError(f"task {index} does not need {needed}")
             self._end([index], UNMET, need, FINISHED, tell)

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from flamezmq.errors import TaskError
+from flamezmq.errors import ObjectLost, TaskError
 from flamezmq.serialize.pickler import PROTOCOL, dump_in_band
 from flamezmq.store import access
 
@@ -38,7 +38,7 @@ HOW_TO_WRITE = (
     "What comes by a reference is shared with other tasks, and nobody may write to it: "
     "flm.private(value), or the array's own copy(), gives one that is yours."
 )
-
+_LOST = ObjectLost("", 0)
 _PACKAGE = str(Path(__file__).parents[1]) + os.sep
 
 
@@ -87,6 +87,13 @@ def load_error(data: bytes | bytearray | memoryview) -> BaseException:
         return TaskError(type_name, text, trace)
     error.__cause__ = RemoteTraceback(trace)
     return error
+
+
+def load_lost(data: bytes | bytearray | memoryview) -> ObjectLost | None:
+    """The error, if it is an ObjectLost; of others nothing is made, for that would run the user's code."""
+    type_name, text, _, pickled = pickle.loads(data)
+    error = _unpickled(pickled, text) if type_name == _type_name(_LOST) else None
+    return error if type(error) is ObjectLost else None
 
 
 def _pickled(error: BaseException) -> bytes:

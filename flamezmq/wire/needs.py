@@ -28,7 +28,8 @@ class Supply(msgspec.Struct, tag=6, array_like=True):
 class Wanted(msgspec.Struct, tag=28, array_like=True):
     """Others wait for the values of these tasks: supply those that have ended (`Supply`), ignore the rest.
 
-    What has not ended when this comes passes the router when it does.
+    What has not ended when this comes passes the router when it does; but of a task that runs again, under
+    another number, it is supplied that the old one has failed.
     """
 
     session: int
