@@ -403,4 +403,8 @@ def test_many_objects_are_told_in_pages_and_those_of_one_session_alone() -> None
         found, more = found + answer.objects, answer.more
     assert [row.id for row in found] == [k.to_bytes(16, "big") for k in range(MOST_OBJECTS + 10)]
     assert len(ask(stage, OBJECTS, session="s2").objects) == 10
+    assert [(row.objects, row.object_bytes) for row in ask(stage, SESSIONS).sessions] == [
+        (MOST_OBJECTS, 7 * MOST_OBJECTS),
+        (10, 70),
+    ]
     assert "no session 's3'" in ask(stage, OBJECTS, session="s3").error

@@ -114,6 +114,7 @@ def test_flmctl_lists_objects_and_how_full_the_stores_are(client: flm.Client) ->
         (node,) = json.loads(flmctl(client, "list", "-n", "-o", "json"))
         assert (node["objects"], node["name"]) == (1, one.nodes[0])
         assert SIZE < node["store_used"] < node["store_limit"]
+        assert f"Objects    1, {SIZE / 1024:.1f} KiB" in flmctl(client, "view", session.id)
         assert "KiB / " in flmctl(client, "list", "-n")
     assert "no session 'nobodys'" in flmctl(client, "objects", "nobodys", code=4)
 

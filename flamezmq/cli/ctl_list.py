@@ -57,6 +57,12 @@ SESSIONS: tuple[Column, ...] = (
     Column("Min", "min_executors", "executors that it keeps", wide=True, right=True),
     Column("Max", "max_executors", "executors that it may have at a time", wide=True, right=True),
     Column("Resources", "resources", "what each of its executors needs of its node", wide=True),
+    Column(
+        "Objects",
+        "stored",
+        "those that it has in stores, and their bytes; in JSON `objects` and `object_bytes`",
+        wide=True,
+    ),
     Column("Host", "host", "the machine of its client", wide=True),
     Column("Clients", "clients", "of a session with an id: how many are in it now", wide=True, right=True),
     Column("Kept", "kept", "of a detached session: results that are kept", wide=True, right=True),
@@ -100,7 +106,12 @@ NODES: tuple[Column, ...] = (
     ),
     Column("Others", "resources", "what else it has, as its worker was told"),
     Column("Executors", "executors", "executors that are here", right=True),
-    Column("Store", "store", "memory that its store of objects has in use / may have", right=True),
+    Column(
+        "Store",
+        "store",
+        "memory that its store of objects has in use / may have; in JSON `store_used` and `store_limit`",
+        right=True,
+    ),
     Column("Since", "since", "when its worker came"),
     Column("Busy", "busy", "executors that hold tasks", wide=True, right=True),
     Column("Objects", "objects", "that its store has", wide=True, right=True),
@@ -158,6 +169,8 @@ def for_people(rows: list[Row]) -> list[Row]:
             new["min_executors"] = row["min_executors"] or None
         if "memory" in row:
             new["memory"] = memory(row["memory"])
+        if "object_bytes" in row:
+            new["stored"] = f"{row['objects']:,}, {memory(row['object_bytes'])}" if row["objects"] else None
         if "store_limit" in row:
             room = memory(row["store_limit"])
             new["store"] = f"{memory(row['store_used'])} / {room}" if row["store_limit"] else None

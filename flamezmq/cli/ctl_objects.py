@@ -10,7 +10,9 @@ from flamezmq.cli.ctl_output import Column, Row, memory, note, output_option, sh
 from flamezmq.wire import messages as m
 
 OBJECTS: tuple[Column, ...] = (
-    Column("Object", "object", "its name, if its owner has given it one, else its id"),
+    Column(
+        "Object", "object", "its name, if its owner has given it one, else its id; in JSON `name` and `id`"
+    ),
     Column("Session", "session", "whose it is, and with which it goes"),
     Column("Size", "size", "its bytes, without what its memory is rounded up by", right=True),
     Column("Nodes", "nodes", "that have it, its home first"),

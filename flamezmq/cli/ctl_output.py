@@ -136,6 +136,8 @@ def session_row(s: m.SessionRow) -> Row:
         "min_executors": s.min_executors,
         "max_executors": s.max_executors or None,
         "resources": {one.name: one.amount for one in s.resources},
+        "objects": s.objects,
+        "object_bytes": s.object_bytes,
     }
 
 

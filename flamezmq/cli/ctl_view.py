@@ -43,6 +43,7 @@ LINES = (
     ("Succeed", "succeed"),
     ("Failed", "failed"),
     ("Cancelled", "cancelled"),
+    ("Objects", "stored"),
     ("Created", "created"),
     ("Closed", "closed"),
     ("Ending", "ending"),

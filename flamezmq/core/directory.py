@@ -73,6 +73,7 @@ class Directory:
         self._last = 0
         self._objects: dict[bytes, Entry] = {}
         self._by_session: dict[str, dict[bytes, Entry]] = {}
+        self._bytes: dict[str, int] = {}  # session -> of its objects, each once
         self._by_node: dict[str, dict[bytes, Entry]] = {}
 
     def __len__(self) -> int:
@@ -85,6 +86,10 @@ class Directory:
         """Objects that this node has."""
         return len(self._by_node.get(node, ()))
 
+    def of_session(self, session: str) -> tuple[int, int]:
+        """So many objects it has, and bytes of them, each counted once."""
+        return len(self._by_session.get(session, ())), self._bytes.get(session, 0)
+
     # --- what is reported
 
     def has(self, node: str, report: Report) -> Entry:
@@ -95,6 +100,7 @@ class Directory:
             self._last += 1
             entry = self._objects[report.id] = Entry(self._last, report.id, report.session, report.size)
             self._by_session.setdefault(entry.session, {})[report.id] = entry
+            self._bytes[entry.session] = self._bytes.get(entry.session, 0) + entry.size
         elif report.session != entry.session and report.session:
             self._move(entry, report.session)
         entry.holders[node] = report.marks
@@ -112,6 +118,7 @@ class Directory:
         self._leave_session(entry)
         entry.session = session
         others = self._by_session.setdefault(session, {})
+        self._bytes[session] = self._bytes.get(session, 0) + entry.size
         latest = next(reversed(others.values()), entry)
         others[entry.id] = entry
         if latest.number > entry.number:
@@ -141,6 +148,7 @@ class Directory:
     def end_session(self, session: str) -> None:
         """Its objects are nobody's any more, wherever they lie for a while yet."""
         self.version += 1
+        self._bytes.pop(session, None)
         for entry in self._by_session.pop(session, {}).values():
             del self._objects[entry.id]
             for node in entry.holders:
@@ -159,8 +167,9 @@ class Directory:
     def _leave_session(self, entry: Entry) -> None:
         others = self._by_session[entry.session]
         del others[entry.id]
+        self._bytes[entry.session] -= entry.size
         if not others:
-            del self._by_session[entry.session]
+            del self._by_session[entry.session], self._bytes[entry.session]
 
     # --- for those who look on
 
@@ -188,6 +197,8 @@ class Directory:
         assert sum(map(len, self._by_session.values())) == len(self._objects)
         held = sum(len(entry.holders) for entry in self._objects.values())
         assert sum(map(len, self._by_node.values())) == held
+        sizes = {key: sum(e.size for e in entries.values()) for key, entries in self._by_session.items()}
+        assert sizes == self._bytes, "bytes of sessions"
         for entries in self._by_session.values():
             numbers = [entry.number for entry in entries.values()]
             assert numbers == sorted(numbers), "the order of a session"

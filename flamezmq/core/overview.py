@@ -139,6 +139,7 @@ def _session_row(broker: Broker, s: Session, now: float) -> m.SessionRow:
         spec.min_executors,
         spec.max_executors,
         spec.resources,
+        *broker.directory.of_session(s.id),
     )
 
 

@@ -84,6 +84,7 @@ class SessionRow(msgspec.Struct, array_like=True):
     gangs    whole ones that it has
     gathered executors that are reserved for a further one; -1: none is gathered
     min_executors, max_executors, resources  as in `SessionSpec`, or as they were changed
+    objects, object_bytes  that it has in stores, each counted once, as far as these have told
     """
 
     number: int
@@ -116,6 +117,8 @@ class SessionRow(msgspec.Struct, array_like=True):
     min_executors: int = 0
     max_executors: int = 0
     resources: tuple[Resource, ...] = ()
+    objects: int = 0
+    object_bytes: int = 0
 
 
 class ExecutorRow(msgspec.Struct, array_like=True):
