@@ -60,6 +60,21 @@ def test_a_scenario_finds_every_figure_and_leaves_nothing_behind(scenario: str, 
     assert {"machine", "packages", "floors_before", "around"} <= found.keys()
 
 
+@pytest.mark.slow
+@pytest.mark.processes
+def test_transfers_between_nodes_are_measured_where_networks_can_be_made(tmp_path: Path) -> None:
+    found = measured("transfer", tmp_path / "found.json")
+
+    for row in found["rows"]:
+        if row["value"] is None and "network namespaces" in row["note"]:
+            pytest.skip(row["note"])
+    assert all(row["value"] for row in found["rows"])
+    assert {row["figure"].partition(",")[2] for row in found["rows"]} >= {
+        " times bare ZeroMQ",
+        " times one transfer",
+    }
+
+
 def measured(scenario: str, file: Path) -> dict[str, Any]:
     words = [sys.executable, "-m", "perf", scenario, "--quick", "--engine", "flamezmq", "--json", str(file)]
     done = subprocess.run(words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=50)

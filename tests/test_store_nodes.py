@@ -137,6 +137,84 @@ def test_what_a_lost_node_had_is_an_error_that_names_both_and_copies_stay(
 
 
 def received(net: Net, space: str) -> int:
-    path = "/sys/class/net/eth/statistics/rx_bytes"
+    return counted(net, space, "rx_bytes")
+
+
+def counted(net: Net, space: str, what: str) -> int:
+    """What the kernel counts of its cable."""
+    path = f"/sys/class/net/eth/statistics/{what}"
     found = subprocess.run([*net.inside(space), "cat", path], check=True, capture_output=True, text=True)
     return int(found.stdout)
+
+
+GATEWAY = """
+import sys, time
+import flamezmq as flm
+
+def length(value):
+    return len(value)
+
+with flm.Client(sys.argv[1]) as client:
+    assert client.submit(length, b"x" * 200_000).result(30) == 200_000
+    gateways = client._objects.gateways
+    first, = gateways._answered
+    print(dict(gateways.known)[first], flush=True)
+    large = b"x" * (6 << 20)
+    sys.stdin.readline()
+    print("bringing", flush=True)
+    assert client.submit(length, large).result(60) == 6 << 20  # by the other one
+    assert len(gateways._answered) == 2 and first in gateways._shunned, gateways._answered
+    print("brought", flush=True)
+    sys.stdin.readline()
+    client.submit(length, large)
+    try:
+        while True:
+            client.submit(length, large)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    gateways.known = {}
+    assert client.submit(length, large).result(60) == 6 << 20  # along with its task
+print("closed", flush=True)
+"""
+
+
+def test_a_client_whose_gateway_dies_brings_its_arguments_to_another_and_hears_ctrl_c(
+    net: Net, daemons: Daemons
+) -> None:
+    daemons.router("tcp://10.77.0.1:7601", "--insecure", before=net.inside(net.hub))
+    workers = {}
+    for number in (2, 3):
+        host = net.inside(net.host(number))
+        workers[f"10.77.0.{number}"] = daemons.worker(ADDRESS, "--node", f"n{number}", before=host)
+        workers[f"10.77.0.{number}"].wait_for("registered")
+    space = net.host(4)
+    slow = [*net.inside(space), "tc", "qdisc", "add", "dev", "eth", "root", "tbf"]
+    subprocess.run([*slow, "rate", "60mbit", "burst", "64k", "latency", "200ms"], check=True)
+
+    with subprocess.Popen(
+        [*net.inside(space), sys.executable, "-P", "-c", GATEWAY, ADDRESS],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
+    ) as client:  # fmt: skip
+        try:
+            assert client.stdout is not None
+            assert client.stdin is not None
+            gateway = client.stdout.readline().split("//")[1].split(":")[0]
+            client.stdin.write("\n")
+            client.stdin.flush()
+            assert client.stdout.readline() == "bringing\n"
+            before = sent(net, space)
+            until(lambda: sent(net, space) > before + (1 << 20), "it is being brought")
+            workers[gateway].signal(signal.SIGKILL)
+            assert client.stdout.readline() == "brought\n"
+            before = sent(net, space)
+            client.stdin.write("\n")
+            client.stdin.flush()
+            until(lambda: sent(net, space) > before + (8 << 20), "another one is being brought")
+            client.send_signal(signal.SIGINT)
+            assert client.communicate(timeout=LIMIT_SECONDS) == ("interrupted\nclosed\n", "")
+        finally:
+            client.kill()
+
+
+def sent(net: Net, space: str) -> int:
+    return counted(net, space, "tx_bytes")

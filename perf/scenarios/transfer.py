@@ -169,4 +169,6 @@ def _cable(hub: str, space: str, number: int, mbit: int) -> None:
 
 
 def _call(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True, timeout=10)
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=10)
+    if done.returncode:
+        raise RuntimeError(f"no network namespaces here: {' '.join(words)}: {done.stderr.strip()}")
