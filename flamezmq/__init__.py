@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         SessionClosed,
         SessionMismatch,
         ShimMissing,
+        StaleVersion,
         StartFailed,
         StoreFull,
         StoreLost,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from flamezmq.shims.context import Context
     from flamezmq.shims.service import service
     from flamezmq.store.refs import ObjectRef, private
+    from flamezmq.store.versioned import Increment
     from flamezmq.tenant import Tenant
 
 _HOMES = {
@@ -88,6 +90,7 @@ _HOMES = {
     "progress": "flamezmq.client.progress",
     "wait": "flamezmq.client.waiting",
     "options": "flamezmq.optioned",
+    "Increment": "flamezmq.store.versioned",
     "ObjectRef": "flamezmq.store.refs",
     "private": "flamezmq.store.refs",
     "ActorDied": "flamezmq.errors",
@@ -113,6 +116,7 @@ _HOMES = {
     "ShimMissing": "flamezmq.errors",
     "StartFailed": "flamezmq.errors",
     "StoreFull": "flamezmq.errors",
+    "StaleVersion": "flamezmq.errors",
     "StoreLost": "flamezmq.errors",
     "StrayClient": "flamezmq.errors",
     "StrayFuture": "flamezmq.errors",
@@ -144,6 +148,7 @@ __all__ = [
     "FlameError",
     "FlameExecutor",
     "Future",
+    "Increment",
     "MissingModule",
     "NoTask",
     "NotFound",
@@ -160,6 +165,7 @@ __all__ = [
     "SessionClosed",
     "SessionMismatch",
     "ShimMissing",
+    "StaleVersion",
     "StartFailed",
     "StoreFull",
     "StoreLost",

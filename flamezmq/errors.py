@@ -549,3 +549,20 @@ class ObjectLost(FlameError):
             return f"{what} is gone: {why}; make it again, as sessions with lineage=True do with results"
         why = self.reason or "it was freed, or its session was closed"
         return f"{what} is gone: {why}; keep its reference, or make it again"
+
+
+class StaleVersion(FlameError):
+    """An object was to be updated from a version that is not the newest any more; nothing was changed.
+
+    Fields: `id`, of the object; `expected`, the version that was to be the newest; `newest`, that is.
+    """
+
+    def __init__(self, id: str, expected: int, newest: int) -> None:
+        super().__init__(id, expected, newest)
+        self.id, self.expected, self.newest = id, expected, newest
+
+    def __str__(self) -> str:
+        return (
+            f"object {self.id[:12]} was not updated: its newest version is {self.newest}, not "
+            f"{self.expected}; read it again, and update what you find"
+        )

@@ -27,6 +27,11 @@ SAYS = {
         "--megabytes 8 --rounds 3",
     ),
     "parameter_server": (r"steps that the pole stands.*\nfrom \d+ to (19\d|200) of 200\n", ""),
+    "replay_buffer": (
+        r"1000 episodes of (\d+) steps were appended, one by one\n"
+        r"(discount 0.9\d: read \1 steps in \d+ increments, found a way of 14 steps\n){2}",
+        "--episodes 1000 --learners 2",
+    ),
     "pi": (r"400,000 darts: pi is about 3\.1[0-8]\d+\n", "--darts 400000"),
     "stars": (
         r"8 frames of 0 MiB through 34 tasks\n(39|40) of 40 stars .*, \d+ in the best one alone\n",

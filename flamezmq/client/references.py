@@ -10,9 +10,10 @@ from flamezmq.client.waiting import FIRST_EXCEPTION, wait
 from flamezmq.serialize.values import dump_object
 from flamezmq.store.access import About
 from flamezmq.store.keeping import Hold, Kept
+from flamezmq.store.kinds import kind_of
 from flamezmq.store.messages import PINNED
 from flamezmq.store.names import ids
-from flamezmq.store.refs import ObjectRef, kind_of, values_of
+from flamezmq.store.refs import ObjectRef, values_of
 from flamezmq.wire.handles import Handle, pack
 
 if TYPE_CHECKING:

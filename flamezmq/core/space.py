@@ -85,6 +85,15 @@ class Space:
         elif not item.here:
             self.disk_used -= item.disk
 
+    def rename(self, name: bytes, new: bytes) -> None:
+        """It has another id from now on.  Not while it moves: who moves it knows it by the old one."""
+        item = self._items[new] = self._items.pop(name)
+        assert item.moving == STAYS
+        for some in (self._idle, self._copies):
+            if name in some:
+                del some[name]
+                some[new] = None
+
     def use(self, name: bytes) -> None:
         """Somebody reads it."""
         item = self._items[name]

@@ -22,6 +22,7 @@ from flamezmq.store.checked import Damaged
 from flamezmq.store.filling import NO_FILES, Filling, Unpassed
 from flamezmq.store.layout import cut, cut_packed, extent
 from flamezmq.store.names import address
+from flamezmq.wire import amendments as a
 from flamezmq.wire.handles import Handle
 
 #: Small objects are put without a question; only for so many bytes of them room is asked for, at once.
@@ -170,6 +171,30 @@ class Access:
             for start in range(0, len(names), s.MOST_IDS):
                 connection.ask(s.Free(list(names[start : start + s.MOST_IDS])))
 
+    def since(self, name: bytes, version: int) -> a.Parts:
+        """What came after this version of an object whose home this store is: the first of it."""
+        with self._connection() as connection:
+            answer, _ = connection.ask(s.Ask(a.Since(name, version)))
+        parts: a.Parts = answer
+        return parts
+
+    def amend(self, amend: a.Amend, pieces: Sequence[Any]) -> a.Amended:
+        """Make a new version of such an object, of these pieces; waits for room as a patient `put` does.
+
+        Raises:
+            StoreFull: there is no room, and none can be made.
+        """
+        with self._connection() as connection:
+            segment, size = 0, sum(amend.sizes)
+            if size < s.INLINE_BYTES:
+                connection.count_small(size, patient=True)
+                amend.data = b"".join(pieces)
+            else:
+                segment = connection.filling.fill(pieces, extent(amend.sizes), patient=True)
+            answer, _ = connection.ask(s.Ask(amend, segment))
+        amended: a.Amended = answer
+        return amended
+
     def tell(self, kind: type[s.Hold | s.Stay | s.Drop], names: Sequence[bytes]) -> None:
         """Say this of these objects."""
         with self._connection() as connection:
@@ -252,8 +277,7 @@ def fetch(handle: Handle, private: bool = True) -> list[memoryview]:
     try:
         pieces = of(handle.home).open([handle], private, whys)[0]
     except StoreLost as error:
-        if not handle.at or own == handle.home:
-            raise ObjectLost(handle.id.hex(), handle.size, WORKER_ENDED, handle.node or "?") from error
+        check_elsewhere(handle, error)
         if not own:
             return outside.fetch(handle)
         pieces = _from_own(handle, private, whys)
@@ -263,6 +287,34 @@ def fetch(handle: Handle, private: bool = True) -> list[memoryview]:
             return outside.fetch(handle)
         raise ObjectLost(handle.id.hex(), handle.size, said.why, (handle.node or "?") if said.lost else "")
     return pieces
+
+
+def check_elsewhere(handle: Handle, error: StoreLost) -> None:
+    """The home of this object is not on this node.  Raises ObjectLost: it was, and has ended."""
+    if not handle.at or own == handle.home:
+        raise ObjectLost(handle.id.hex(), handle.size, WORKER_ENDED, handle.node or "?") from error
+
+
+def fetch_all(handles: Sequence[Handle], private: bool = True) -> list[list[memoryview] | None]:
+    """The pieces of objects that have one home; None for one that is not there any more."""
+    if not handles:
+        return []
+    try:
+        return of(handles[0].home).open(handles, private)
+    except StoreLost as error:
+        check_elsewhere(handles[0], error)
+    if own:
+        return of(own).open(handles, private)
+    return [_from_afar(handle) for handle in handles]
+
+
+def _from_afar(handle: Handle) -> list[memoryview] | None:
+    try:
+        return outside.fetch(handle)
+    except ObjectLost as error:
+        if error.node:
+            raise
+        return None
 
 
 def _from_own(handle: Handle, private: bool, whys: dict[bytes, s.Found]) -> list[memoryview] | None:

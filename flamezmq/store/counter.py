@@ -22,6 +22,7 @@ from xxhash import xxh3_64_intdigest
 from flamezmq.errors import ProtocolError
 from flamezmq.store.spread import Spread
 from flamezmq.store.uploads import Uploads
+from flamezmq.wire import amendments as a
 from flamezmq.wire import transfer as t
 
 #: Messages that are kept for one peer, each way: more than the credit of a store for one line.
@@ -47,6 +48,10 @@ class Source(Protocol):
         """Their owner needs these no more; free: they are to go, whoever else does."""
         ...
 
+    def ask(self, question: a.Question, reply: Callable[[a.Answer], None]) -> None:
+        """About versions of an object; `reply` is called, maybe later."""
+        ...
+
     def stay(self, names: Iterable[bytes]) -> None:
         """Somebody elsewhere has references to these."""
         ...
@@ -67,6 +72,8 @@ class Counter:
             t.Have: lambda peer, question: self.spread.has(question.id, peer),
             t.Lack: self._on_lack,
             t.Offer: self._on_offer,
+            a.Since: self._on_versions,
+            a.Amend: self._on_versions,
             t.Discard: lambda _peer, question: self._source.drop(question.ids, question.free),
             t.Stay: lambda _peer, question: self._source.stay(question.ids),
         }
@@ -154,6 +161,13 @@ class Counter:
             self._park(peer, t.Want(name, offset, length))
         else:
             self._answer(peer, t.Chunk(name, offset, xxh3_64_intdigest(data)), data)
+
+    def _on_versions(self, peer: bytes, question: a.Question) -> None:
+        def reply(answer: a.Answer) -> None:
+            answer.request = question.request
+            self._answer(peer, answer)
+
+        self._source.ask(question, reply)
 
     def _on_lack(self, peer: bytes, question: t.Lack) -> None:
         for name in question.ids:

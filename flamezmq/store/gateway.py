@@ -78,7 +78,7 @@ class Gateways:
 
 def bring(address: str, offer: t.Offer, pieces: Sequence[Any], patience: float = SILENCE_SECONDS) -> bool:
     """Copy the pieces to the store at this address; whether they are there now."""
-    line = _take(address)
+    line = take(address)
     try:
         _Upload(line, offer.id, patience).run(offer, pieces)
     except (_Failed, zmq.ZMQError, ProtocolError):
@@ -87,7 +87,7 @@ def bring(address: str, offer: t.Offer, pieces: Sequence[Any], patience: float =
     except BaseException:  # an answer may be on its way
         line.close()
         raise
-    _give(line)
+    give(line)
     return True
 
 
@@ -107,12 +107,12 @@ def stay(address: str, names: Iterable[bytes]) -> None:
 
 
 def _tell(address: str, names: Iterable[bytes], word: Callable[[list[bytes]], t.Question]) -> None:
-    line = _take(address)
+    line = take(address)
     left = list(names)
     with suppress(zmq.Again):
         for start in range(0, len(left), t.MOST_PIECES):
             line.socket.send(t.encode(word(left[start : start + t.MOST_PIECES])), zmq.DONTWAIT)
-    _give(line)
+    give(line)
 
 
 def close() -> None:
@@ -180,7 +180,8 @@ _idle: dict[str, list[Line]] = {}
 _pid = 0
 
 
-def _take(address: str) -> Line:
+def take(address: str) -> Line:
+    """A line to the store at this address, for one thread; to be given back, or closed."""
     global _pid
     if _pid != os.getpid():  # those of the process that this was forked from are not ours
         _idle.clear()
@@ -194,7 +195,8 @@ def _take(address: str) -> Line:
     return Line(outside.context(), address)
 
 
-def _give(line: Line) -> None:
+def give(line: Line) -> None:
+    """Nothing is on its way on this one: the next may have it."""
     lines = _idle.setdefault(line.address, [])
     if len(lines) < MOST_IDLE:
         lines.append(line)

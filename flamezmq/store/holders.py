@@ -15,7 +15,7 @@ objects that nobody needs any more; that they are gone is to be said by `gone`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 
 class Claims:
@@ -33,7 +33,7 @@ class Claims:
         self.here = self.owned = self.pinned = self.stays = False
         self.processes: dict[int, int] = {}
         self.inside = 0
-        self.contains: Sequence[bytes] = ()
+        self.contains: Collection[bytes] = ()
 
     @property
     def are_none(self) -> bool:
@@ -58,6 +58,44 @@ class Holders:
             claims.owned = True
         for other in contains:
             self._of(other).inside += 1
+
+    def here(self, name: bytes, contains: Collection[bytes]) -> None:
+        """It is here; who needs it is said next."""
+        claims = self._of(name)
+        claims.here, claims.contains = True, contains
+        for other in contains:
+            self._of(other).inside += 1
+
+    def enclose(self, name: bytes, inner: bytes) -> None:
+        """What object `name`, which is here, was until now is `inner`, which `name` contains."""
+        claims, its = self._of(name), self._of(inner)
+        its.here, its.contains = True, claims.contains
+        claims.contains = {}
+        self.embrace(name, inner)
+
+    def embrace(self, name: bytes, part: bytes) -> None:
+        """An object that encloses others contains this one, too, which nobody else needs."""
+        claims, its = self._of(name), self._of(part)
+        assert isinstance(claims.contains, dict)
+        claims.contains[part] = None
+        its.owned, its.pinned = False, claims.pinned
+        its.inside += 1
+
+    def release(self, name: bytes, part: bytes) -> list[bytes]:
+        """It does not contain it any more."""
+        claims = self._claims.get(name)
+        if claims is None or not isinstance(claims.contains, dict) or part not in claims.contains:
+            return []  # it has gone, and its parts with it
+        del claims.contains[part]
+        its = self._claims[part]
+        its.inside -= 1
+        its.pinned = False
+        return self._look(part, its)
+
+    def is_inside(self, name: bytes) -> bool:
+        """Whether some object contains it."""
+        claims = self._claims.get(name)
+        return claims is not None and claims.inside > 0
 
     def hold(self, process: int, names: Iterable[bytes]) -> None:
         """A process holds these, once more."""
@@ -107,9 +145,11 @@ class Holders:
         if claims is None or not claims.here:
             return []
         free = []
+        encloses = isinstance(claims.contains, dict)
         for other in claims.contains:
             its = self._claims[other]
             its.inside -= 1
+            its.pinned = its.pinned and not encloses
             free += self._look(other, its)
         claims.here = claims.owned = claims.pinned = claims.stays = False
         claims.contains = ()

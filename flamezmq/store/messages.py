@@ -10,6 +10,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from flamezmq.wire import amendments as a
+
 #: Objects of fewer bytes lie in the store's own heap, and travel in its packets.
 INLINE_BYTES: Final = 1 << 16
 #: The most descriptors that the kernel passes beside one packet, and a bound on ids in a question.
@@ -132,6 +134,16 @@ class Free(msgspec.Struct, tag="free", array_like=True):
     ids: list[bytes]
 
 
+class Ask(msgspec.Struct, tag="ask", array_like=True):
+    """About the versions of an object whose home this store is.  Answer: that of the question.
+
+    segment  a leased one that holds the part of an amendment; 0: there is none
+    """
+
+    question: a.Question
+    segment: int = 0
+
+
 class Hello(msgspec.Struct, tag="hello", array_like=True, gc=False):
     """What the store says first.  at: its ZeroMQ address, or "".  node: the name of its node."""
 
@@ -200,8 +212,10 @@ class Opened(msgspec.Struct, tag="opened", array_like=True):
     found: list[Found]
 
 
-Question: TypeAlias = Lease | Small | Return | Forget | Put | PutSmall | Open | Hold | Stay | Drop | Free
-Answer: TypeAlias = Hello | Leased | Granted | Full | Freed | Opened
+Question: TypeAlias = (
+    Lease | Small | Return | Forget | Put | PutSmall | Open | Hold | Stay | Drop | Free | Ask
+)
+Answer: TypeAlias = Hello | Leased | Granted | Full | Freed | Opened | a.Parts | a.Amended
 
 encode = msgspec.msgpack.Encoder().encode
 decode_question = msgspec.msgpack.Decoder(Question).decode

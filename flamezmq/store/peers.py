@@ -16,11 +16,12 @@ class Gone(Exception):
 class Object:
     """One that is here: in a segment, on the disk, or, if it is small, as `data`.
 
-    name  for people
-    lost  why it can't be had any more, although it was not dropped
+    name     for people
+    lost     why it can't be had any more, although it was not dropped
+    is_part  of the versions of another one, which is told of instead
     """
 
-    __slots__ = ("data", "lost", "name", "piece", "segment", "session", "sizes")
+    __slots__ = ("data", "is_part", "lost", "name", "piece", "segment", "session", "sizes")
 
     def __init__(
         self, session: str, sizes: list[int], segment: Segment | None, data: bytes, name: str = ""
@@ -29,6 +30,7 @@ class Object:
         self.name = name
         self.piece: Piece | None = None
         self.lost = ""
+        self.is_part = False
 
     @property
     def is_away(self) -> bool:

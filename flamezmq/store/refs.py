@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
 from flamezmq.errors import ObjectLost
 from flamezmq.serialize.pickler import Pickler, add_reducer
 from flamezmq.serialize.values import load_pieces
-from flamezmq.store import access, gateway
+from flamezmq.store import access, gateway, versions
 from flamezmq.store.keeping import Hold, arrive
 from flamezmq.store.names import shown
+from flamezmq.store.versioned import Seen, Versioned
 from flamezmq.wire.handles import Handle, pack, unpack
 
-#: Of what a reference says about its value's type, in its text.
-KIND_CHARS = 80
 
-
-class ObjectRef:
+class ObjectRef(Versioned):
     """Stands for a value that was put once, and is read by whoever has this.
 
     Made by `put`; small, hashable, and picklable: wherever it is unpickled it is a reference to the same
@@ -34,11 +33,12 @@ class ObjectRef:
         id: of the object, 32 hexadecimal digits; equal references have equal ones.
         size: bytes of the value, as it is stored.
         kind: the type of the value, in words, with dtype and shape if it is an array.
+        version: the newest that this reference has made or read; 1 is what was put.
         name: as given to `put`; "" if it has none.
         session_id: of the session with which the object goes.
     """
 
-    __slots__ = ("__weakref__", "_handle", "_hold", "_pieces", "id", "kind", "name", "session_id", "size")
+    __slots__ = ("__weakref__", "_hold", "_pieces", "name", "size")
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class ObjectRef:
         name: str = "",
         kind: str = "",
         hold: Hold | None = None,
+        version: int = 1,
     ) -> None:
         self._handle = where if isinstance(where, Handle) else None
         self._pieces = () if isinstance(where, Handle) else tuple(where)
@@ -55,9 +56,11 @@ class ObjectRef:
         self.size = where.size if isinstance(where, Handle) else sum(map(len, where))
         self.session_id, self.name, self.kind = session_id, name, kind
         self._hold = hold
+        self._was, self._version = kind, version
+        self._seen: Seen | None = None
 
     def get(self, copy: bool = False) -> Any:
-        """The value.
+        """The value, of the newest version that there is.
 
         Args:
             copy: in memory of its own, which may be written to.  False gives arrays, and other large
@@ -68,10 +71,13 @@ class ObjectRef:
             ObjectLost: it was freed, or its session was closed.
             StoreLost: the node's store has ended.
 
-        Each call makes the value anew, but for its large buffers.  Some tens of microseconds on the node
-        of the object, or where it was read before; otherwise it is fetched first.
+        Each call makes the value anew, but for its large buffers; and but for the items of a list that was
+        appended to, which are made once, so that a call costs what came since the last one.  Some tens of
+        microseconds on the node of the object, or where it was read before; otherwise it is fetched first.
         """
-        pieces = self._fetch()
+        pieces = self._put_pieces()
+        if pieces is None:
+            return self._newest(copy)
         return load_pieces(*(map(bytearray, pieces) if copy else pieces))
 
     def __eq__(self, other: object) -> bool:
@@ -82,7 +88,8 @@ class ObjectRef:
 
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
-        return f"<flamezmq.ObjectRef {shown(self.id)}{name}: {self.kind}, {self.size:,} bytes>"
+        what = f"{self.size:,} bytes" if self._version == 1 else f"version {self._version}"
+        return f"<flamezmq.ObjectRef {shown(self.id)}{name}: {self.kind}, {what}>"
 
     def __reduce__(self) -> Any:
         self._outlive()
@@ -90,7 +97,8 @@ class ObjectRef:
 
     def _reduced(self) -> Any:
         where = self._pieces if self._handle is None else pack(self._handle)
-        return _arrived, (bytes.fromhex(self.id), where, self.session_id, self.name, self.kind)
+        state = bytes.fromhex(self.id), where, self.session_id, self.name, self._was, self._version
+        return _arrived, state
 
     def _free(self) -> None:
         """Have the object go."""
@@ -101,10 +109,11 @@ class ObjectRef:
         elif self._handle.at:
             gateway.discard(self._handle.at, [self._handle.id], free=True)
 
-    def _fetch(self, private: bool = False) -> list[memoryview]:
+    def _put_pieces(self, private: bool = False) -> list[memoryview] | None:
+        """What was put, if that is all there is and nobody else has to be asked."""
         access.has_lent = True
         if self._handle is not None:
-            return access.fetch(self._handle, private)
+            return versions.as_put(self._handle, private) if self._version == 1 else None
         if not self._pieces:
             raise ObjectLost(self.id, self.size)
         copies: Iterable[Any] = map(bytearray, self._pieces) if private else self._pieces
@@ -128,7 +137,8 @@ def private(value: Any) -> Any:
         ObjectLost, StoreLost: as `ObjectRef.get`.
     """
     if isinstance(value, ObjectRef):
-        return load_pieces(*value._fetch(private=True))
+        pieces = value._put_pieces(private=True)
+        return value._newest(private=True) if pieces is None else load_pieces(*pieces)
     return deepcopy(value)
 
 
@@ -136,7 +146,7 @@ def values_of(refs: Sequence[ObjectRef], copy: bool = False) -> list[Any]:
     """The values of many references, by few questions to each store."""
     by_home: dict[str, list[Handle]] = {}
     for ref in refs:
-        if ref._handle is not None:
+        if ref._handle is not None and ref._version == 1:
             by_home.setdefault(ref._handle.home, []).append(ref._handle)
     found: dict[bytes, list[memoryview]] = {}
     for home, handles in by_home.items():
@@ -147,15 +157,24 @@ def values_of(refs: Sequence[ObjectRef], copy: bool = False) -> list[Any]:
     values = []
     for ref in refs:
         pieces = found.get(ref._handle.id) if ref._handle is not None else None
-        mine = ref._fetch() if pieces is None else pieces  # which says why it can't be had
-        values.append(load_pieces(*(map(bytearray, mine) if copy else mine)))
+        if pieces is None:
+            values.append(ref.get(copy))  # which says why it can't be had
+        else:
+            values.append(load_pieces(*(map(bytearray, pieces) if copy else pieces)))
     return values
 
 
-def argument_of(handle: bytes) -> Any:
-    """The value of an object, as a task gets it: read-only.  Pickles of calls refer to this by name."""
+def argument_of(handle: bytes, version: int = 1) -> Any:
+    """The value of an object, as a task gets it: read-only.  Pickles of calls refer to this by name.
+
+    version: at least this one
+    """
     access.has_lent = True
-    return load_pieces(*access.fetch(unpack(handle), private=False))
+    found = unpack(handle)
+    if version == 1:
+        with suppress(ObjectLost):  # it may have versions now
+            return load_pieces(*access.fetch(found, private=False))
+    return ObjectRef(found.id, found, version=version)._newest()
 
 
 def inline_argument_of(*pieces: Any) -> Any:
@@ -164,27 +183,14 @@ def inline_argument_of(*pieces: Any) -> Any:
     return load_pieces(*(memoryview(piece).toreadonly() for piece in pieces))
 
 
-def kind_of(value: object) -> str:
-    """The type of a value in words; of an array with its dtype and shape."""
-    kind = type(value)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-        if isinstance(shape, tuple) and dtype is not None:
-            name = f"{name} {dtype} {shape}"
-        elif kind in (list, tuple, dict, set, frozenset):
-            name = f"{name} of {len(value)}"  # type: ignore[arg-type]
-    except Exception:  # properties of the user's
-        pass
-    return name if len(name) <= KIND_CHARS else f"{name[: KIND_CHARS - 3]}..."
-
-
-def _arrived(id: bytes, where: bytes | Sequence[bytes], session_id: str, name: str, kind: str) -> ObjectRef:
+def _arrived(
+    id: bytes, where: bytes | Sequence[bytes], session_id: str, name: str, kind: str, version: int = 1
+) -> ObjectRef:
     """What a pickled reference becomes."""
     if not isinstance(where, bytes):
         return ObjectRef(id, where, session_id, name, kind)
     handle = unpack(where)
-    return ObjectRef(id, handle, session_id, name, kind, arrive(handle))
+    return ObjectRef(id, handle, session_id, name, kind, arrive(handle), version)
 
 
 def _reduce(pickler: Pickler, ref: ObjectRef) -> Any:
@@ -194,7 +200,7 @@ def _reduce(pickler: Pickler, ref: ObjectRef) -> Any:
     if pickler.owner is None:
         return ref._reduced()
     if ref._handle is not None:
-        return argument_of, (pack(ref._handle),)
+        return argument_of, (pack(ref._handle), ref._version)
     return inline_argument_of, tuple(map(pickle.PickleBuffer, ref._pieces))
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
-from flamezmq.core.space import COMES, GOES, LOOK, Space
+from flamezmq.core.space import COMES, GOES, LOOK, STAYS, Space
 from flamezmq.store.disk import Disk, Piece, on_disk
 from flamezmq.store.layout import extent
 from flamezmq.store.pool import Pool, Segment
@@ -106,6 +106,15 @@ class Room:
         """Somebody reads it."""
         if name in self.space:
             self.space.use(name)
+
+    def is_moving(self, name: bytes) -> bool:
+        """Whether it is being written to the disk, or read from there."""
+        return name in self.space and self.space.moves(name) != STAYS
+
+    def rename(self, name: bytes, new: bytes) -> None:
+        """It has another id from now on; not while it is moving."""
+        if name in self.space:
+            self.space.rename(name, new)
 
     def gone(self, name: bytes, one: Stored) -> None:
         """It is no more: what it has comes free, as soon as nobody writes or reads it."""

@@ -32,6 +32,7 @@ from flamezmq.store.doors import Doors
 from flamezmq.store.layout import extent
 from flamezmq.store.leases import Leases
 from flamezmq.store.lifetimes import Lifetimes
+from flamezmq.store.parts import PartsOf
 from flamezmq.store.peers import Gone, Object, Peer, Waiting
 from flamezmq.store.pool import Pool, Segment
 from flamezmq.store.room import Room
@@ -88,6 +89,8 @@ class Server:
         self._known_sessions: set[str] = set()  # that have had objects here, and have not ended
         self.small_bytes = 0
         self.lifetimes = Lifetimes(self._drain, self._drop, self._try_to_answer, self._changed)
+        self.parts = PartsOf(self)
+        self.ask = self.parts.ask
         self._peers: dict[int, Peer] = {}
         self._orders: deque[tuple[Callable[..., None], Any]] = deque()
         self._waiting: list[Waiting] = []
@@ -98,6 +101,7 @@ class Server:
             s.Put: self._on_put,
             s.PutSmall: self._on_put_small,
             s.Open: self._on_open,
+            s.Ask: self.parts.on_ask,
             **self.lifetimes.deeds(),
         }
 
@@ -154,6 +158,7 @@ class Server:
                     self._transit.watch(self._watch)
                 if self._waiting:
                     self._look_again(bool(ready))
+                self.parts.turn(bool(ready))
                 if self.lifetimes.is_due or self.room.waits:
                     self.lifetimes.settle()  # what goes may be there to be read
                 if self.room.waits and not self.lifetimes.is_due:
@@ -164,11 +169,12 @@ class Server:
 
     def _patience(self) -> float | None:
         """How long to wait for the next packet."""
-        if self._again or self.room.more or self.lifetimes.is_due:
+        if self._again or self.room.more or self.lifetimes.is_due or self.parts.is_early:
             return 0
         if any(waiting.fresh for waiting in self._waiting):
             return 0
         looks = self._ended or self._waiting or self.room.waits or self.copies or self.pool.lingers
+        looks = looks or self.parts.is_busy
         if self._transit is not None:
             self._transit.watch(self._watch)
             if self._transit.more:
@@ -452,8 +458,9 @@ class Server:
     def _take(self, size: int) -> Segment | None:
         """A segment, if need be in the room of what nobody will miss."""
         segment = self.pool.take(size)
-        if segment is None and self._ended:
+        if segment is None and (self._ended or self.parts.is_busy):
             self._drop_ended(inf)
+            self.parts.amending.tidy(inf)
             segment = self.pool.take(size)
         while segment is None and self.copies:
             self._drop([next(iter(self.copies))])
@@ -546,6 +553,7 @@ class Server:
                 del self.by_session[one.session]
             self._count_small(-len(one.data))
             self.room.gone(name, one)
+            self.parts.on_gone(name)
             free += self.lifetimes.on_gone(name)
         return free
 
@@ -556,11 +564,11 @@ class Server:
     def _describe(self, name: bytes) -> Fact | None:
         """What the router is told of it."""
         one = self.objects.get(name)
-        if one is None:
+        if one is None or one.is_part:
             return None
         holders = self.lifetimes.holders
         marks = (COPY if name in self.copies else 0) | (PINNED if holders.is_pinned(name) else 0)
-        return Fact(one.session, sum(one.sizes), marks, one.name, holders.readers(name))
+        return Fact(one.session, self.parts.size_of(name, one), marks, one.name, holders.readers(name))
 
     def _changed(self, names: Iterable[bytes]) -> None:
         """Others hold these than before."""

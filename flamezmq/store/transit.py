@@ -21,6 +21,7 @@ from flamezmq.store.layout import cut_packed, extent, fill
 from flamezmq.store.mapped import Targets, Views
 from flamezmq.store.pool import Segment
 from flamezmq.store.uploads import Shelf, Uploads
+from flamezmq.wire import amendments as a
 from flamezmq.wire import transfer as t
 
 
@@ -54,6 +55,7 @@ class Shelves(Protocol):
     ) -> None: ...
     def keep(self, offer: t.Offer, segment: Segment) -> None: ...
     def drop(self, names: Iterable[bytes]) -> None: ...
+    def ask(self, question: a.Question, reply: Callable[[a.Answer], None]) -> None: ...
     def free(self, names: Iterable[bytes]) -> None: ...
     def stay(self, names: Iterable[bytes]) -> None: ...
     def drop_copies(self, names: Iterable[bytes]) -> None: ...
@@ -233,6 +235,10 @@ class Transit:
             self._shelves.free(names)
         else:
             self._shelves.drop(names)
+
+    def ask(self, question: a.Question, reply: Callable[[a.Answer], None]) -> None:
+        """As of `counter.Source`."""
+        self._shelves.ask(question, reply)
 
     def stay(self, names: Iterable[bytes]) -> None:
         """As of `counter.Source`."""

@@ -15,6 +15,7 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 
 from flamezmq.errors import ProtocolError
+from flamezmq.wire import amendments as a
 
 #: Bytes that travel in one message.
 CHUNK_BYTES: Final = 1 << 20
@@ -156,8 +157,8 @@ class Refusal(msgspec.Struct, tag="refusal", array_like=True, gc=False):
     why: Annotated[str, msgspec.Meta(max_length=1000)]
 
 
-Question: TypeAlias = Seek | Want | Have | Lack | Offer | Fill | Discard | Stay
-Answer: TypeAlias = Source | Chunk | Missing | Gone | Got | Stored | Refusal
+Question: TypeAlias = Seek | Want | Have | Lack | Offer | Fill | Discard | Stay | a.Since | a.Amend
+Answer: TypeAlias = Source | Chunk | Missing | Gone | Got | Stored | Refusal | a.Parts | a.Amended
 
 encode = msgspec.msgpack.Encoder().encode
 _question: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)
