@@ -22,6 +22,7 @@ from flamezmq.store.names import ids
 from flamezmq.store.pool import Pool
 from flamezmq.store.terms import Terms
 from flamezmq.wire.handles import Handle
+from flamezmq.wire.objects import SPILLED
 from tests.test_store import MIB, Store, child, until
 from tests.test_store_room import tmpfs as tmpfs
 
@@ -77,6 +78,18 @@ def test_more_than_fits_into_memory_is_kept_and_read_again(store: Store, tmp_pat
             assert store.read(handle) == [some(number)]
     assert store.pool.total <= LIMIT
     assert not os.listdir(tmp_path), "a file with a name"
+
+
+def test_the_router_is_told_which_are_on_the_disk(store: Store) -> None:
+    handles = put_some(store, 12)
+
+    def are_there() -> set[bytes]:
+        return {id for id, (_, _, marks) in store.known().items() if marks & SPILLED}
+
+    until(lambda: len(store.known()) == 12 and len(are_there()) >= 4)
+    away = next(handle for handle in handles if handle.id in are_there())
+    assert store.read(away) is not None
+    until(lambda: away.id not in are_there())
 
 
 def test_many_at_a_time_are_read_whose_room_is_not_enough_for_all(store: Store) -> None:

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from flamezmq.wire.objects import MOST_OBJECTS, Stocked
+from flamezmq.wire.objects import COPY, MOST_OBJECTS, PINNED, SPILLED, Stocked
+
+if TYPE_CHECKING:
+    from flamezmq.store.server import Server
 
 #: For so long changes are gathered.
 GATHER_SECONDS = 0.03
@@ -27,6 +30,17 @@ class Fact(NamedTuple):
     marks: int = 0
     name: str = ""
     readers: int = 0
+
+
+def describe(store: Server, id: bytes) -> Fact | None:
+    """What there is to tell of an object of this store; None: it has none, or that is a part of another."""
+    one = store.objects.get(id)
+    if one is None or one.is_part:
+        return None
+    holders = store.lifetimes.holders
+    marks = (COPY if id in store.copies else 0) | (PINNED if holders.is_pinned(id) else 0)
+    marks |= SPILLED if one.is_away else 0
+    return Fact(one.session, store.parts.size_of(id, one), marks, one.name, holders.readers(id))
 
 
 class Census:

@@ -68,6 +68,7 @@ class Room:
     take        gives a segment without waiting, or None
     objects     all of them, by id; those that may leave memory are in `space`
     on_brought  called with an object's id when it came from the disk, or never will; and whether it did
+    on_left     called with the ids of those that are on the disk only
     more        there is something to do at once
     trouble     what is wrong with the disk, for people
     """
@@ -80,13 +81,15 @@ class Room:
         take: Callable[[int], Segment | None],
         objects: dict[bytes, Any],
         on_brought: Callable[[bytes, bool], None],
+        on_left: Callable[[list[bytes]], None],
     ) -> None:
         self.pool, self.terms = pool, terms
         self.disk = Disk(terms.spill_folder, tell)
         self.space = Space(terms.spill_limit_now())
         self.trouble = ""
         self.more = False
-        self._take, self._objects, self._on_brought = take, objects, on_brought
+        self._take, self._objects = take, objects
+        self._on_brought, self._on_left = on_brought, on_left
         self._queue: deque[Want] = deque()
         self._disk_again = 0.0
         self._closed = False
@@ -231,7 +234,7 @@ class Room:
         for name in leaving.forget:
             self._free(self._objects[name])
         for name in leaving.go:
-            self._give_up(self._objects[name])
+            self._give_up(name, self._objects[name])
         for name in leaving.write:
             one = self._objects[name]
             self._writing += 1
@@ -256,7 +259,7 @@ class Room:
         else:
             self.trouble, one.piece = "", result
             if self.space.written(name, True):
-                self._give_up(one)
+                self._give_up(name, one)
 
     def _bring(self, name: bytes, one: Stored, segment: Segment | None) -> None:
         if self._objects.get(name) is not one or one.piece is None:
@@ -289,10 +292,11 @@ class Room:
         if one.segment is None:
             one.lost = why
 
-    def _give_up(self, one: Stored) -> None:
+    def _give_up(self, name: bytes, one: Stored) -> None:
         if one.segment is not None:
             self.pool.give(one.segment)
             one.segment = None
+            self._on_left([name])
 
     def _free(self, one: Stored) -> None:
         if one.piece is not None:

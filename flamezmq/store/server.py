@@ -27,7 +27,7 @@ import msgspec
 
 from flamezmq.store import messages as s
 from flamezmq.store import segments
-from flamezmq.store.census import Census, Fact
+from flamezmq.store.census import Census, describe
 from flamezmq.store.doors import Doors
 from flamezmq.store.layout import extent
 from flamezmq.store.leases import Leases
@@ -39,7 +39,7 @@ from flamezmq.store.room import Room
 from flamezmq.store.terms import Terms
 from flamezmq.store.transit import Transit
 from flamezmq.wire import transfer as t
-from flamezmq.wire.objects import COPY, PINNED, Holders, News, Stocks, WhoHas
+from flamezmq.wire.objects import Holders, News, Stocks, WhoHas
 
 _CREDENTIALS = struct.Struct("3i")
 #: Packets taken from one connection before the others have their turn.
@@ -76,13 +76,14 @@ class Server:
     ) -> None:
         self.doors, self.listener = doors, doors.inner
         self.pool, self._tell = pool, tell
-        self.census = Census(self._describe)
+        self.census = Census(partial(describe, self))
         self.copies: OrderedDict[bytes, float] = OrderedDict()
         self._transit: Transit | None = None
         self._coming: dict[bytes, tuple[Segment, list[int]]] = {}
         self._awaited: set[bytes] = set()  # will be fetched when there is room
         self.objects: dict[bytes, Object] = {}
-        self.room = Room(pool, terms or Terms(), self._order, self._take, self.objects, self._on_brought)
+        moved = self._on_brought, self._changed
+        self.room = Room(pool, terms or Terms(), self._order, self._take, self.objects, *moved)
         self.leases = Leases(self.room, self._take, self._answer, self._part, self._holders)
         self.by_session: dict[str, set[bytes]] = {}
         self._ended: dict[str, float] = {}  # session -> when, oldest first
@@ -390,6 +391,7 @@ class Server:
     def _on_brought(self, name: bytes, here: bool) -> None:
         """An object that was on the disk is in memory, or stays where it is: who asked is answered next."""
         self._again = True
+        self._changed([name])
         for waiting in () if here else self._waiting:
             if name in waiting.question.ids:
                 waiting.away.add(name)
@@ -561,17 +563,8 @@ class Server:
         self.small_bytes += more
         self.pool.set_beside(self.small_bytes)
 
-    def _describe(self, name: bytes) -> Fact | None:
-        """What the router is told of it."""
-        one = self.objects.get(name)
-        if one is None or one.is_part:
-            return None
-        holders = self.lifetimes.holders
-        marks = (COPY if name in self.copies else 0) | (PINNED if holders.is_pinned(name) else 0)
-        return Fact(one.session, self.parts.size_of(name, one), marks, one.name, holders.readers(name))
-
     def _changed(self, names: Iterable[bytes]) -> None:
-        """Others hold these than before."""
+        """Others hold these than before, or they have come from the disk, or are on it only."""
         now = monotonic()
         for name in names:
             if name in self.objects:
