@@ -40,6 +40,17 @@ def test_a_copy_that_was_told_of_first_stands_where_it_came_in_its_session() -> 
     assert [entry.id for entry in directory.page(0, 9, "s")[0]] == [id_of(1), id_of(2)]
 
 
+def test_the_size_of_an_object_is_what_its_home_said_last() -> None:
+    directory = Directory()
+    directory.has(A, Report(id_of(1), "s", 10))
+    directory.has(B, Report(id_of(1), "", 10, COPY))
+    directory.has(A, Report(id_of(1), "s", 30))
+    directory.has(B, Report(id_of(1), "", 10, COPY))
+    directory.check()
+
+    assert directory.of_session("s") == (1, 30)
+
+
 def test_what_a_lost_node_had_alone_is_named_and_the_rest_stays() -> None:
     directory = Directory()
     for k in (1, 2):

@@ -131,3 +131,18 @@ def flmctl_err(client: flm.Client, *words: str) -> str:
         check=True,
     )
     return done.stderr
+
+
+def test_an_object_with_versions_is_one_object_of_the_size_of_all_its_parts(client: flm.Client) -> None:
+    with client.session() as session:
+        ref = session.put([], name="buffer")
+        for _ in range(3):
+            ref.append(bytes(SIZE))
+
+        def rows() -> list[ObjectStatus]:
+            return client.objects(session.id)
+
+        until(lambda: [row.size > 3 * SIZE for row in rows()] == [True], "all parts in one row")
+        assert rows()[0].name == "buffer"
+        ref.update([])
+        until(lambda: [row.size < SIZE for row in rows()] == [True], "what was replaced has gone")

@@ -138,7 +138,7 @@ def test_a_task_that_kills_its_executor_finds_its_argument_again(client: Any, tm
 
 
 def test_what_the_store_has_no_room_for_travels(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise flm.errors.StoreFull(1, 1, "")
 
     monkeypatch.setattr(access.Access, "put", full)

@@ -106,6 +106,8 @@ class Directory:
         entry.holders[node] = report.marks
         if not report.marks & COPY:
             entry.name = report.name
+            self._bytes[entry.session] += report.size - entry.size  # its home says: it may have versions
+            entry.size = report.size
         if report.readers:
             entry.readers[node] = report.readers
         else:

@@ -31,7 +31,7 @@ class ObjectRef(Versioned):
 
     Attributes:
         id: of the object, 32 hexadecimal digits; equal references have equal ones.
-        size: bytes of the value, as it is stored.
+        size: bytes of the value, as it was put.
         kind: the type of the value, in words, with dtype and shape if it is an array.
         version: the newest that this reference has made or read; 1 is what was put.
         name: as given to `put`; "" if it has none.
