@@ -344,6 +344,20 @@ def test_a_task_whose_argument_can_not_be_made_again_fails_and_says_why() -> Non
     assert (h._form, h._value) == (UNMET, g)
 
 
+def test_a_task_that_goes_back_does_not_run_any_more() -> None:
+    cluster = Cluster()
+    f = cluster.submit("f")
+    cluster.settle()
+    cluster.lose()
+    g = cluster.submit("g", f)
+    cluster.stage()
+    cluster.read()
+    g._state = caller.RUNNING
+    cluster.sessions[1].on_results(cluster.run((1, 1), cluster.tasks.pop((1, 1))[0]), [], tell)
+    assert (g._state, g._index) == (caller.PENDING, -1)
+    assert cluster.value(g) == "g(f)"
+
+
 def test_an_error_of_the_tasks_own_is_left_alone() -> None:
     cluster = Cluster()
     f = cluster.submit("f")

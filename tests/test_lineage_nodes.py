@@ -1,4 +1,4 @@
-"""Sessions with lineage over a network: the cable of a node is cut, and what it had is made again on another."""
+"""Sessions with lineage over a network: a node is cut off, and what it had is made again on another one."""
 
 from __future__ import annotations
 

@@ -21,7 +21,20 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary, ref
 
-from flamezmq.core.caller import DONE, ERROR, FINISHED, RAW, Calls, Dependent, Need, Record, Tell, weight
+from flamezmq.core.caller import (
+    DONE,
+    ERROR,
+    FINISHED,
+    PENDING,
+    RAW,
+    RUNNING,
+    Calls,
+    Dependent,
+    Need,
+    Record,
+    Tell,
+    weight,
+)
 from flamezmq.errors import ObjectLost
 from flamezmq.wire.codec import split_payloads
 
@@ -314,6 +327,8 @@ class LineageCalls(Calls):
         """It goes to the router again, as a new task."""
         self._put(record)
         record[0]._index = -1
+        if record[0]._state is RUNNING:  # it was announced, and then found that it can't begin
+            record[0]._state = PENDING
         self._remove((index,))
         self.failed -= 1  # the router has counted it, and it is not over
 
