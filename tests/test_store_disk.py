@@ -16,7 +16,8 @@ import pytest
 
 from flamezmq.errors import ObjectLost, StoreFull
 from flamezmq.store import access, checked, mapping, outside
-from flamezmq.store.access import Access
+from flamezmq.store import messages as s
+from flamezmq.store.access import About, Access
 from flamezmq.store.disk import VOLUME_BYTES
 from flamezmq.store.names import ids
 from flamezmq.store.pool import Pool
@@ -104,6 +105,29 @@ def test_what_is_used_stays_and_what_is_not_goes(store: Store) -> None:
     store.put(some(8, 4 * MIB))
     assert away(store, handles[1])
     assert not away(store, handles[0])
+
+
+def test_what_is_pinned_stays(store: Store) -> None:
+    pinned = [store.access.put(ids.next(), "s", [some(n)], About(s.PINNED)) for n in range(3)]
+    others = put_some(store, 12)
+    assert not any(away(store, handle) for handle in pinned)
+    assert sum(away(store, handle) for handle in others) >= 7
+
+
+def test_at_the_end_of_a_session_only_what_has_room_comes_from_the_disk(store: Store) -> None:
+    handles = put_some(store, 20)
+    until(lambda: not store.server.room.space.leaving)
+    were_away = [away(store, handle) for handle in handles]
+    pieces = store.access.open(handles, modest=True)
+    assert [found is None for found in pieces] == were_away
+    assert [bytes(found[0]) for found in pieces if found] == [
+        some(number) for number, was_away in enumerate(were_away) if not was_away
+    ]
+    store.access.drop([handle.id for handle, found in zip(handles, pieces, strict=True) if found])
+    del pieces
+    until(lambda: store.pool.total == store.pool.free_bytes)
+    (found,) = store.access.open([handles[were_away.index(True)]], modest=True)
+    assert found
 
 
 def test_what_somebody_has_mapped_stays(store: Store) -> None:

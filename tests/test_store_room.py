@@ -139,3 +139,14 @@ def test_where_neither_memory_nor_disk_has_room_results_travel_and_no_task_fails
     with flm.Client("", executors=2) as client:
         kept = [client.submit(_of_byte, number) for number in range(20)]
         assert [future.result(30) for future in kept] == [_of_byte(number) for number in range(20)]
+
+
+def test_a_worker_with_few_files_keeps_more_objects_than_it_may_have_files(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/r"
+    with daemons_in(tmp_path) as daemons:
+        daemons.router(address)
+        daemons.worker(address, before=["prlimit", "--nofile=160:160"]).wait_for("registered")
+        with flm.Client(address) as client:
+            refs = [client.put(_of_byte(number)[:70_000]) for number in range(200)]
+            assert [client.submit(_first, ref).result(30) for ref in refs] == list(range(200))
+            assert client.submit(_first, _of_byte(7)).result(30) == 7

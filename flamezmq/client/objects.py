@@ -109,7 +109,10 @@ class Objects:
         self.holdings.close()
 
     def take_home(self, session: Session) -> None:
-        """The session ends, and its objects with it: map those that are the values of futures."""
+        """The session ends, and its objects with it: map those that are the values of futures.
+
+        Together they may be more than memory has: what is on the disk comes as far as there is room.
+        """
         by_home: dict[str, dict[Future, Hold]] = {}
         for future in list(session._kept):
             hold, future._hold = future._hold, None
@@ -127,7 +130,7 @@ class Objects:
     def _pieces(home: str, handles: list[Handle]) -> Iterator[list[memoryview] | None]:
         """Of each; ends by ObjectLost when their node is lost, so that it is waited for once."""
         if access.is_here(home):
-            yield from access.of(home).open(handles, private=True)
+            yield from access.of(home).open(handles, private=True, modest=True)
             return
         for handle in handles:
             try:

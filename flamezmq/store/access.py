@@ -136,7 +136,11 @@ class Access:
             return Handle(name, self.name, sizes, connection.at, connection.node)
 
     def open(
-        self, handles: Sequence[Handle], private: bool = False, whys: dict[bytes, s.Found] | None = None
+        self,
+        handles: Sequence[Handle],
+        private: bool = False,
+        whys: dict[bytes, s.Found] | None = None,
+        modest: bool = False,
     ) -> list[list[memoryview] | None]:
         """The pieces of these objects, as views without a copy; None for one that can't be had.
 
@@ -144,6 +148,7 @@ class Access:
 
         private: they are writable, for this process alone; a page is copied when it is first written to
         whys: gets, by the id of what can't be had, what the store says of it
+        modest: what is on the disk is not wanted, unless there is room for it that nobody else has to leave
         """
         opened: list[list[memoryview] | None] = []
         at_once = s.MOST_FDS
@@ -151,7 +156,7 @@ class Access:
             while len(opened) < len(handles):
                 some = handles[len(opened) : len(opened) + at_once]
                 at = ["" if one.home == self.name else one.at for one in some]
-                question = s.Open([one.id for one in some], at, [one.sizes for one in some])
+                question = s.Open([one.id for one in some], at, [one.sizes for one in some], modest)
                 try:
                     answer, fds = connection.ask(question)
                 except Unpassed:

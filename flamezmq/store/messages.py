@@ -98,13 +98,15 @@ class PutSmall(msgspec.Struct, tag="small", array_like=True):
 class Open(msgspec.Struct, tag="open", array_like=True):
     """These objects, to read them; at most MOST_FDS.  Answer: `Opened`, when what is elsewhere has come.
 
-    at     where each is fetched from if it is not here (`Handle.at`); "": nowhere
-    sizes  of the pieces of each
+    at      where each is fetched from if it is not here (`Handle.at`); "": nowhere
+    sizes   of the pieces of each
+    modest  what is on the disk is not wanted, unless there is room for it that nobody else has to leave
     """
 
     ids: list[bytes]
     at: list[str]
     sizes: list[tuple[int, ...]]
+    modest: bool = False
 
 
 class Hold(msgspec.Struct, tag="hold", array_like=True):

@@ -16,7 +16,7 @@ import select
 import socket
 import struct
 from collections import OrderedDict, deque
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from math import inf
@@ -26,12 +26,12 @@ from typing import Any
 import msgspec
 
 from flamezmq.store import messages as s
-from flamezmq.store import segments
 from flamezmq.store.census import Census, describe
 from flamezmq.store.doors import Doors
 from flamezmq.store.layout import extent
 from flamezmq.store.leases import Leases
 from flamezmq.store.lifetimes import Lifetimes
+from flamezmq.store.opening import Opening
 from flamezmq.store.parts import PartsOf
 from flamezmq.store.peers import Gone, Object, Peer, Waiting
 from flamezmq.store.pool import Pool, Segment
@@ -55,7 +55,6 @@ FAREWELL_SECONDS = 2.0
 UPLOADS_PART = 2
 #: A copy of an object of another node stays for so long after its last use, if nobody needs its room.
 COPY_SECONDS = 30.0
-NOTHING: Mapping[bytes, s.Found] = {}
 
 
 class Server:
@@ -321,11 +320,11 @@ class Server:
     def _on_open(self, peer: Peer, question: s.Open) -> None:
         if not len(question.ids) == len(question.at) == len(question.sizes):
             raise Gone
-        names = question.ids[: s.MOST_FDS]
+        names, asked = question.ids[: s.MOST_FDS], Waiting(peer, question)
         if all(name in self.objects and not self.objects[name].is_away for name in names):
-            self._open(peer, question)
+            self._open(asked)
         else:
-            self._waiting.append(Waiting(peer, question))
+            self._waiting.append(asked)
 
     def _look_again(self, busy: bool) -> None:
         """Answer who has asked for what was missing, if it is here now; fetch what is elsewhere.
@@ -344,7 +343,7 @@ class Server:
                 self._waiting.append(one)
                 continue
             try:
-                self._open(one.peer, one.question, one.gone, one.away)
+                self._open(one)
             except OSError:
                 self._part(one.peer)
 
@@ -360,9 +359,8 @@ class Server:
 
     def _fetch(self, one: Waiting) -> None:
         """Have what it lacks brought here, as far as it is anywhere."""
-        first = self.objects.get(one.question.ids[0]) if one.question.ids else None
-        if first is not None and first.is_away and one.question.ids[0] not in one.away:
-            self.room.bring(one.question.ids[0])
+        if one.question.ids:
+            self._bring(one, one.question.ids[0])
         for name, at, sizes in zip(one.question.ids, one.question.at, one.question.sizes, strict=True):
             if name in self.objects or name in one.gone or name in self._coming:
                 continue
@@ -373,6 +371,16 @@ class Server:
                 self._awaited.add(name)
                 then = partial(self._fetch_into, name, at, sizes)
                 self.room.wait(None, extent(sizes), then)
+
+    def _bring(self, one: Waiting, name: bytes) -> None:
+        """Have it come from the disk, if it is there."""
+        away = self.objects.get(name)
+        if away is None or not away.is_away or name in one.away:
+            return
+        if one.question.modest and self.pool.lacks(extent(away.sizes)) > self.pool.free_bytes:
+            one.away.add(name)
+        else:
+            self.room.bring(name)
 
     def _fetch_into(self, name: bytes, at: str, sizes: Sequence[int], segment: Segment | None) -> None:
         """Have it brought there; None: there is no room for it."""
@@ -469,45 +477,17 @@ class Server:
             segment = self.pool.take(size)
         return segment
 
-    def _open(
-        self,
-        peer: Peer,
-        question: s.Open,
-        gone: Mapping[bytes, s.Found] = NOTHING,
-        away: Container[bytes] = NOTHING,
-    ) -> None:
-        found: list[s.Found] = []
-        fds: list[int] = []
-        room = s.PACKET_BYTES // 2
+    def _open(self, asked: Waiting) -> None:
+        for name in asked.question.ids[: s.MOST_FDS]:
+            if name in self.copies:
+                self.copies[name] = monotonic()
+                self.copies.move_to_end(name)
+            self.room.use(name)
+        opening = Opening(asked, self.objects)
         try:
-            for name in question.ids[: s.MOST_FDS]:
-                one = self.objects.get(name)
-                if name in self.copies:
-                    self.copies[name] = monotonic()
-                    self.copies.move_to_end(name)
-                self.room.use(name)
-                if one is None:
-                    found.append(gone.get(name) or s.Found([]))
-                elif one.lost:
-                    found.append(s.Found([], why=one.lost))
-                elif one.is_away and one.piece is not None:
-                    if name not in away:
-                        break  # it has a question of its own next
-                    piece = one.piece
-                    fds.append(segments.open_reader(piece.volume.fd))
-                    found.append(s.Found(one.sizes, piece.size, offset=piece.offset, checks=piece.checks))
-                elif one.segment is None:
-                    room -= len(one.data)
-                    if room < 0 and found:
-                        break
-                    found.append(s.Found(one.sizes, 0, one.data))
-                else:
-                    fds.append(segments.open_reader(one.segment.fd))
-                    found.append(s.Found(one.sizes, one.segment.size))
-            self._answer(peer, s.Opened(found), fds)
+            self._answer(asked.peer, s.Opened(opening.found), opening.fds)
         finally:
-            for fd in fds:
-                os.close(fd)
+            opening.close()
 
     @staticmethod
     def _answer(peer: Peer, answer: s.Answer, fds: list[int] | None = None) -> None:
