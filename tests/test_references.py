@@ -161,6 +161,38 @@ def test_many_are_read_at_once_in_their_order(client: flm.Client) -> None:
         client.get([client.submit(abs, 1)])  # type: ignore[list-item]
 
 
+def test_equal_values_are_stored_once_and_go_each_by_itself(
+    client: flm.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = numpy.random.default_rng(1).random(500_000)
+    first = client.put(array)
+    with monkeypatch.context() as patch:
+        patch.setattr(access.Access, "put", None)  # nothing is copied
+        twins = [client.put(array.copy(), name=str(k), pin=k == 4) for k in range(5)]
+    assert len({first, *twins}) == 6
+    gone = has_gone(first)
+    client.free(twins[0])
+    assert not gone()
+    del first
+    until(gone)
+    assert all((twin.get() == array).all() for twin in twins[1:])
+    other = array.copy()
+    other[250_000] += 1  # where no sample is taken
+    assert (client.put(other).get() == other).all()
+    client.free(twins[1:])
+
+
+def test_what_has_the_samples_of_another_value_and_not_its_bytes_is_put(client: flm.Client) -> None:
+    zeros = numpy.zeros(1_000_000, dtype=numpy.uint8)
+    refs = [client.put(zeros)]
+    for at in (1, 5_000, 500_001, 999_998):
+        value = zeros.copy()
+        value[at] = 1
+        refs.append(client.put(value))
+        assert refs[-1].get()[at] == 1
+    assert [int(ref.get().sum()) for ref in refs] == [0, 1, 1, 1, 1]
+
+
 # --- references as things
 
 

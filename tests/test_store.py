@@ -353,6 +353,23 @@ def test_what_is_let_go_of_makes_room_at_once(store: Store) -> None:
             one.tell(s.Drop([handle.id]))
 
 
+def test_an_object_with_the_bytes_of_another_one_shares_its_memory_and_nothing_else(store: Store) -> None:
+    one = store.put(b"a" * MIB)
+    used = store.server.used
+    other = store.access.share(ids.next(), "other", one)
+    assert other is not None
+    assert store.server.used == used
+    store.access.free([one.id])
+    others = [store.put(bytes([k]) * MIB) for k in range(50)]
+    assert store.read(other) == [b"a" * MIB]
+    assert all(store.read(each) == [bytes([k]) * MIB] for k, each in enumerate(others))
+    store.access.free([other.id, *(each.id for each in others)])
+    assert store.access.share(ids.next(), "s", one) is None, "it is gone"
+    assert store.access.share(ids.next(), "s", store.put(b"small")) is None, "it has no segment"
+    store.access.close()
+    until(lambda: store.pool.total == store.pool.free_bytes)
+
+
 def test_an_object_is_found_by_who_hears_of_it_before_its_put_is_read(store: Store) -> None:
     writers = [Access(store.name) for _ in range(4)]
     try:

@@ -71,8 +71,15 @@ class Segments(RuleBasedStateMachine):
 
     @rule(segment=segments)
     def give(self, segment: Segment | None) -> None:
-        if segment is not None and self.used.pop(segment.number, None) is not None:
+        if segment is not None and segment.number in self.used:
+            if not segment.sharers:
+                del self.used[segment.number]
             self.pool.give(segment)
+
+    @rule(segment=segments)
+    def share(self, segment: Segment | None) -> None:
+        if segment is not None and segment.number in self.used:
+            segment.sharers += 1
 
     @rule(segment=segments)
     def read(self, segment: Segment | None) -> None:
@@ -105,7 +112,8 @@ class Segments(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for segment in list(self.used.values()):
-            self.pool.give(segment)
+            for _ in range(segment.sharers + 1):
+                self.pool.give(segment)
         self.memory.read.clear()
         self.pool.sweep()
         self.pool.close()

@@ -18,6 +18,7 @@ from flamezmq.store.gateway import Gateways
 from flamezmq.store.keeping import Hold, Holdings, Kept, helpers
 from flamezmq.store.messages import OF_PROCESS
 from flamezmq.store.names import ids
+from flamezmq.store.sameness import Contents
 from flamezmq.wire import messages as m
 from flamezmq.wire.handles import KEPT_BYTES, Handle, pack, unpack
 
@@ -178,6 +179,7 @@ class SessionKeeper:
 
     def __init__(self, objects: Objects, session: str) -> None:
         self._objects, self.session = objects, session
+        self.contents = Contents()
 
     def keep(self, pieces: Sequence[Any], size: int, contains: Sequence[bytes] = ()) -> Kept | None:
         """As of `Keeper`; what the store has no room for travels."""
@@ -218,6 +220,15 @@ class SessionKeeper:
                 return access.of(store).put(name, self.session, pieces, about, patient=wait)
         except StoreLost:
             self._objects.store = ""  # another one may come
+            return None
+
+    def share(self, name: bytes, like: Handle, about: access.About) -> Handle | None:
+        """Make object `name` of the bytes of another one in the same store; None: that can't be."""
+        if self._objects.ends_with_process:
+            about = about._replace(terms=about.terms | OF_PROCESS)
+        try:
+            return access.of(like.home).share(name, self.session, like, about)
+        except StoreLost:
             return None
 
     def find(self) -> str:

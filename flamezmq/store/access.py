@@ -135,6 +135,13 @@ class Access:
                 connection.tell(s.Put(name, session, segment, list(sizes), *said))
             return Handle(name, self.name, sizes, connection.at, connection.node)
 
+    def share(self, name: bytes, session: str, like: Handle, about: About = NOTHING) -> Handle | None:
+        """Make an object `name` with the bytes of another one; None: that has no segment any more."""
+        said = about.terms, list(about.contains), about.name
+        with self._connection() as connection:
+            answer, _ = connection.ask(s.Share(name, session, like.id, *said))
+        return like._replace(id=name) if answer.done else None
+
     def open(
         self,
         handles: Sequence[Handle],

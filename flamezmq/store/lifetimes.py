@@ -57,7 +57,7 @@ class Lifetimes:
 
     # --- what happens
 
-    def on_put(self, pid: int, put: s.Put | s.PutSmall) -> None:
+    def on_put(self, pid: int, put: s.Put | s.PutSmall | s.Share) -> None:
         """An object is here."""
         by = pid if put.terms & s.OF_PROCESS else 0
         self.holders.put(put.id, put.contains, bool(put.terms & s.PINNED), by)

@@ -95,6 +95,20 @@ class PutSmall(msgspec.Struct, tag="small", array_like=True):
     name: str = ""
 
 
+class Share(msgspec.Struct, tag="share", array_like=True):
+    """An object with the bytes of another one, `like`, which has a segment.  Answer: `Shared`.
+
+    The rest as in `Put`.
+    """
+
+    id: bytes
+    session: str
+    like: bytes
+    terms: int = 0
+    contains: list[bytes] = []
+    name: str = ""
+
+
 class Open(msgspec.Struct, tag="open", array_like=True):
     """These objects, to read them; at most MOST_FDS.  Answer: `Opened`, when what is elsewhere has come.
 
@@ -176,6 +190,12 @@ class Granted(msgspec.Struct, tag="granted", array_like=True, gc=False):
     """There is room for them."""
 
 
+class Shared(msgspec.Struct, tag="shared", array_like=True, gc=False):
+    """done: it is there; else there is no such other one, or it has no segment just now: put it."""
+
+    done: bool
+
+
 class Full(msgspec.Struct, tag="full", array_like=True):
     """There is no room: what was asked for, what there is, and what holds it."""
 
@@ -215,9 +235,9 @@ class Opened(msgspec.Struct, tag="opened", array_like=True):
 
 
 Question: TypeAlias = (
-    Lease | Small | Return | Forget | Put | PutSmall | Open | Hold | Stay | Drop | Free | Ask
+    Lease | Small | Return | Forget | Put | PutSmall | Share | Open | Hold | Stay | Drop | Free | Ask
 )
-Answer: TypeAlias = Hello | Leased | Granted | Full | Freed | Opened | a.Parts | a.Amended
+Answer: TypeAlias = Hello | Leased | Granted | Shared | Full | Freed | Opened | a.Parts | a.Amended
 
 encode = msgspec.msgpack.Encoder().encode
 decode_question = msgspec.msgpack.Decoder(Question).decode

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import struct
 
 from flamezmq.store import messages as s
 from flamezmq.store.disk import Piece
 from flamezmq.store.pool import Segment
+
+_CREDENTIALS = struct.Struct("3i")
 
 
 class Gone(Exception):
@@ -51,6 +55,13 @@ class Peer:
         self.socket, self.pid = connection, pid
         self.leased: dict[int, Segment] = {}
         self.known: set[int] = set()
+
+
+def whose(connection: socket.socket) -> int:
+    """Pid of the process that has made this connection; -1: it is another user's."""
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(packed)
+    return int(pid) if uid in (os.getuid(), 0) else -1
 
 
 class Waiting:

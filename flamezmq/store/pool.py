@@ -27,13 +27,17 @@ class Files(NamedTuple):
 
 
 class Segment:
-    """number: never used twice.  size: bytes, all of them allocated.  fresh: it was never given back."""
+    """number: never used twice.  size: bytes, all of them allocated.  fresh: it was never given back.
 
-    __slots__ = ("fd", "fresh", "number", "size")
+    sharers  objects that have it, beside one
+    """
+
+    __slots__ = ("fd", "fresh", "number", "sharers", "size")
 
     def __init__(self, number: int, fd: int, size: int) -> None:
         self.number, self.fd, self.size = number, fd, size
         self.fresh = True
+        self.sharers = 0
 
     def __repr__(self) -> str:
         return f"Segment({self.number}, {self.size:,} bytes)"
@@ -107,7 +111,10 @@ class Pool:
         return taken
 
     def give(self, segment: Segment) -> None:
-        """Its object is gone, or it was leased and not filled."""
+        """Its object is gone, or one of those that share it; or it was leased and not filled."""
+        if segment.sharers:
+            segment.sharers -= 1
+            return
         segment.fresh = False
         if self.files.is_unused(segment.fd):
             self._set_free(segment)

@@ -105,6 +105,14 @@ class Room:
         if one.segment is not None:
             self.space.add(name, one.segment.size, on_disk(extent(one.sizes)), pinned)
 
+    def share(self, name: bytes, one: Stored) -> bool:
+        """Have another object have its memory, too; whether it may.  From then on it stays in memory."""
+        if one.segment is None or name not in self.space or self.space.moves(name):
+            return False
+        self.space.pin(name, True)
+        one.segment.sharers += 1
+        return True
+
     def use(self, name: bytes) -> None:
         """Somebody reads it."""
         if name in self.space:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import struct
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -33,7 +32,7 @@ from flamezmq.store.leases import Leases
 from flamezmq.store.lifetimes import Lifetimes
 from flamezmq.store.opening import Opening
 from flamezmq.store.parts import PartsOf
-from flamezmq.store.peers import Gone, Object, Peer, Waiting
+from flamezmq.store.peers import Gone, Object, Peer, Waiting, whose
 from flamezmq.store.pool import Pool, Segment
 from flamezmq.store.room import Room
 from flamezmq.store.terms import Terms
@@ -41,7 +40,6 @@ from flamezmq.store.transit import Transit
 from flamezmq.wire import transfer as t
 from flamezmq.wire.objects import Holders, News, Stocks, WhoHas
 
-_CREDENTIALS = struct.Struct("3i")
 #: Packets taken from one connection before the others have their turn.
 TURN_PACKETS = 32
 #: More than the kernel lets wait in one: so many are read where all is to be read.
@@ -100,6 +98,7 @@ class Server:
             **self.leases.deeds(),
             s.Put: self._on_put,
             s.PutSmall: self._on_put_small,
+            s.Share: self._on_share,
             s.Open: self._on_open,
             s.Ask: self.parts.on_ask,
             **self.lifetimes.deeds(),
@@ -242,9 +241,8 @@ class Server:
             connection, _ = self.listener.accept()
         except OSError:
             return False  # nobody is there, it has gone again, or there is no descriptor left: it sees that
-        packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, _ = _CREDENTIALS.unpack(packed)
-        if uid not in (os.getuid(), 0):
+        pid = whose(connection)
+        if pid < 0:
             connection.close()
             return True
         connection.setblocking(False)
@@ -316,6 +314,15 @@ class Server:
         one = Object(question.session, question.sizes, None, question.data, question.name)
         self._keep(question.id, one)
         self.lifetimes.on_put(peer.pid, question)
+
+    def _on_share(self, peer: Peer, question: s.Share) -> None:
+        like = self.objects.get(question.like)
+        done = like is not None and question.id not in self.objects and self.room.share(question.like, like)
+        if like is not None and done:
+            one = Object(question.session, like.sizes, like.segment, b"", question.name)
+            self._keep(question.id, one, pinned=True)
+            self.lifetimes.on_put(peer.pid, question)
+        self._answer(peer, s.Shared(done))
 
     def _on_open(self, peer: Peer, question: s.Open) -> None:
         if not len(question.ids) == len(question.at) == len(question.sizes):
@@ -430,14 +437,6 @@ class Server:
         one = Object(offer.session, offer.sizes, segment, b"", offer.name)
         self._keep(offer.id, one, bool(offer.terms & s.PINNED))
         self.lifetimes.on_brought(offer.id, offer.terms)
-
-    def free(self, names: Iterable[bytes]) -> None:
-        """These are to go, whoever needs them."""
-        self.lifetimes.free(list(names))
-
-    def stay(self, names: Iterable[bytes]) -> None:
-        """Somebody elsewhere has references to these."""
-        self.lifetimes.stay(list(names))
 
     def ask_holders(self, name: bytes) -> bool:
         """Ask the router which stores have it."""

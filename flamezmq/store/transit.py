@@ -18,6 +18,7 @@ from flamezmq.errors import ProtocolError
 from flamezmq.store.counter import HIGH_WATER, Counter
 from flamezmq.store.courier import TURN_MESSAGES, Courier
 from flamezmq.store.layout import cut_packed, extent, fill
+from flamezmq.store.lifetimes import Lifetimes
 from flamezmq.store.mapped import Targets, Views
 from flamezmq.store.pool import Segment
 from flamezmq.store.uploads import Shelf, Uploads
@@ -44,8 +45,11 @@ class Shelves(Protocol):
     """The store.
 
     on_fetched   an object has come, into the segment that was given for it; or not, and why
+    lifetimes    knows who needs which object
     ask_holders  has the router asked which stores have this one; False: there is none to ask
     """
+
+    lifetimes: Lifetimes
 
     def find(self, name: bytes) -> Lying | None: ...
     def take(self, size: int) -> Segment | None: ...
@@ -56,8 +60,6 @@ class Shelves(Protocol):
     def keep(self, offer: t.Offer, segment: Segment) -> None: ...
     def drop(self, names: Iterable[bytes]) -> None: ...
     def ask(self, question: a.Question, reply: Callable[[a.Answer], None]) -> None: ...
-    def free(self, names: Iterable[bytes]) -> None: ...
-    def stay(self, names: Iterable[bytes]) -> None: ...
     def drop_copies(self, names: Iterable[bytes]) -> None: ...
     def on_fetched(self, name: bytes, why_not: str, lost: bool) -> None: ...
     def ask_holders(self, name: bytes) -> bool: ...
@@ -232,7 +234,7 @@ class Transit:
     def drop(self, names: Iterable[bytes], free: bool) -> None:
         """As of `counter.Source`."""
         if free:
-            self._shelves.free(names)
+            self._shelves.lifetimes.free(list(names))
         else:
             self._shelves.drop(names)
 
@@ -242,4 +244,4 @@ class Transit:
 
     def stay(self, names: Iterable[bytes]) -> None:
         """As of `counter.Source`."""
-        self._shelves.stay(names)
+        self._shelves.lifetimes.stay(list(names))
