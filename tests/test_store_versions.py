@@ -12,7 +12,7 @@ import pytest
 
 from flamezmq.errors import ObjectLost, StaleVersion
 from flamezmq.serialize.values import dump_object, load_pieces
-from flamezmq.store import versions
+from flamezmq.store import amending, versions
 from flamezmq.store.access import Access, Connection
 from flamezmq.store.keeping import Kept
 from flamezmq.store.versions import Change, Changing
@@ -23,6 +23,12 @@ from tests.test_store import store as store
 pytestmark = pytest.mark.processes
 
 BIG = 3 * MIB
+
+
+@pytest.fixture(autouse=True)
+def quick_to_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was replaced is waited for in some of these."""
+    monkeypatch.setattr(amending, "RETIRED_SECONDS", 0.1)
 
 
 def put(store: Store, value: object) -> Handle:
@@ -224,3 +230,16 @@ def test_an_appended_item_costs_the_same_however_long_the_list_is(store: Store) 
     assert len(asked) <= 4
     assert len(real(store.access, handle.id, 3000).parts) == 1
     assert store.server.small_bytes < 3000 * 100
+
+
+def test_a_part_that_is_lost_is_said_to_be(store: Store) -> None:
+    handle = put(store, [])
+    append(handle, b"x" * MIB)
+    part = next(one for one in store.server.objects.values() if one.segment is not None)
+    segment, part.segment, part.lost = part.segment, None, "its file is damaged"
+
+    with pytest.raises(ObjectLost, match="a part of it is lost"):
+        versions.read(handle)
+    append(handle, 1)
+    assert items(versions.read(handle, 2)) == [1]
+    part.segment = segment

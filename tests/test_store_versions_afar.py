@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from flamezmq.errors import ObjectLost, StaleVersion, StoreFull
+from flamezmq.serialize.values import dump_object
 from flamezmq.store import access, afar, gateway, outside, versions
 from flamezmq.store.access import Access
+from flamezmq.store.keeping import Holdings, Kept
+from flamezmq.store.versions import Change, Changing
 from flamezmq.wire import amendments as a
 from tests.test_store import LIMIT, MIB, Store, another, until
 from tests.test_store import store as store
 from tests.test_store_versions import append, items, put, update
+from tests.test_store_versions import quick_to_free as quick_to_free
 
 pytestmark = pytest.mark.processes
 
@@ -146,3 +150,30 @@ def test_a_home_that_is_lost_is_an_error_that_says_so(store: Store, monkeypatch:
     finally:
         gateway.close()
         outside.context().term()
+
+
+def test_what_an_item_refers_to_in_another_store_than_its_own_stays(far: Store, store: Store) -> None:
+    handle, inner = put(far, []), put(store, "inner")
+    holdings = Holdings(lambda deed: deed())
+    hold = holdings.hold(inner)
+    changing = Changing(handle, "s", Change(True, "list", "list of 0"))
+    dump_object("refers to it", Containing(changing, inner.id))
+    assert changing.result().version == 2
+
+    del hold
+    holdings.drop()
+    store.settle()
+
+    assert not store.has_dropped(inner)
+
+
+class Containing:
+    """As if a reference to this object were in what is pickled."""
+
+    least = 0
+
+    def __init__(self, changing: Changing, name: bytes) -> None:
+        self._changing, self._name = changing, name
+
+    def keep(self, pieces: Sequence[Any], size: int, contains: Sequence[bytes] = ()) -> Kept:
+        return self._changing.keep(pieces, size, [self._name])

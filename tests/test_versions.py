@@ -185,6 +185,15 @@ def test_references_inside_of_items_keep_their_objects(client: flm.Client) -> No
     assert ref.get()[0]["array"].get().sum() == LARGE
 
 
+def test_an_object_that_would_contain_itself_is_refused(client: flm.Client) -> None:
+    ref = client.put([])
+    for deed in (ref.append, ref.update):
+        with pytest.raises(ValueError, match="would contain a reference to itself"):
+            deed({"me": [ref]})
+    assert ref.get() == []
+    assert ref.version == 1
+
+
 def test_what_makes_no_sense_is_refused_and_changes_nothing(client: flm.Client) -> None:
     ref = client.put({"a": 1})
     with pytest.raises(TypeError, match=r"only to a list can be appended, and object .* is a dict"):

@@ -15,7 +15,7 @@ from flamezmq.errors import FlameError, ObjectLost, StoreFull, StoreLost
 from flamezmq.running import in_place
 from flamezmq.store import access
 from flamezmq.store.gateway import Gateways
-from flamezmq.store.keeping import Hold, Holdings, Kept, helpers
+from flamezmq.store.keeping import Hold, Holdings, Kept, helpers, outlive_elsewhere
 from flamezmq.store.messages import OF_PROCESS
 from flamezmq.store.names import ids
 from flamezmq.store.sameness import Contents
@@ -210,6 +210,7 @@ class SessionKeeper:
         holdings.drop_many()
         if not store:
             return self._objects.put_elsewhere(name, self.session, pieces, about, wait)
+        outlive_elsewhere(about.contains, store)
         if self._objects.ends_with_process:
             about = about._replace(terms=about.terms | OF_PROCESS)
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -88,6 +88,7 @@ class NodeKeeper:
     def keep(self, pieces: Sequence[Any], size: int, contains: Sequence[bytes] = ()) -> Kept | None:
         """As of `Keeper`; what the store has no room for travels."""
         name = ids.next()
+        outlive_elsewhere(contains, self._store)
         about = access.About(s.RESULT, contains)
         try:
             handle = access.of(self._store).put(name, self._session(), pieces, about)
@@ -178,6 +179,17 @@ def _stay(handle: Handle) -> None:
     except StoreLost:  # it has ended, or is on another node
         if handle.at:
             gateway.stay(handle.at, [handle.id])
+
+
+def outlive_elsewhere(names: Iterable[bytes], home: str) -> None:
+    """An object in the store `home` contains these; those of other stores it can't hold, so they stay.
+
+    Until their session ends, that is.
+    """
+    for name in names:
+        hold = _live.get(name)
+        if hold is not None and hold.handle.home != home:
+            hold.stay()
 
 
 def arrive(handle: Handle) -> Hold | None:

@@ -68,8 +68,8 @@ class Versioned:
             ObjectLost: the object was freed, its session was closed, or its home, the node that keeps it, is
                 lost.
             StoreFull: its home has no room for another version.
-            ValueError: the reference carries its value itself, for there is no store; or `if_version` is
-                no version.
+            ValueError: the reference carries its value itself, for there is no store; `obj` contains this
+                reference; or `if_version` is no version.
 
         It is made as a whole or not at all, also if this process is killed meanwhile.  Costs what a `put`
         does, and a question to the store.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from flamezmq.errors import ObjectLost, StaleVersion, StoreLost
 from flamezmq.store import access, afar
-from flamezmq.store.keeping import Kept
+from flamezmq.store.keeping import Kept, outlive_elsewhere
 from flamezmq.store.layout import cut_packed
 from flamezmq.store.names import ids, shown
 from flamezmq.wire import amendments as a
@@ -51,17 +51,19 @@ def read(handle: Handle, after: int = 0, private: bool = False) -> News:
         ObjectLost: the object was freed, its home is gone, or it is replaced faster than it can be read.
     """
     parts: list[Pieces] = []
-    whole, goal, tries = False, 0, 0
+    whole, goal, tries, lacked = False, 0, 0, b""
     while True:
         came = _since(handle, after)
         if not came.newest:
             raise ObjectLost(handle.id.hex(), handle.size)
         goal = goal or came.newest
         pieces = _open(handle, came.parts, private)
-        if pieces is None:
+        if isinstance(pieces, bytes):  # it was replaced meanwhile, or is lost
             tries += 1
-            if tries == MOST_TRIES:
-                raise ObjectLost(handle.id.hex(), handle.size, "it is replaced faster than it is read")
+            if tries == MOST_TRIES or pieces == lacked:
+                why = "a part of it is lost" if pieces == lacked else "it is replaced faster than it is read"
+                raise ObjectLost(handle.id.hex(), handle.size, why)
+            lacked = pieces
             continue
         if came.whole:
             whole, parts = True, []
@@ -98,6 +100,9 @@ class Changing:
     def keep(self, pieces: Sequence[Any], size: int, contains: Sequence[bytes] = ()) -> Kept:
         """As of `Keeper`; raises StoreFull and ObjectLost."""
         sizes = [memoryview(piece).nbytes for piece in pieces]
+        if self._handle.id in contains:
+            return Kept(b"")
+        outlive_elsewhere(contains, self._handle.home)
         appends, kind, was, expected = self._change
         name, part = self._handle.id, ids.next()
         amend = a.Amend(name, part, sizes, appends, kind, was, expected, b"", list(contains))
@@ -111,9 +116,14 @@ class Changing:
             StaleVersion: another version than was expected is the newest.
             TypeError: something else than a list was to be appended to.
             ObjectLost: the object was freed.
+            ValueError: it would contain itself.
         """
         answer, handle = self._answer, self._handle
-        assert answer is not None, "nothing was kept"
+        if answer is None:
+            raise ValueError(
+                f"object {shown(handle.id.hex())} would contain a reference to itself, and never go; "
+                f"refer to it by something else, its id for instance"
+            )
         if answer.refusal == a.STALE:
             raise StaleVersion(handle.id.hex(), self._change.expected, answer.version)
         if answer.refusal == a.NO_LIST:
@@ -122,7 +132,8 @@ class Changing:
                 f"{answer.kind.partition(' ')[0]}; put a list, or update the whole"
             )
         if answer.refusal:
-            raise ObjectLost(handle.id.hex(), handle.size)
+            why = "" if answer.refusal == a.GONE else "what was to be its new version did not arrive there"
+            raise ObjectLost(handle.id.hex(), handle.size, why)
         return answer
 
 
@@ -142,8 +153,8 @@ def _amend(handle: Handle, session: str, amend: a.Amend, pieces: Sequence[Any]) 
     return afar.amend(handle, session, amend, pieces)
 
 
-def _open(handle: Handle, parts: Sequence[a.Part], private: bool) -> list[Pieces] | None:
-    """The pieces of these; None: one of them is not there any more."""
+def _open(handle: Handle, parts: Sequence[a.Part], private: bool) -> list[Pieces] | bytes:
+    """The pieces of these; or the id of one that is not there any more."""
     large = [
         handle._replace(id=part.id, sizes=tuple(part.sizes))
         for part in parts
@@ -153,13 +164,13 @@ def _open(handle: Handle, parts: Sequence[a.Part], private: bool) -> list[Pieces
     found: list[Pieces] = []
     for part in parts:
         if not part.sizes:
-            return None
+            return part.id
         if part.data or not any(part.sizes):
             pieces = cut_packed(part.data, part.sizes)
             found.append([memoryview(bytearray(piece) if private else piece) for piece in pieces])
         else:
             came = next(opened)
             if came is None:
-                return None
+                return part.id
             found.append(came)
     return found
