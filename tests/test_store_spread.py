@@ -52,10 +52,21 @@ def test_small_ones_come_from_the_home_and_their_copies_are_known() -> None:
     assert spread.seek(X, 9, "", near=True)[1] == ["at0", "at1", "at2", "at3"]
 
 
+def test_who_does_not_keep_it_is_sent_somewhere_and_forgotten() -> None:
+    spread = Spread()
+    for peer in range(100, 200):
+        assert spread.seek(X, peer, "", keeps=False) == ("", [])
+    assert seek(spread, 1) == ""
+    assert spread.seek(X, 200, "", keeps=False) == ("at1", ["at1"])
+    assert spread.seek(X, 200, "", failed="at1", keeps=False) == ("", [])
+    assert spread.forget(X) == [1]
+
+
 def test_nobody_is_sent_to_who_can_not_be_reached() -> None:
     spread = Spread()
     spread.seek(X, 0, "")
     assert seek(spread, 1) == ""
+    assert spread.forget(X) == [0, 1]
 
 
 STEP = st.one_of(

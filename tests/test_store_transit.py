@@ -286,8 +286,14 @@ def test_a_dead_gateway_is_passed_over_and_left_alone(stack: ExitStack) -> None:
 
 def test_a_gateway_without_room_says_so_at_once(stack: ExitStack) -> None:
     (store,) = stores(stack, 1)
-    assert not gateway.bring(store.server.doors.at, *brought(LIMIT // 2 + MIB))
-    assert gateway.bring(store.server.doors.at, *brought(LIMIT // 4))
+    with pytest.raises(gateway.Refused, match="too much"):
+        gateway.bring(store.server.doors.at, *brought(LIMIT // 2 + MIB))
+    gateways = gateway.Gateways()
+    gateways.known, gateways.nodes = {store.name: store.server.doors.at}, {store.name: "far"}
+    assert gateways.put(ids.next(), "s", [bytes(LIMIT // 2 + MIB)]) is None
+    handle = gateways.put(ids.next(), "s", [bytes(LIMIT // 4)])  # it is not left alone for that
+    assert handle is not None
+    assert handle.node == "far"
 
 
 def brought(size: int) -> tuple[t.Offer, list[bytes]]:

@@ -77,6 +77,7 @@ class Objects:
         stores = inquiry.exchange(self._client, m.AskStores)
         self.store = next(filter(access.is_here, stores.names), "")
         self.gateways.known = {name: at for name, at in zip(stores.names, stores.at, strict=False) if at}
+        self.gateways.nodes = dict(zip(stores.names, stores.nodes, strict=False))
 
     def put_elsewhere(
         self, name: bytes, session: str, pieces: Sequence[Any], about: access.About, wait: bool

@@ -45,7 +45,8 @@ def on_ask(
     """A client, or the task of a client, looks for the store of its node."""
     found = [worker for worker in broker.workers.values() if worker.store]
     names, at = [worker.store for worker in found], [worker.store_at for worker in found]
-    out.append((peer, m.Stores(message.request, names, at), []))
+    nodes = [worker.node for worker in found]
+    out.append((peer, m.Stores(message.request, names, at, nodes), []))
 
 
 def on_stocks(

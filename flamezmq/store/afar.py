@@ -45,12 +45,19 @@ def amend(handle: Handle, session: str, amend: a.Amend, pieces: Sequence[Any]) -
     """
     if sum(amend.sizes) < s.INLINE_BYTES:
         amend.data = b"".join(pieces)
-    elif not gateway.bring(handle.at, t.Offer(amend.part, session, amend.sizes), pieces):
+    elif not _bring(handle, t.Offer(amend.part, session, amend.sizes), pieces):
         since(handle, 0)  # which says so, if the home is gone
         raise StoreFull(sum(amend.sizes), 0, f"the object's home, at {handle.at}, does not take it in")
     answer = _ask(handle, amend)
     assert isinstance(answer, a.Amended)
     return answer
+
+
+def _bring(handle: Handle, offer: t.Offer, pieces: Sequence[Any]) -> bool:
+    try:
+        return gateway.bring(handle.at, offer, pieces)
+    except gateway.Refused:
+        return False
 
 
 def _ask(handle: Handle, question: a.Question) -> a.Answer:

@@ -141,7 +141,7 @@ class Counter:
             self._doubt(peer, question)
             return
         near = size < SPREAD_BYTES
-        at, others = self.spread.seek(question.id, peer, question.at, question.failed, near)
+        at, others = self.spread.seek(question.id, peer, question.at, question.failed, near, question.keeps)
         self._answer(peer, t.Source(question.id, at, others))
 
     def _on_want(self, peer: bytes, want: t.Want) -> None:

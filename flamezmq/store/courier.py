@@ -133,6 +133,7 @@ class Courier:
     """The sockets to other stores, and what comes by them.
 
     at      where others reach this store, so that they can be sent here; "": nowhere
+    keeps   what it fetches is there for a while, and goes when its home's object does
     on_end  called with the name of an object, why it did not come ("": it is here), and whether that
             is because no node that has it can be reached
     on_part called with the name of one of which more is here
@@ -149,8 +150,9 @@ class Courier:
         on_part: Callable[[bytes], object] = lambda name: None,
         on_gone: Callable[[list[bytes]], object] = lambda names: None,
         who_has: Callable[[bytes], bool] = lambda name: False,
+        keeps: bool = True,
     ) -> None:
-        self._context, self._at = context, at
+        self._context, self._at, self._keeps = context, at, keeps
         self._on_end, self._on_part, self._on_gone, self._who_has = on_end, on_part, on_gone, who_has
         self._lines: dict[str, Line] = {}
         self._homes: dict[bytes, str] = {}  # of what was fetched
@@ -213,7 +215,7 @@ class Courier:
 
     def _seek(self, fetch: Fetch, failed: str = "") -> None:
         fetch.source = ""
-        self._send(self._line(fetch.home), t.Seek(fetch.name, self._at, failed))
+        self._send(self._line(fetch.home), t.Seek(fetch.name, self._at, failed, self._keeps))
 
     def _ask_on(self, fetch: Fetch) -> None:
         """Ask for what is to come next, as far as the credit goes."""

@@ -39,10 +39,12 @@ class Gateways:
     """The stores that a process may put through.
 
     known  their names and addresses
+    nodes  the names of their nodes, by their own
     """
 
     def __init__(self) -> None:
         self.known: dict[str, str] = {}
+        self.nodes: dict[str, str] = {}
         self._shunned: dict[str, float] = {}  # name -> until when
         self._answered: set[str] = set()
         self._current = ""
@@ -56,28 +58,36 @@ class Gateways:
         """
         sizes = tuple(memoryview(piece).nbytes for piece in pieces)
         offer = t.Offer(name, session, list(sizes), terms, label)
+        full: list[str] = []
         for _ in range(MOST_TRIES):
-            home = self._choose()
+            home = self._choose(full)
             if not home:
                 return None
             patience = SILENCE_SECONDS if home in self._answered else STRANGE_SECONDS
-            if bring(self.known[home], offer, pieces, patience):
-                self._answered.add(home)
-                return Handle(name, home, sizes, self.known[home])
-            self._shunned[home] = monotonic() + SHUN_SECONDS
+            try:
+                if bring(self.known[home], offer, pieces, patience):
+                    self._answered.add(home)
+                    return Handle(name, home, sizes, self.known[home], self.nodes.get(home, ""))
+                self._shunned[home] = monotonic() + SHUN_SECONDS
+            except Refused:
+                full.append(home)  # what is smaller it may take
         return None
 
-    def _choose(self) -> str:
+    def _choose(self, full: list[str]) -> str:
         """The one that it was, while that works; else any: many clients are not to choose the same."""
         now = monotonic()
-        able = [name for name in self.known if self._shunned.get(name, 0.0) <= now]
+        able = [name for name in self.known if self._shunned.get(name, 0.0) <= now and name not in full]
         if self._current not in able:
             self._current = random.choice(able) if able else ""
         return self._current
 
 
 def bring(address: str, offer: t.Offer, pieces: Sequence[Any], patience: float = SILENCE_SECONDS) -> bool:
-    """Copy the pieces to the store at this address; whether they are there now."""
+    """Copy the pieces to the store at this address; whether they are there now.
+
+    Raises:
+        Refused: it does not take them, and has said so.
+    """
     line = take(address)
     try:
         _Upload(line, offer.id, patience).run(offer, pieces)
@@ -123,8 +133,12 @@ def close() -> None:
             line.close()
 
 
+class Refused(Exception):
+    """A store does not take an object: it has no room, or too much is being brought at a time."""
+
+
 class _Failed(Exception):
-    """The gateway does not take it."""
+    """The gateway can't be reached, or what comes there is not what was sent."""
 
 
 class _Upload:
@@ -135,9 +149,9 @@ class _Upload:
         self._waiting: dict[int, tuple[Any, int]] = {}
 
     def run(self, offer: t.Offer, pieces: Sequence[Any]) -> None:
-        """Raises _Failed, or what ZeroMQ and the decoder raise."""
+        """Raises _Failed, Refused, or what ZeroMQ and the decoder raise."""
         if len(offer.sizes) > t.MOST_PIECES:
-            raise _Failed
+            raise Refused("it has too many pieces")
         self._line.socket.send(t.encode(offer), zmq.DONTWAIT)
         for offset, chunk in chunks(pieces, t.CHUNK_BYTES):
             self._send(offset, chunk, 1)
@@ -158,7 +172,7 @@ class _Upload:
         if isinstance(answer, t.Stored) and answer.id == self._name:
             return True
         if isinstance(answer, t.Refusal) and answer.id == self._name:
-            raise _Failed
+            raise Refused(answer.why)
         if isinstance(answer, t.Got) and answer.id == self._name and answer.offset in self._waiting:
             chunk, times = self._waiting.pop(answer.offset)
             if not answer.good and times > MOST_REPEATS:

@@ -29,7 +29,7 @@ def fetch(handle: Handle) -> list[memoryview]:
     size = extent(handle.sizes)
     ends: list[tuple[str, bool]] = []
     fd = segments.create(size)
-    courier = Courier(context(), "", lambda name, why_not, lost: ends.append((why_not, lost)))
+    courier = Courier(context(), "", lambda name, why_not, lost: ends.append((why_not, lost)), keeps=False)
     try:
         courier.fetch(handle.id, handle.at, mapping.Target(fd, size, is_fresh=True), size)
         while not ends:

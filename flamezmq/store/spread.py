@@ -45,12 +45,21 @@ class Spread:
         self._busy: dict[bytes, int] = {}  # how many fetch from the home itself
 
     def seek(
-        self, name: bytes, peer: Hashable, at: str, failed: str = "", near: bool = False
+        self,
+        name: bytes,
+        peer: Hashable,
+        at: str,
+        failed: str = "",
+        near: bool = False,
+        keeps: bool = True,
     ) -> tuple[str, list[str]]:
         """Where this peer is to fetch it ("": from us), and who else has it.
 
         near: from us, whoever else has it
+        keeps: it will have it; who does not, and says nothing of how that ended, is not kept in mind
         """
+        if not keeps:
+            return self._seek_alone(name, failed, near)
         parts = self._parts.setdefault(name, {})
         if failed:
             self._strike(name, failed)
@@ -71,6 +80,14 @@ class Spread:
         source.serves += 1
         mine.hops = source.hops + 1
         return source.at, self._others(parts, at)
+
+    def _seek_alone(self, name: bytes, failed: str, near: bool) -> tuple[str, list[str]]:
+        if name not in self._parts:
+            return "", []
+        if failed:
+            self._strike(name, failed)
+        source = None if near else self._least_busy(name, None)
+        return source.at if source is not None else "", self._others(self._parts[name], "")
 
     def has(self, name: bytes, peer: Hashable) -> None:
         """It has all of it now."""
@@ -99,12 +116,12 @@ class Spread:
         """Where it is as a whole, besides here."""
         return [part.at for part in self._parts.get(name, {}).values() if part.has_all and part.at]
 
-    def _least_busy(self, name: bytes, mine: Part) -> Part | None:
+    def _least_busy(self, name: bytes, mine: Part | None) -> Part | None:
         """None: the home itself."""
         best, least = None, HOPS * self._busy.get(name, 0)
         for part in self._parts[name].values():
             load = HOPS * part.serves + part.hops
-            if load < least and part.at and not _hangs_on(part, mine):
+            if load < least and part.at and (mine is None or not _hangs_on(part, mine)):
                 best, least = part, load
         return best
 

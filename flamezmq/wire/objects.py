@@ -25,12 +25,14 @@ class AskStores(msgspec.Struct, tag=96, array_like=True):
 class Stores(msgspec.Struct, tag=97, array_like=True):
     """Answer to `AskStores`: their names, of all nodes.  Who can connect to one is on its node.
 
-    at  where each is reached from elsewhere; "": nowhere
+    at     where each is reached from elsewhere; "": nowhere
+    nodes  the names of their nodes
     """
 
     request: int
     names: list[str]
     at: list[str] = []
+    nodes: list[str] = []
 
 
 class Stocks(msgspec.Struct, tag=88, array_like=True):

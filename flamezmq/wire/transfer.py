@@ -37,11 +37,13 @@ class Seek(msgspec.Struct, tag="seek", array_like=True, gc=False):
 
     at      where the asker is reached by others, who will be sent there; "": nowhere, it is no store
     failed  where it was sent before, and got nothing
+    keeps   it has the object afterwards, and is to hear when that goes
     """
 
     id: Id
     at: Address = ""
     failed: Address = ""
+    keeps: bool = True
 
 
 class Want(msgspec.Struct, tag="want", array_like=True, gc=False):
