@@ -62,8 +62,8 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
     if typing.get_origin(hint) is tuple:
         return st.lists(values(typing.get_args(hint)[0]), max_size=4).map(tuple)
     if typing.get_origin(hint) is dict:
-        _, value = typing.get_args(hint)
-        return st.dictionaries(st.text(max_size=5), values(value), max_size=3)
+        key, value = map(values, typing.get_args(hint))
+        return st.dictionaries(key, value, max_size=3)
     if hint is Any:
         return st.recursive(st.none() | st.booleans() | st.text(max_size=5), st.lists, max_leaves=3)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
