@@ -99,6 +99,7 @@ class Objects:
         handle = unpack(payload)
         future._hold = Hold(handle, _keep) if session._shared else self.holdings.hold(handle)
         session._kept.add(future)
+        session._reading.came(future, handle)
 
     def disown(self, payload: Any) -> None:
         """Nobody waits for this value, which has come and lies in a store."""

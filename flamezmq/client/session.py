@@ -17,6 +17,7 @@ from flamezmq.client.future import Future
 from flamezmq.client.mapping import Mapped
 from flamezmq.client.objects import SessionKeeper
 from flamezmq.client.pump import LARGE_LINGER_SECONDS
+from flamezmq.client.reading import Reading
 from flamezmq.client.references import References
 from flamezmq.client.status import Status
 from flamezmq.client.steering import Steering, check_member
@@ -74,6 +75,7 @@ class Session(Steering, References):
         self._name = client._functions.name
         self._keeper = SessionKeeper(client._objects, client._session_of_objects(calls.id))
         self._kept: WeakSet[Future] = WeakSet()  # whose values lie in a store
+        self._reading = Reading()
         calls.take_over = client._objects.own
         if not self._shared:  # else others may fetch them
             calls.disown = client._objects.disown
