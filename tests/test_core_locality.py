@@ -204,6 +204,24 @@ def test_it_holds_out_for_no_longer_than_the_data_travels() -> None:
     assert f.nodes()[3] == "a"
 
 
+def test_what_one_has_found_holds_for_all_of_its_node_until_something_changes() -> None:
+    f = farm(3, 1)
+    f.has("b", 1)
+    f.busy(TRAVELS / 2)
+    f.put([[1]])
+    looks = len(f.broker.sessions[1].far_only)
+    for number in (1, 2, 3):
+        f.finish(number, TRAVELS / 2)
+    assert (looks, len(f.broker.sessions[1].far_only)) == (0, 1)
+    assert len(f.broker.holding_out) == 3
+    f.submit(1)  # without data
+    assert len(f.broker.holding_out) == 2
+    f.wait(TRAVELS)
+    assert f.node_of[f.runs()[5]] == "a"
+    f.wait(0.0)
+    assert not f.broker.holding_out
+
+
 def test_nobody_waits_for_an_executor_of_which_nobody_knows_when_it_is_due() -> None:
     f = farm(1, 1)
     f.submit(1, function=2)

@@ -50,6 +50,21 @@ class Piece(NamedTuple):
     size: int
 
 
+class Far(NamedTuple):
+    """What an executor of a node has found, of whose next tasks none is near; it holds for the others there.
+
+    stamp   (time, tasks that are queued, version of the directory): as long as these are the same
+    latest  when one of these tasks is to be taken at the latest, and
+    least   seconds that the nearest one's data would travel; 0.0: not known
+    stays   nobody is free where their data is
+    """
+
+    stamp: tuple[float, int, int]
+    latest: float = inf
+    least: float = 0.0
+    stays: bool = False
+
+
 class Inputs:
     """What a task takes out of stores.
 
@@ -164,6 +179,15 @@ def bring_near(broker: Broker, executor: Executor, session: Session, n: int, lit
     since = broker.now
     if broker.holding_out:
         since, _ = broker.holding_out.pop(executor.peer, (since, since))
+    stamp = (broker.now, session.queued, broker.directory.version)
+    known = session.far_only.get(node)
+    if known is not None and known.stamp == stamp:
+        if little:
+            return 0
+        if broker.now < since + known.least:
+            if not executor.tasks:
+                _hold_out(broker, executor, since, min(known.latest, since + known.least))
+            return 0
     n = min(n, ALIKE_TASKS)
     most = PASSED_PER_EXECUTOR * len(session.executors)
     far: list[tuple[int, int, Inputs]] = []
@@ -179,12 +203,15 @@ def bring_near(broker: Broker, executor: Executor, session: Session, n: int, lit
                 _to_front(session, position, index, count)
             return count
         far.append((position, index, mine))
+    session.far_only[node] = Far(stamp)
     if little:
         return 0
     chosen = _choose_far(broker, session, node, far, since)
     if isinstance(chosen, tuple):
         _to_front(session, *chosen, 1)
         return 1
+    least = min(mine.lacks(broker, node) for _, _, mine in far) / BYTES_PER_SECOND
+    session.far_only[node] = Far(stamp, chosen, least)
     if not executor.tasks:
         _hold_out(broker, executor, since, chosen)
     return 0
@@ -194,13 +221,20 @@ def gives_way(broker: Broker, executor: Executor, session: Session) -> bool:
     """Whether all that is next has its data elsewhere, where a free executor could serve the session."""
     if executor.tasks or session.keeps or not broker.scheduler.idle:
         return False
+    stamp = (broker.now, session.queued, broker.directory.version)
+    known = session.far_only.get(executor.token)
+    if known is not None and known.stamp == stamp and known.stays:
+        return False
     nodes: dict[str, None] = {}
     for _, index in _next(session):
         mine = session.inputs.get(index)
         if mine is None or mine.lacks(broker, executor.token) < NEAR_BYTES:
             return False
         nodes[mine.best(broker)[0]] = None
-    return any(broker.scheduler.has_free(node, session.number) for node in nodes)
+    if any(broker.scheduler.has_free(node, session.number) for node in nodes):
+        return True
+    session.far_only[executor.token] = Far(stamp, stays=True)
+    return False
 
 
 def _next(session: Session) -> Iterator[tuple[int, int]]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flamezmq.core.applications import Registered
     from flamezmq.core.control import Cancelling
     from flamezmq.core.events import Events
-    from flamezmq.core.locality import Inputs
+    from flamezmq.core.locality import Far, Inputs
     from flamezmq.core.meter import Meter
     from flamezmq.core.readers import Readers
     from flamezmq.core.streams import Streaming
@@ -80,6 +80,7 @@ class Session:
     blocked: dict[int, Blocked] = field(default_factory=dict)  # index -> task that waits for others
     composed: dict[int, list[Value]] = field(default_factory=dict)  # index -> what it has got from others
     inputs: dict[int, Inputs] = field(default_factory=dict)  # index -> its objects (core/locality.py)
+    far_only: dict[str, Far] = field(default_factory=dict)  # node -> what its executors have found there
     next_index: int = 0  # tasks below it have been submitted (core/joining.py: as far as there are any)
     members: int = 1  # clients that it has had
     executors: dict[int, Executor] = field(default_factory=dict)  # bound to it
