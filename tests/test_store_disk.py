@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -459,3 +460,62 @@ def test_the_parts_of_an_object_are_compared_one_by_one() -> None:
             checked.checked_copy(fd, 0, 4, [0])
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_many_who_put_read_and_drop_at_a_time_get_what_was_put_or_are_refused(
+    store: Store, seed: int
+) -> None:
+    """With far less memory than that takes, and a disk that is full now and then."""
+    failures: list[str] = []
+
+    def work(number: int) -> None:
+        chance = random.Random(seed * 100 + number)
+        mine = Access(store.name)
+        kept: list[tuple[Handle, bytes]] = []
+        views: list[tuple[memoryview, bytes]] = []
+        for _ in range(150):
+            try:
+                step(chance, mine, kept, views)
+            except StoreFull:
+                mine.drop([kept.pop(0)[0].id for _ in range(len(kept) // 2)])
+                views.clear()
+        failures.extend("a view has changed" for view, value in views if view != value)
+        mine.close()
+
+    def step(
+        chance: random.Random,
+        mine: Access,
+        kept: list[tuple[Handle, bytes]],
+        views: list[tuple[memoryview, bytes]],
+    ) -> None:
+        deed = chance.random()
+        if deed < 0.4 or not kept:
+            value = chance.randbytes(8) * chance.choice([100, 10_000, 100_000, 400_000])
+            kept.append((mine.put(ids.next(), "s", [value], patient=chance.random() < 0.1), value))
+        elif deed < 0.85:
+            handle, value = chance.choice(kept)
+            (found,) = mine.open([handle], private=chance.random() < 0.5)
+            if found is None or found[0] != value:
+                failures.append(f"{handle} was {None if found is None else bytes(found[0][:16])!r}")
+            elif chance.random() < 0.1:
+                views.append((found[0], value))
+        else:
+            mine.drop([kept.pop(chance.randrange(len(kept)))[0].id])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+    assert store.thread.is_alive()
+
+    def is_empty() -> bool:  # the last puts may not have been read yet
+        store.access.drop(list(store.server.objects))
+        return not store.server.objects and not store.server.room.disk._volumes
+
+    until(is_empty)
+    until(lambda: store.pool.total == store.pool.free_bytes)
+    assert store.server.small_bytes == store.server.room.space.disk_used == 0
+    store.server.room.space.check()
