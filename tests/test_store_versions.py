@@ -94,6 +94,33 @@ def test_an_update_takes_the_place_of_all_and_what_it_replaced_is_freed(store: S
     assert update(handle, [], kind="list of 0") == 6
 
 
+def test_what_is_replaced_before_anybody_has_heard_of_it_goes_at_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amending, "RETIRED_SECONDS", 3600.0)
+    handle = put(store, b"")
+    for k in range(50):
+        update(handle, bytes([k]) * BIG)
+    assert len(store.server.objects) == 2
+    assert store.pool.total < 3 * BIG
+
+    read = versions.read(handle)
+    update(handle, b"new")
+
+    assert len(store.server.objects) == 3, "somebody may be about to open it"
+    assert items(read) == [bytes([49]) * BIG]
+
+
+def test_a_home_that_has_ended_is_an_error_that_says_so(store: Store) -> None:
+    handle = put(store, [])
+    append(handle, 1)
+    store.server.stop()
+    store.thread.join(10)
+    for deed in (lambda: append(handle, 1), lambda: versions.read(handle)):
+        with pytest.raises(ObjectLost, match="its worker has ended"):
+            deed()
+
+
 def test_views_of_an_old_version_stay_as_they_are(store: Store) -> None:
     handle = put(store, b"a" * BIG)
     first = versions.read(handle).parts[0]

@@ -6,14 +6,15 @@ and the object becomes a mere name for its parts: who opens it as a plain object
 does not find it, and asks for its versions.
 
 A new version is made in one step, when its part is here as a whole: a writer that
-dies before has changed nothing.  What an `update` replaces stays for a moment, for
-those who were told of it and are about to open it.
+dies before has changed nothing.  What an `update` replaces stays for a moment if
+somebody was told of it just now, who may be about to open it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple, Protocol, TypeAlias
 
 from flamezmq.core.versions import NO_LIST, STALE, Amendment, Versions
@@ -90,6 +91,7 @@ class Amending:
         self._early: list[Asked] = []
         self._late: list[tuple[Asked, a.Amend]] = []  # the first amendments of objects that are moving
         self._retired: deque[tuple[float, bytes, bytes]] = deque()  # when, object, part; oldest first
+        self._told: dict[bytes, float] = {}  # object -> when somebody was told of its parts
         self._noted: OrderedDict[bytes, int] = OrderedDict()  # part -> the version that it made
 
     @property
@@ -133,6 +135,7 @@ class Amending:
     def on_gone(self, name: bytes) -> None:
         """This object is here no more; its parts go with it."""
         self.versions.end(name)
+        self._told.pop(name, None)
 
     def tidy(self, before: float) -> bool:
         """Let go of what was replaced by then; whether there was anything."""
@@ -148,6 +151,7 @@ class Amending:
     def _answer(self, asked: Asked, now: float) -> None:
         question = asked.question
         if isinstance(question, a.Since):
+            self._told[question.id] = now
             asked.reply(self._since(question))
         elif question.part in self._noted:
             version = self._noted[question.part]
@@ -194,8 +198,12 @@ class Amending:
             self._refuse(asked, question, _REFUSALS[outcome.refusal])
             return
         self._shelves.adopt(question, asked.segment)
-        self._retired.extend((now, name, part) for part in outcome.replaced)
-        self.tidy(0.0)
+        if now - self._told.get(name, -inf) < RETIRED_SECONDS:
+            self._retired.extend((now, name, part) for part in outcome.replaced)
+            self.tidy(0.0)
+        else:  # nobody is about to open them
+            for part in outcome.replaced:
+                self._shelves.release(name, part)
         self._noted[question.part] = outcome.version
         if len(self._noted) > MOST_NOTED:
             self._noted.popitem(last=False)
