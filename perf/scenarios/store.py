@@ -25,6 +25,7 @@ from perf.sharing import Shared, share
 
 MEGABYTE = 1_000_000
 SMALL_SIZES = (1 << 10, 4 << 10, 16 << 10, 64 << 10)
+NOT_BOTH = "not both were measured"
 #: Of each large object.
 GETS = 20
 #: Of the small objects that are counted.
@@ -66,7 +67,10 @@ def _add_shared(settings: Settings, report: Report) -> None:
     best = min((min(some.seconds) for some in found.values()), default=0.0)
     for when, seconds, least in (("first time", ours.seconds[0], 2), ("later", median(ours.seconds[1:]), 4)):
         ratio = best / seconds or None
-        report.add(f"{figure}, {when}: times faster than the best peer", OURS, ratio, "x", at_least(least))
+        note = "" if ratio else NOT_BOTH
+        report.add(
+            f"{figure}, {when}: times faster than the best peer", OURS, ratio, "x", at_least(least), note
+        )
     report.add(f"{figure}: copies in memory", OURS, ours.copies, "x", at_most(1.1), "beside the user's own")
 
 
@@ -88,7 +92,8 @@ def _add_payload(settings: Settings, report: Report, way: str) -> None:
         report.add(figure, name, speeds[name], "MB/s", None, note, median_sample(found).costs(count))
     best = max((speed for name, speed in speeds.items() if name != OURS), default=0.0)
     ratio = speeds[OURS] / best if OURS in speeds and best else None
-    report.add(f"{figure}, times the best peer's", OURS, ratio, "x", at_least(3))
+    note = "" if ratio else NOT_BOTH
+    report.add(f"{figure}, times the best peer's", OURS, ratio, "x", at_least(3), note)
 
 
 # --- one large object --------------------------------------------------------------------
