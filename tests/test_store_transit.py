@@ -18,6 +18,7 @@ from xxhash import xxh3_64_intdigest
 from flamezmq.errors import ObjectLost
 from flamezmq.store import courier as couriers
 from flamezmq.store import gateway, outside, uploads
+from flamezmq.store import messages as s
 from flamezmq.store.layout import chunks, extent, fill
 from flamezmq.store.messages import Found
 from flamezmq.store.names import ids
@@ -270,6 +271,26 @@ def test_what_is_put_through_a_gateway_is_there(stack: ExitStack, sizes: tuple[i
     until(partial(store.has_dropped, handle))
 
 
+def test_what_another_node_may_have_a_reference_to_stays_until_it_is_freed(stack: ExitStack) -> None:
+    (store,) = stores(stack, 1)
+    gateways = gateway.Gateways()
+    gateways.known = {store.name: store.server.doors.at}
+    handle = gateways.put(ids.next(), "s", [b"x" * 100_000], s.PINNED, "weights")
+    assert handle is not None
+    assert store.server.objects[handle.id].name == "weights"
+    other = store.put(b"x" * 100_000)
+    gateway.stay(handle.at, [other.id])
+    gateway.discard(handle.at, [other.id, handle.id])
+    last = gateways.put(ids.next(), "s", [b"the last word"])
+    assert last is not None
+    gateway.discard(handle.at, [last.id])
+    until(partial(store.has_dropped, last))
+    assert not store.has_dropped(other)
+    assert not store.has_dropped(handle), "it is pinned"
+    gateway.discard(handle.at, [other.id, handle.id], free=True)
+    until(lambda: store.has_dropped(other) and store.has_dropped(handle))
+
+
 def test_a_dead_gateway_is_passed_over_and_left_alone(stack: ExitStack) -> None:
     (store,) = stores(stack, 1)
     dead = Slow(stack)
@@ -322,7 +343,9 @@ NUMBER = st.integers(-(1 << 63), (1 << 64) - 1) | st.integers(-2, 3) | st.just(M
 NAME = st.binary(max_size=20) | st.just(b"n" * 16) | st.just(b"m" * 16)
 WORD = st.text(max_size=20)
 FIELD = st.one_of(NUMBER, NAME, WORD, st.lists(NUMBER | NAME, max_size=4), st.none())
-TAG = st.sampled_from(["seek", "want", "have", "lack", "offer", "fill", "discard", "chunk", "gone", "x"])
+TAG = st.sampled_from(
+    ["seek", "want", "have", "lack", "offer", "fill", "discard", "stay", "chunk", "gone", "x"]
+)
 RIGHT = st.one_of(
     st.builds(lambda *fields: ["seek", *fields], NAME, WORD, WORD),
     st.builds(lambda *fields: ["want", *fields], NAME, NUMBER, NUMBER),

@@ -16,9 +16,10 @@ from flamezmq.wire.handles import Handle
 class Increment(NamedTuple):
     """What came to a list after a version of it.
 
-    items    in the order in which they were appended
-    version  up to which: to be asked for next
-    whole    the list was updated as a whole since, or nothing of it was known: these are all its items
+    Attributes:
+        items: in the order in which they were appended.
+        version: up to which: to be asked for next.
+        whole: the list was updated as a whole since, or nothing of it was known: these are all its items.
     """
 
     items: list[Any]
