@@ -19,7 +19,7 @@ from tests.sim.plan import Plan, draw
 ROOT = Path(__file__).parents[1]
 RUNS = 1000
 #: So many in `make test`; the others in the slow tests.
-FIRST_RUNS = 400
+FIRST_RUNS = 200
 #: Runs in one test: a second or two, far from the time that a test may take.
 CHUNK = 50
 

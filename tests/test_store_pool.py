@@ -125,7 +125,7 @@ class Segments(RuleBasedStateMachine):
 
 
 TestSegments = Segments.TestCase
-TestSegments.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestSegments.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
 def test_sizes_are_rounded_up_by_a_sixteenth_at_most() -> None:
