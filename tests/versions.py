@@ -28,7 +28,9 @@ MODULES = (
     "test_flame_executor",
     "test_flmping",
     "test_guide",
+    "test_large_values",
     "test_progress",
+    "test_references",
     "test_serialize_failures",
     "test_serialize_functions",
     "test_serialize_values",
@@ -36,6 +38,7 @@ MODULES = (
     "test_shim_http",
     "test_shim_stdio",
     "test_shims",
+    "test_store",
     "test_testing",
     "test_zygote",
 )
