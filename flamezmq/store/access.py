@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from flamezmq.errors import ObjectLost, StoreFull, StoreLost
-from flamezmq.store import checked, mapping, outside
+from flamezmq.store import checked, mapping
 from flamezmq.store import messages as s
 from flamezmq.store.checked import Damaged
 from flamezmq.store.filling import NO_FILES, Filling, Unpassed
@@ -277,6 +277,13 @@ def is_here(name: str) -> bool:
         return False
 
 
+def _from_outside(handle: Handle) -> list[memoryview]:
+    """Read as a process on no node does; its sockets are loaded where somebody needs them."""
+    from flamezmq.store import outside
+
+    return outside.fetch(handle)
+
+
 def fetch(handle: Handle, private: bool = True) -> list[memoryview]:
     """The pieces of an object, mapped into this process.
 
@@ -291,12 +298,12 @@ def fetch(handle: Handle, private: bool = True) -> list[memoryview]:
     except StoreLost as error:
         check_elsewhere(handle, error)
         if not own:
-            return outside.fetch(handle)
+            return _from_outside(handle)
         pieces = _from_own(handle, private, whys)
     if pieces is None:
         said = whys.get(handle.id) or s.Found([])
         if said.why == s.NO_ROOM:
-            return outside.fetch(handle)
+            return _from_outside(handle)
         raise ObjectLost(handle.id.hex(), handle.size, said.why, (handle.node or "?") if said.lost else "")
     return pieces
 
@@ -322,7 +329,7 @@ def fetch_all(handles: Sequence[Handle], private: bool = True) -> list[list[memo
 
 def _from_afar(handle: Handle) -> list[memoryview] | None:
     try:
-        return outside.fetch(handle)
+        return _from_outside(handle)
     except ObjectLost as error:
         if error.node:
             raise

@@ -8,15 +8,18 @@ import threading
 from collections import deque
 from contextlib import suppress
 from functools import partial
+from typing import TYPE_CHECKING
 
 from flamezmq.address import NO_DOOR
 from flamezmq.store import segments
 from flamezmq.store.doors import open_doors
 from flamezmq.store.names import name_of
 from flamezmq.store.pool import Files, Pool
-from flamezmq.store.server import Server
 from flamezmq.store.terms import Terms
 from flamezmq.wire.objects import Holders, News
+
+if TYPE_CHECKING:
+    from flamezmq.store.server import Server
 
 #: The most segments, where the system would allow more.
 MOST_SEGMENTS = 1 << 20
@@ -57,6 +60,8 @@ class Hosting:
         self.fds = []
         files = Files(create=partial(segments.create, folder=self._terms.folder))
         pool = Pool(self.limit, self.limit // 4, files, _most_segments())
+        from flamezmq.store.server import Server  # a cluster without objects starts without it
+
         self._server = Server(self._doors, pool, self._on_news, self._terms)
         self._thread = threading.Thread(target=self._server.serve, name="flm-store", daemon=True)
         self._thread.start()

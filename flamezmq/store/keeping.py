@@ -7,13 +7,15 @@ place, and, where somebody here is to decide how long the object lives, a `Hold`
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from flamezmq.errors import StoreFull, StoreLost
-from flamezmq.store import access, gateway
+from flamezmq.store import access
 from flamezmq.store import messages as s
 from flamezmq.store.names import ids
 from flamezmq.wire.handles import KEPT_BYTES, Handle, pack
@@ -21,6 +23,13 @@ from flamezmq.wire.handles import KEPT_BYTES, Handle, pack
 #: Of what was let go of a store is told before the next put if it is so many objects, or more bytes.
 MANY_GONE = 8
 MANY_BYTES = 8 << 20
+
+
+def _gateway() -> ModuleType:
+    """The way to stores of other nodes; its sockets are loaded where somebody needs them."""
+    from flamezmq.store import gateway
+
+    return gateway
 
 
 class Keeper(Protocol):
@@ -140,13 +149,14 @@ class Holdings:
                 access.of(home).drop(names)
             except StoreLost:  # it has ended, or is on another node
                 if at:
-                    gateway.discard(at, names)
+                    _gateway().discard(at, names)
 
     def close(self) -> None:
         """Hang up; what is let go of from now on is dropped with its session."""
         for home in self._homes:
             access.of(home).close()
-        gateway.close()
+        if (used := sys.modules.get("flamezmq.store.gateway")) is not None:
+            used.close()
 
     def _let_go(self, handle: Handle) -> None:
         self._gone.append(handle)
@@ -178,7 +188,7 @@ def _stay(handle: Handle) -> None:
         access.of(handle.home).tell(s.Stay, [handle.id])
     except StoreLost:  # it has ended, or is on another node
         if handle.at:
-            gateway.stay(handle.at, [handle.id])
+            _gateway().stay(handle.at, [handle.id])
 
 
 def outlive_elsewhere(names: Iterable[bytes], home: str) -> None:
@@ -205,7 +215,7 @@ def arrive(handle: Handle) -> Hold | None:
         access.of(handle.home).tell(s.Hold, [handle.id])
     except StoreLost:
         if handle.at:
-            gateway.stay(handle.at, [handle.id])
+            _gateway().stay(handle.at, [handle.id])
         return None
     arrivals.drop()
     return arrivals.hold(handle)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from hashlib import blake2b
+from _blake2 import blake2b  # hashlib loads OpenSSL for it
 
 
 def name_of(token: str) -> str:
